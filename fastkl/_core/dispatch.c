@@ -1,0 +1,26 @@
+/* The tables that the world outside reads: the tiers that this build has, the names of measures and dtypes. */
+#include "fastkl.h"
+#include "region.h"
+
+extern const fastkl_tier fastkl_tier_avx512, fastkl_tier_avx2, fastkl_tier_baseline;
+
+const fastkl_tier *const fastkl_tiers[] = {
+#if FASTKL_X86_TIERS
+    &fastkl_tier_avx512,
+    &fastkl_tier_avx2,
+#endif
+    &fastkl_tier_baseline,
+    NULL,
+};
+
+const char *const fastkl_measure_names[] = {
+#define ROW(name, pair, sum_of_q, excess) #name,
+    FASTKL_MEASURES(ROW)
+#undef ROW
+};
+
+const char *const fastkl_dtype_names[] = {
+#define ROW(name, type) #name,
+    FASTKL_DTYPES(ROW)
+#undef ROW
+};

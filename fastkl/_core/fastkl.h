@@ -1,0 +1,107 @@
+/* What the parts of the core say to each other. Knows nothing of Python, of compilers and of the maths.
+
+   A *row* is a distribution: n numbers, `col` bytes apart. An *operand* is a run of rows, `row` bytes apart. All strides
+   are in bytes and may be negative or zero. Results are in nats and in double. */
+#ifndef FASTKL_H
+#define FASTKL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The measures, one row each: X(name, pair, sum_of_q, excess). A measure is this row, a term and a finish in measures.inc.h
+   and a case in careful.c. The last two are said in the three sums of a look:
+       pair       does it compare p with q?
+       sum_of_q   the sum of the operand that a second look scales: q, or p where there is no q
+       excess     what that sum should be, less what it is */
+#define FASTKL_MEASURES(X)                      \
+    X(entropy, 0, weight, 1 - weight)           \
+    X(cross_entropy, 1, other, 1 - other)       \
+    X(kl_divergence, 1, weight - other, other)
+
+/* The element types that can be read, one row each: X(name, C type). */
+#define FASTKL_DTYPES(X) \
+    X(float64, double)   \
+    X(float32, float)    \
+    X(bool, uint8_t)     \
+    X(int8, int8_t)      \
+    X(uint8, uint8_t)    \
+    X(int16, int16_t)    \
+    X(uint16, uint16_t)  \
+    X(int32, int32_t)    \
+    X(uint32, uint32_t)  \
+    X(int64, int64_t)    \
+    X(uint64, uint64_t)
+
+#define FASTKL_ROW(name, pair, sum_of_q, excess) FASTKL_##name,
+enum { FASTKL_MEASURES(FASTKL_ROW) FASTKL_MEASURE_COUNT };
+#undef FASTKL_ROW
+#define FASTKL_ROW(name, type) FASTKL_##name,
+enum { FASTKL_DTYPES(FASTKL_ROW) FASTKL_DTYPE_COUNT };
+#undef FASTKL_ROW
+
+/* What was found wrong with a row; 0 is nothing. */
+enum { FASTKL_VALID, FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM };
+
+/* Without data for the q of a measure that has none; its dtype is then p's. */
+typedef struct {
+    const char *data;
+    ptrdiff_t row, col;
+    int dtype;
+} fastkl_operand;
+
+/* What is asked of every row. A tolerance says how far a row's sum may be from 1; INFINITY accepts every positive sum. */
+typedef struct {
+    int measure;
+    double eps;
+    double p_tolerance, q_tolerance;
+} fastkl_task;
+
+/* What one look at a row, or at a piece of one, leaves behind: three sums, each with the part that rounding took from it,
+   and the OR of the entries' and of the guards' bit patterns, of which only the sign bit counts (measures.inc.h).
+   `raised` is what eps added to q. */
+typedef struct {
+    double term, other, weight;
+    double term_low, other_low, weight_low;
+    double raised;
+    uint64_t entry_bits, guard_bits;
+} fastkl_sums;
+
+/* A row wider than this is looked at in pieces, cut at multiples of it, and the pieces' sums are added in index order:
+   the same bits, whoever looks at which piece. */
+#define FASTKL_PIECE ((ptrdiff_t)1 << 16)
+
+#define FASTKL_SIGN ((uint64_t)1 << 63)
+
+/* How far ahead of the arithmetic memory is asked for, in bytes. */
+#define FASTKL_PREFETCH_AHEAD 2048
+
+/* The maths compiled for one instruction set. `rows` gives `count` rows' values and statuses. `piece` and `finish` are its two
+   halves for one row that many threads share: look at one piece of it, and conclude from the sums of all. */
+typedef struct {
+    const char *name;
+    int (*usable)(void);
+    void (*rows)(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t count, double *value,
+                 uint8_t *status);
+    void (*piece)(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t index, fastkl_sums *);
+    void (*finish)(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const fastkl_sums *pieces,
+                   double *value, uint8_t *status);
+} fastkl_tier;
+
+/* dispatch.c: the tiers that this build has, best first, up to a NULL; the tables' names. */
+extern const fastkl_tier *const fastkl_tiers[];
+extern const char *const fastkl_measure_names[FASTKL_MEASURE_COUNT];
+extern const char *const fastkl_dtype_names[FASTKL_DTYPE_COUNT];
+
+/* careful.c: is an entry invalid (a status), is there an entry p > 0 where q is 0, has a row a positive entry, and the value
+   of a valid row with no such entry. */
+int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+int fastkl_is_infinite(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+int fastkl_has_weight(fastkl_operand, ptrdiff_t n, double eps);
+double fastkl_careful(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+
+/* surroundings.c: the build and its surroundings. */
+int fastkl_openmp(void);
+int fastkl_openmp_threads(void);
+const char *fastkl_compiler(void);
+
+#endif

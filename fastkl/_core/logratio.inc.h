@@ -1,0 +1,125 @@
+/* The element maths: log x and p log(p/q) - (p - q) for one pair of numbers, in REAL, as branch-free scalar code that the
+   compiler vectorises. Knows nothing of rows and sums. The method is that of ../../README.md, "The maths".
+
+   Both reduce to a ratio near 1. The difference of two bit patterns, rounded to a whole number of exponents, is the k for
+   which x / (y 2^k) lies in [2/3, 3/2]; adding it to y's pattern multiplies y by 2^k. Then
+       s = (x - y') / (x + y'),  |s| <= 0.2,  log(x/y) = k ln 2 + 2 atanh(s) = k ln 2 + 2s + s z T(z),  z = s^2.
+   The arguments have to be at least TINY, so that every pattern in between is that of a normal number. */
+
+FASTKL_INLINE UINT NAME(bits)(REAL x) {
+    UINT u;
+    memcpy(&u, &x, sizeof u);
+    return u;
+}
+
+FASTKL_INLINE REAL NAME(from_bits)(UINT u) {
+    REAL x;
+    memcpy(&x, &u, sizeof x);
+    return x;
+}
+
+/* a b + c, fused where the tier has the instruction; nothing below relies on its being fused unless FASTKL_FMA says so. */
+FASTKL_INLINE REAL NAME(mul_add)(REAL a, REAL b, REAL c) {
+#if FASTKL_FMA
+    return FMA(a, b, c);
+#else
+    return a * b + c;
+#endif
+}
+
+/* k 2^MANTISSA_BITS, as an integer that can be added to a bit pattern: the rounded difference of the patterns of x and y. */
+FASTKL_INLINE UINT NAME(exponent_step)(UINT x, UINT y) {
+    const UINT half = (UINT)1 << (MANTISSA_BITS - 1), mask = ~(((UINT)1 << MANTISSA_BITS) - 1);
+    return (x - y + half) & mask;
+}
+
+/* That step as the number k. */
+FASTKL_INLINE REAL NAME(exponent)(UINT step) {
+#if REAL_BITS == 64 && !FASTKL_INT64_TO_DOUBLE
+    /* No such instruction: move k + 2048 into the low bits of 2^52 instead. */
+    const UINT moved = ((step ^ (UINT)1 << 63) >> MANTISSA_BITS) | 0x4330000000000000;
+    return NAME(from_bits)(moved) - (0x1p52 + 2048);
+#else
+    return (REAL)(INT)step * (REAL)(REAL_BITS == 64 ? 0x1p-52 : 0x1p-23);
+#endif
+}
+
+/* p k ln 2 + r. The result can be smaller than its parts, so the large product must not be rounded. */
+FASTKL_INLINE REAL NAME(add_p_k_ln2)(REAL p, REAL k, REAL r) {
+#if FASTKL_FMA
+    const REAL pk = p * k;
+    return FMA(pk, LN2_LOW, FMA(pk, LN2_HIGH, r));
+#else
+    const REAL upper = NAME(from_bits)(NAME(bits)(p) & (UINT)UPPER_HALF), k_head = k * LN2_HEAD;
+    return (upper * k_head + r) + ((p - upper) * k_head + p * (k * LN2_REST));
+#endif
+}
+
+/* T(z) by Horner's rule; written out, because a loop here would keep the loop around it from being vectorised. */
+FASTKL_INLINE REAL NAME(T)(REAL z) {
+    REAL sum = T_HIGHEST;
+#define STEP(coefficient) sum = NAME(mul_add)(sum, z, coefficient);
+    T_COEFFICIENTS(STEP)
+#undef STEP
+    return sum;
+}
+
+/* log x for x >= TINY. With m = x 2^-k in [3/4, 3/2) and f = m - 1, exact: 2 atanh(s) = f - s (f - z T(z)), as in FDLIBM's
+   e_log.c, keeps full relative accuracy where x is near 1. */
+FASTKL_INLINE REAL NAME(log)(REAL x) {
+    const UINT step = NAME(exponent_step)(NAME(bits)(x), ONE_BITS);
+    const REAL k = NAME(exponent)(step);
+    const REAL f = NAME(from_bits)(NAME(bits)(x) - step) - 1;
+    const REAL s = f / (f + 2), z = s * s;
+    const REAL w = s * (f - z * NAME(T)(z));
+#if FASTKL_FMA
+    return FMA(k, LN2_HIGH, f - FMA(-k, LN2_LOW, w));
+#else
+    return k * LN2_HEAD + (f - (w - k * LN2_REST));
+#endif
+}
+
+/* phi(p, y) = p log(p/y) - (p - y) >= 0, reduced: y_near = y 2^k is the neighbour of p, e = p - y_near. As
+   2 p s = e + s e, phi is p k ln 2 + (y - y_near) + s e + p s z T(z); for k = 0 the first two vanish and nothing cancels. */
+FASTKL_INLINE REAL NAME(phi_reduced)(REAL p, REAL k, REAL e, REAL p_plus_near, REAL y_minus_near) {
+    const REAL s = e / p_plus_near, z = s * s;
+    const REAL rest = NAME(mul_add)(s, e, NAME(add_p_k_ln2)(p, k, y_minus_near));
+    return NAME(mul_add)(p * s * z, NAME(T)(z), rest);
+}
+
+/* A factor, c.high + c.low with more digits than a REAL has. `scaled` is a constant wherever it occurs: 0 says that c is 1. */
+typedef struct {
+    REAL high, low;
+    int scaled;
+} NAME(factor);
+
+/* x c, with what rounding took from it in *low. */
+FASTKL_INLINE REAL NAME(scale)(REAL x, NAME(factor) c, REAL *low) {
+    const REAL y = c.scaled ? x * c.high : x;
+    *low = c.scaled ? FMA(x, c.high, -y) + x * c.low : 0;
+    return y;
+}
+
+/* phi(p, c q) and the difference d = p - c q beside it. Wants p >= 0 and finite, q = 0 or q >= TINY, c in [1/2, 2]; q = 0
+   counts as a number near the smallest, and 0 < p < TINY as one near TINY: the caller looks out for both. For p = 0, y_near
+   is near TINY and phi is y. */
+FASTKL_INLINE REAL NAME(phi)(REAL p, REAL q, NAME(factor) c, REAL *d) {
+    REAL low, low_near;
+    const REAL y = NAME(scale)(q, c, &low);
+    const UINT step = NAME(exponent_step)(NAME(bits)(p > TINY ? p : TINY), NAME(bits)(y));
+    const REAL q_near = NAME(from_bits)(NAME(bits)(q) + step);
+    const REAL y_near = NAME(scale)(q_near, c, &low_near);
+    const REAL e = c.scaled ? (p - y_near) - low_near : p - y_near;
+    const REAL y_minus_near = c.scaled ? (y - y_near) + (low - low_near) : y - y_near;
+    *d = c.scaled ? (p - y) - low : p - y;
+    return NAME(phi_reduced)(p, NAME(exponent)(step), e, p + y_near, y_minus_near);
+}
+
+/* phi(p, p - d) where d is known better than p - d can be: for totals. */
+FASTKL_INLINE REAL NAME(phi_of_difference)(REAL p, REAL d) {
+    const REAL q = p - d, low = (p - q) - d;
+    const UINT step = NAME(exponent_step)(NAME(bits)(p), NAME(bits)(q));
+    const REAL q_near = NAME(from_bits)(NAME(bits)(q) + step), low_near = step ? 0 : low;
+    return NAME(phi_reduced)(p, NAME(exponent)(step), (p - q_near) - low_near, p + q_near,
+                             (q - q_near) + (low - low_near));
+}

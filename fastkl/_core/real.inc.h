@@ -1,0 +1,82 @@
+/* The lane type: double if REAL_BITS is 64, float if 32. Every property of the type that the maths uses is defined here
+   and nowhere else; include this again after changing REAL_BITS.
+
+   TINY        entries below it are not told from it, or from zero, by logratio.inc.h; far enough above the smallest normal
+               number that y' in [2/3, 3/2] TINY, times the c in [1/2, 2] of a second look, is normal
+   SUM_LEAST, SUM_MOST, TERM_LEAST
+               sums outside are not trusted: an entry below TINY or a rounding to a subnormal number could count
+   LANES       independent sums that a row is dealt out to, on every tier: a multiple of every vector's length, and more
+               than the 16 iterations that GCC unrolls before it vectorises
+   LN2         = LN2_HEAD + LN2_REST, the head so short that head x exponent x (upper half of a significand) is exact;
+               = LN2_HIGH + LN2_LOW, the nearest REAL and what it leaves
+   T           the polynomial in 2 atanh(s) = 2s + s z T(z), z = s^2: T(z) = 2/3 + 2z/5 + 2z^2/7 + ..., highest power first,
+               by Chebyshev interpolation on [0, 0.0401] at 60 digits, then rounded. The reduction makes z <= 0.04.
+               tests/test_constants.py finds the coefficients again and holds them to the error stated. */
+#undef REAL
+#undef UINT
+#undef INT
+#undef NAME
+#undef REAL_DTYPE
+#undef MANTISSA_BITS
+#undef ONE_BITS
+#undef TINY
+#undef LANES
+#undef SUM_LEAST
+#undef SUM_MOST
+#undef TERM_LEAST
+#undef T_HIGHEST
+#undef T_COEFFICIENTS
+#undef LN2_HEAD
+#undef LN2_REST
+#undef LN2_HIGH
+#undef LN2_LOW
+#undef UPPER_HALF
+#undef FMA
+
+#if REAL_BITS == 64
+#define REAL double
+#define UINT uint64_t
+#define INT int64_t
+#define NAME(name) name##_f64
+#define REAL_DTYPE FASTKL_float64
+#define MANTISSA_BITS 52
+#define ONE_BITS 0x3ff0000000000000
+#define TINY 0x1p-1018
+#define SUM_LEAST 0x1p-500
+#define SUM_MOST 0x1p500
+#define TERM_LEAST 0x1p-950
+#define LANES 32
+#define FMA fma
+/* largest relative error of T on [0, 0.04]: 7e-17 */
+#define T_HIGHEST 0x1.16b68338bd78bp-3
+#define T_COEFFICIENTS(C)                                                           \
+    C(0x1.0e88ea4725d3dp-3) C(0x1.3b29fcbbce66dp-3) C(0x1.745cab2727663p-3)     \
+    C(0x1.c71c72e2f78d5p-3) C(0x1.24924923dba6ap-2) C(0x1.9999999999f30p-2) C(0x1.5555555555555p-1)
+#define LN2_HEAD 0x1.62e4p-1
+#define LN2_REST 0x1.7f7d1cf79abcap-20
+#define LN2_HIGH 0x1.62e42fefa39efp-1
+#define LN2_LOW 0x1.abc9e3b39803fp-56
+#define UPPER_HALF 0xfffffffffc000000
+#else
+#define REAL float
+#define UINT uint32_t
+#define INT int32_t
+#define NAME(name) name##_f32
+#define REAL_DTYPE FASTKL_float32
+#define MANTISSA_BITS 23
+#define ONE_BITS 0x3f800000
+#define TINY 0x1p-120f
+#define SUM_LEAST 0x1p-30
+#define SUM_MOST 0x1p60
+#define TERM_LEAST 0x1p-60
+#define LANES 32
+#define FMA fmaf
+/* largest relative error of T on [0, 0.04]: 4e-8 */
+#define T_HIGHEST 0x1.e66d70p-3f
+#define T_COEFFICIENTS(C) C(0x1.242c5ap-2f) C(0x1.999a6cp-2f) C(0x1.555556p-1f)
+#define LN2_HEAD 0x1.6p-1f
+#define LN2_REST 0x1.7217f8p-8f
+#define LN2_HIGH 0x1.62e43p-1f
+#define LN2_LOW -0x1.05c610p-29f
+#define UPPER_HALF 0xfffff000
+#endif

@@ -1,0 +1,94 @@
+/* The only file that knows one compiler, operating system or architecture from another.
+
+   FASTKL_REGION(isa) ... FASTKL_REGION_END enclose code compiled for the instruction sets named in `isa`; everything
+   outside such a region is built for the plainest machine of the architecture. Include system headers before a region. */
+#ifndef FASTKL_REGION_H
+#define FASTKL_REGION_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#define FASTKL_X86 1
+#include <immintrin.h>
+#else
+#define FASTKL_X86 0
+#endif
+
+#define FASTKL_PRAGMA(text) _Pragma(#text)
+
+/* Appended to the 512-bit tier's list: use the whole vectors, which GCC does not by itself. */
+#if defined(__clang__)
+#define FASTKL_WHOLE_VECTORS ""
+#define FASTKL_REGION(isa) FASTKL_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
+#define FASTKL_REGION_END FASTKL_PRAGMA(clang attribute pop)
+#elif defined(__GNUC__)
+#define FASTKL_WHOLE_VECTORS ",prefer-vector-width=512"
+#define FASTKL_REGION(isa) FASTKL_PRAGMA(GCC push_options) FASTKL_PRAGMA(GCC target(isa))
+#define FASTKL_REGION_END FASTKL_PRAGMA(GCC pop_options)
+#endif
+
+/* Regions need GCC or clang; with another compiler a build has the baseline tier alone. */
+#if FASTKL_X86 && (defined(__GNUC__) || defined(__clang__))
+#define FASTKL_X86_TIERS 1
+#else
+#define FASTKL_X86_TIERS 0
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define FASTKL_INLINE static inline __attribute__((always_inline))
+#define FASTKL_NOINLINE static __attribute__((noinline))
+#define FASTKL_PREFETCH(address) __builtin_prefetch(address)
+#elif defined(_MSC_VER)
+#define FASTKL_INLINE static __forceinline
+#define FASTKL_NOINLINE static __declspec(noinline)
+#define FASTKL_PREFETCH(address) ((void)(address))
+#else
+#define FASTKL_INLINE static inline
+#define FASTKL_NOINLINE static
+#define FASTKL_PREFETCH(address) ((void)(address))
+#endif
+
+/* Does this CPU, under this operating system, run the tier? (The compilers' test covers both: it asks XGETBV too.) */
+#if FASTKL_X86_TIERS
+#define FASTKL_CPU_HAS(feature) (__builtin_cpu_supports(feature) != 0)
+#endif
+
+/* The floating-point mode of the calling thread. The maths needs rounding to nearest and subnormals as they are, and the
+   caller is owed its own mode and its own exception flags back. */
+#if FASTKL_X86
+typedef unsigned int fastkl_mode;
+static inline fastkl_mode fastkl_mode_enter(void) {
+    fastkl_mode caller = _mm_getcsr();
+    _mm_setcsr(0x1f80); /* the power-on state: all exceptions masked, nearest, no FTZ, no DAZ */
+    return caller;
+}
+static inline void fastkl_mode_leave(fastkl_mode caller) { _mm_setcsr(caller); }
+#elif defined(__aarch64__)
+typedef struct {
+    uint64_t control, status;
+} fastkl_mode;
+static inline fastkl_mode fastkl_mode_enter(void) {
+    fastkl_mode caller;
+    __asm__ volatile("mrs %0, fpcr\n\tmrs %1, fpsr" : "=r"(caller.control), "=r"(caller.status));
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0));
+    return caller;
+}
+static inline void fastkl_mode_leave(fastkl_mode caller) {
+    __asm__ volatile("msr fpcr, %0\n\tmsr fpsr, %1" : : "r"(caller.control), "r"(caller.status));
+}
+#else
+#include <fenv.h>
+typedef fenv_t fastkl_mode;
+static inline fastkl_mode fastkl_mode_enter(void) {
+    fastkl_mode caller;
+    fegetenv(&caller);
+    fesetenv(FE_DFL_ENV);
+    return caller;
+}
+static inline void fastkl_mode_leave(fastkl_mode caller) { fesetenv(&caller); }
+#endif
+
+#endif

@@ -1,0 +1,31 @@
+/* What the build and its surroundings are: OpenMP, its number of threads, the compiler. */
+#include "fastkl.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+
+int fastkl_openmp(void) { return 1; }
+
+/* OMP_NUM_THREADS and omp_set_num_threads (threadpoolctl) speak through the first, affinity through the second; a thread of
+   somebody's parallel region gets no region of its own. */
+int fastkl_openmp_threads(void) {
+    const int most = omp_get_max_threads(), processors = omp_get_num_procs();
+    return omp_in_parallel() ? 1 : most < processors ? most : processors;
+}
+#else
+int fastkl_openmp(void) { return 0; }
+
+int fastkl_openmp_threads(void) { return 1; }
+#endif
+
+const char *fastkl_compiler(void) {
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#elif defined(__GNUC__)
+    return "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+    return "msvc";
+#else
+    return "unknown";
+#endif
+}

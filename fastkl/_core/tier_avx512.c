@@ -1,0 +1,19 @@
+/* x86-64-v4: AVX-512 with the F, CD, BW, DQ and VL parts. */
+#include "fastkl.h"
+#include "region.h"
+
+#if FASTKL_X86_TIERS
+#define FASTKL_FMA 1
+#define FASTKL_INT64_TO_DOUBLE 1
+
+FASTKL_REGION("avx512f,avx512cd,avx512bw,avx512dq,avx512vl,avx2,fma,bmi,bmi2,f16c" FASTKL_WHOLE_VECTORS)
+#include "tier.inc.h"
+FASTKL_REGION_END
+
+static int usable(void) {
+    return FASTKL_CPU_HAS("avx512f") && FASTKL_CPU_HAS("avx512cd") && FASTKL_CPU_HAS("avx512bw") &&
+           FASTKL_CPU_HAS("avx512dq") && FASTKL_CPU_HAS("avx512vl") && FASTKL_CPU_HAS("bmi2");
+}
+
+const fastkl_tier fastkl_tier_avx512 = {"avx512", usable, rows, piece, finish};
+#endif

@@ -1,0 +1,47 @@
+# What the compiled core offers: externs only. The facts about each name stand in _core/fastkl.h.
+from libc.stdint cimport uint8_t
+
+
+cdef extern from "_core/fastkl.h" nogil:
+    enum:
+        FASTKL_MEASURE_COUNT
+        FASTKL_DTYPE_COUNT
+        FASTKL_VALID
+        FASTKL_P_ENTRY
+        FASTKL_Q_ENTRY
+        FASTKL_P_SUM
+        FASTKL_Q_SUM
+
+    ptrdiff_t FASTKL_PIECE
+
+    ctypedef struct fastkl_operand:
+        const char *data
+        ptrdiff_t row
+        ptrdiff_t col
+        int dtype
+
+    ctypedef struct fastkl_task:
+        int measure
+        double eps
+        double p_tolerance
+        double q_tolerance
+
+    ctypedef struct fastkl_sums:
+        pass
+
+    ctypedef struct fastkl_tier:
+        const char *name
+        int (*usable)() noexcept nogil
+        void (*rows)(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t count,
+                  double *value, uint8_t *status) noexcept nogil
+        void (*piece)(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t index,
+                   fastkl_sums *sums) noexcept nogil
+        void (*finish)(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
+                    const fastkl_sums *pieces, double *value, uint8_t *status) noexcept nogil
+
+    const fastkl_tier *fastkl_tiers[]
+    const char *fastkl_measure_names[]
+    const char *fastkl_dtype_names[]
+    int fastkl_openmp() noexcept
+    int fastkl_openmp_threads() noexcept
+    const char *fastkl_compiler() noexcept

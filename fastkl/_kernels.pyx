@@ -1,0 +1,282 @@
+"""Loops over blocks of rows, without the GIL, in parallel where the work pays for it.
+
+Takes arrays whose last axis holds the distributions and whose leading axes broadcast to those of `out`; `_rows` has
+checked everything. Raises nothing about rows: it answers with the first invalid one. The maths is in `_core`.
+"""
+
+from cython.parallel cimport prange, threadid
+from libc.limits cimport INT_MAX
+from libc.stdint cimport uint8_t
+from libc.stdlib cimport free, malloc
+
+cimport numpy as cnp
+
+cnp.import_array()
+
+# None of these changes a result: a row's value does not depend on its surroundings.
+cdef enum:
+    BLOCK_ENTRIES = 32768  # what a thread takes at a time: enough to make taking it cheap, few enough to share evenly
+    BLOCK_ROWS = 256
+    ENTRIES_PER_THREAD = 32768  # one more thread for so many; below, waking it costs more than it saves
+    ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
+    MOST_AXES = 64  # NumPy's own limit
+
+MEASURES = {fastkl_measure_names[i].decode(): i for i in range(FASTKL_MEASURE_COUNT)}
+DTYPES = {fastkl_dtype_names[i].decode(): i for i in range(FASTKL_DTYPE_COUNT)}
+P_ENTRY, Q_ENTRY, P_SUM, Q_SUM = FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM
+MOST_THREADS = INT_MAX
+
+cdef const fastkl_tier *tier = NULL
+cdef int most_threads = INT_MAX
+
+ctypedef fused real:
+    float
+    double
+
+# One leading axis: its length and three strides in bytes.
+cdef struct Axis:
+    ptrdiff_t length, p, q, out
+
+# All that a call needs. The leading axes are coalesced: runs of `run.length` rows, one for each index of the outer axes.
+cdef struct Job:
+    fastkl_task task
+    fastkl_operand p, q
+    ptrdiff_t n
+    double unit
+    bint stop_at_invalid
+    char *out
+    Axis run
+    Axis outer[MOST_AXES]
+    int outer_count
+    ptrdiff_t runs, block_rows, blocks_per_run
+
+# The first invalid row that a thread has met, in a cache line of its own.
+cdef struct Invalid:
+    ptrdiff_t row
+    ptrdiff_t status
+    ptrdiff_t padding[6]
+
+
+def tiers():
+    """The names of the SIMD tiers that this machine can run, best first."""
+    names = []
+    cdef int i = 0
+    while fastkl_tiers[i] != NULL:
+        if fastkl_tiers[i].usable():
+            names.append(fastkl_tiers[i].name.decode())
+        i += 1
+    return names
+
+
+def use_tier(str name):
+    """Compute with the named tier, one of `tiers()`, from now on."""
+    global tier
+    cdef int i = 0
+    while fastkl_tiers[i] != NULL:
+        if fastkl_tiers[i].name.decode() == name and fastkl_tiers[i].usable():
+            tier = fastkl_tiers[i]
+            return
+        i += 1
+    raise ValueError(f"{name!r} is no SIMD tier that is usable here: must be one of {', '.join(tiers())}")
+
+
+def tier_in_use():
+    """The name of the tier that computes."""
+    return tier.name.decode()
+
+
+def limit_threads(int most):
+    """Never use more threads than this unless a call asks for them."""
+    global most_threads
+    most_threads = most
+
+
+def default_threads():
+    """How many threads a large enough call uses that does not ask for a number."""
+    return _default_threads()
+
+
+def openmp():
+    """Was this built with OpenMP?"""
+    return bool(fastkl_openmp())
+
+
+def compiler():
+    """The C compiler's name and version."""
+    return fastkl_compiler().decode()
+
+
+cdef int _default_threads() noexcept nogil:
+    cdef int most = fastkl_openmp_threads()
+    return most if most < most_threads else most_threads
+
+
+cdef int _threads(Job *job, int asked) noexcept nogil:
+    """The number of threads for the job: what was asked for, but no more than the work is worth."""
+    cdef ptrdiff_t rows = job.runs * job.run.length
+    cdef double worth = 1 + <double>rows * <double>job.n / ENTRIES_PER_THREAD
+    if worth < 2 or asked == 1:
+        return 1
+    cdef int most = asked if asked > 0 else _default_threads()
+    return most if most < worth else <int>worth
+
+
+cdef inline ptrdiff_t _stride(cnp.ndarray a, int axis, int leading) noexcept:
+    """The stride of a's leading axis that meets the result's `axis`; 0 where it is repeated."""
+    cdef int own = axis - (leading - (a.ndim - 1))
+    return 0 if own < 0 or a.shape[own] == 1 else a.strides[own]
+
+
+cdef void _coalesce(Job *job, cnp.ndarray p, cnp.ndarray q, cnp.ndarray out) noexcept:
+    """Fewest axes with the same rows in the same order: drop those of length 1, join those that continue each other."""
+    cdef Axis axis, last
+    cdef int i, leading = out.ndim
+    job.outer_count = 0
+    job.runs = 1
+    last.length, last.p, last.q, last.out = 1, 0, 0, 0
+    for i in range(leading):
+        axis.length = out.shape[i]
+        if axis.length == 1:
+            continue
+        axis.p, axis.q, axis.out = _stride(p, i, leading), _stride(q, i, leading), out.strides[i]
+        if last.length == 1:
+            last = axis
+        elif (last.p == axis.p * axis.length and last.q == axis.q * axis.length
+              and last.out == axis.out * axis.length):
+            axis.length *= last.length
+            last = axis
+        else:
+            job.outer[job.outer_count] = last
+            job.outer_count += 1
+            job.runs *= last.length
+            last = axis
+    job.run = last
+
+
+cdef Axis _start(Job *job, ptrdiff_t run) noexcept nogil:
+    """Where a run begins: byte offsets into p, q and out."""
+    cdef Axis at
+    cdef ptrdiff_t index
+    cdef int i
+    at.length, at.p, at.q, at.out = 0, 0, 0, 0
+    for i in range(job.outer_count - 1, -1, -1):
+        index = run % job.outer[i].length
+        run //= job.outer[i].length
+        at.p += index * job.outer[i].p
+        at.q += index * job.outer[i].q
+        at.out += index * job.outer[i].out
+    return at
+
+
+cdef void _block(Job *job, const fastkl_tier *with_tier, ptrdiff_t block, Invalid *invalid, real *out) noexcept nogil:
+    """The rows of one block, into out."""
+    cdef double value[BLOCK_ROWS]
+    cdef uint8_t status[BLOCK_ROWS]
+    cdef ptrdiff_t run = block // job.blocks_per_run, i
+    cdef ptrdiff_t first = (block - run * job.blocks_per_run) * job.block_rows
+    cdef ptrdiff_t row = run * job.run.length + first, count = job.run.length - first
+    cdef Axis at = _start(job, run)
+    cdef fastkl_operand p = job.p, q = job.q
+    cdef char *to = <char *>out + at.out + first * job.run.out
+    if job.stop_at_invalid and invalid.status and invalid.row < row:
+        return
+    if count > job.block_rows:
+        count = job.block_rows
+    p.data += at.p + first * job.run.p
+    p.row = job.run.p
+    if q.data != NULL:
+        q.data += at.q + first * job.run.q
+        q.row = job.run.q
+    with_tier.rows(&job.task, p, q, job.n, count, value, status)
+    for i in range(count):
+        (<real *>(to + i * job.run.out))[0] = <real>(value[i] / job.unit)
+        if status[i] and (not invalid.status or row + i < invalid.row):
+            invalid.row = row + i
+            invalid.status = status[i]
+
+
+cdef void _wide_row(Job *job, const fastkl_tier *with_tier, ptrdiff_t row, int threads, fastkl_sums *sums,
+                    Invalid *invalid, real *out) noexcept nogil:
+    """One row, whose pieces the threads share, into out."""
+    cdef ptrdiff_t run = row // job.run.length, first = row - run * job.run.length, i
+    cdef Axis at = _start(job, run)
+    cdef fastkl_operand p = job.p, q = job.q
+    cdef double value
+    cdef uint8_t status
+    p.data += at.p + first * job.run.p
+    if q.data != NULL:
+        q.data += at.q + first * job.run.q
+    for i in prange((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE, num_threads=threads, schedule="dynamic"):
+        with_tier.piece(&job.task, p, q, job.n, i, &sums[i])
+    with_tier.finish(&job.task, p, q, job.n, sums, &value, &status)
+    (<real *>(<char *>out + at.out + first * job.run.out))[0] = <real>(value / job.unit)
+    if status and not invalid.status:
+        invalid.row = row
+        invalid.status = status
+
+
+cdef int _run(Job *job, int threads, Invalid *invalid, real *out) noexcept nogil:
+    """The whole job. Answers -1 where there is no memory for a wide row's sums."""
+    cdef const fastkl_tier *with_tier = tier
+    cdef ptrdiff_t rows = job.runs * job.run.length, blocks, i
+    cdef fastkl_sums *sums
+    if threads > 1 and job.n > FASTKL_PIECE and rows < threads * ROWS_PER_THREAD:
+        sums = <fastkl_sums *>malloc(((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE) * sizeof(fastkl_sums))
+        if sums == NULL:
+            return -1
+        for i in range(rows):
+            if not (job.stop_at_invalid and invalid.status):
+                _wide_row(job, with_tier, i, threads, sums, invalid, out)
+        free(sums)
+        return 0
+    blocks = job.runs * job.blocks_per_run
+    if threads > 1:
+        for i in prange(blocks, num_threads=threads, schedule="dynamic"):
+            _block(job, with_tier, i, &invalid[threadid()], out)
+    else:
+        for i in range(blocks):
+            _block(job, with_tier, i, invalid, out)
+    return 0
+
+
+def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, int q_dtype, cnp.ndarray out not None,
+             double eps, double p_tolerance, double q_tolerance, double unit, bint stop_at_invalid, int threads):
+    """Fill `out` (float32 or float64, of the leading axes' broadcast shape) with a measure of the rows of p and q.
+
+    `unit` is in nats. `threads` is 0 for the default. Answers None, or (row, status) of the first invalid row, counted in
+    C order; its value is NaN, and with `stop_at_invalid` later rows' values may be missing.
+    """
+    cdef Job job
+    cdef int i, used, failed
+    cdef Invalid *invalid
+    job.task.measure, job.task.eps = measure, eps
+    job.task.p_tolerance, job.task.q_tolerance = p_tolerance, q_tolerance
+    job.unit, job.stop_at_invalid = unit, stop_at_invalid
+    job.n = p.shape[p.ndim - 1]
+    job.p.data, job.p.col, job.p.dtype = <const char *>cnp.PyArray_DATA(p), p.strides[p.ndim - 1], p_dtype
+    job.q = job.p
+    job.q.data = NULL
+    if q is not None:
+        job.q.data, job.q.col, job.q.dtype = <const char *>cnp.PyArray_DATA(q), q.strides[q.ndim - 1], q_dtype
+    _coalesce(&job, p, p if q is None else q, out)
+    job.block_rows = max(1, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n))
+    job.blocks_per_run = (job.run.length + job.block_rows - 1) // job.block_rows
+    used = _threads(&job, threads)
+    invalid = <Invalid *>malloc(used * sizeof(Invalid))
+    if invalid == NULL:
+        raise MemoryError
+    for i in range(used):
+        invalid[i].status = FASTKL_VALID
+    with nogil:
+        if cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT32:
+            failed = _run(&job, used, invalid, <float *>cnp.PyArray_DATA(out))
+        else:
+            failed = _run(&job, used, invalid, <double *>cnp.PyArray_DATA(out))
+    found = None
+    for i in range(used):
+        if invalid[i].status and (found is None or invalid[i].row < found[0]):
+            found = (invalid[i].row, invalid[i].status)
+    free(invalid)
+    if failed:
+        raise MemoryError
+    return found

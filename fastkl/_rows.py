@@ -1,0 +1,226 @@
+"""Everything between a user's arguments and the kernels: checks, shapes, dtypes, and every error message of the package.
+
+Nothing is computed here, except to say what is wrong with a row.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex
+
+import numpy as np
+
+from . import _kernels
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Array = NDArray[Any]
+
+_FLOAT32: Final = np.dtype(np.float32)
+_FLOAT64: Final = np.dtype(np.float64)
+
+# By NumPy's type number: the core's code for the dtype, and how far from 1 the sum of such a row may be.
+_DTYPES: Final = [np.dtype(letter) for letter in "?bBhHiIlLqQfd"]
+_CODE: Final = {dtype.num: _kernels.DTYPES[dtype.name] for dtype in _DTYPES}
+_TOLERANCE: Final = {dtype.num: math.sqrt(np.finfo("f" if dtype.char == "f" else "d").eps) for dtype in _DTYPES}
+
+_SLICE: Final = 1 << 16  # entries looked at together when a bad one is searched for
+
+
+def evaluate(
+    measure: str,
+    p: ArrayLike,
+    q: ArrayLike | None,
+    axis: SupportsIndex,
+    base: float | None,
+    normalize: bool,
+    eps: float,
+    invalid: str,
+    out: Array | None,
+    keepdims: bool,
+    threads: int | None,
+) -> Any:
+    """Check the arguments, have the rows' values computed, raise for an invalid row, shape the result."""
+    p = q_or_p = _operand("p", p)
+    if q is not None:
+        q = q_or_p = _operand("q", q)
+    ndim = max(p.ndim, q_or_p.ndim)
+    axis = _axis(axis, ndim)
+    p_rows, q_rows, leading = _align(p, q, axis, ndim)
+    unit = 1.0 if base is None else _unit(base)
+    eps = _eps(eps)
+    if invalid not in ("raise", "nan", "ignore"):
+        raise ValueError(f"invalid={invalid!r}: must be 'raise', 'nan' or 'ignore'")
+    count = 0 if threads is None else _threads(threads)
+    any_sum = normalize or invalid == "ignore"
+
+    if out is None:
+        single = p.dtype.kind in "fb" and q_or_p.dtype.kind in "fb" and max(p.itemsize, q_or_p.itemsize) < 8
+        target = np.empty(leading, _FLOAT32 if single else _FLOAT64)
+    else:
+        target = _out(out, axis, leading, keepdims)
+        if target.dtype not in (_FLOAT32, _FLOAT64) or any(np.may_share_memory(target, x) for x in (p, q_or_p)):
+            target = np.empty(leading, _FLOAT32 if target.dtype == _FLOAT32 else _FLOAT64)
+
+    found = _kernels.evaluate(
+        _kernels.MEASURES[measure],
+        p_rows,
+        _CODE[p.dtype.num],
+        q_rows,
+        _CODE[q_or_p.dtype.num],
+        target,
+        eps,
+        math.inf if any_sum else _TOLERANCE[p.dtype.num],
+        math.inf if any_sum else _TOLERANCE[q_or_p.dtype.num],
+        unit,
+        invalid == "raise",
+        count,
+    )
+    if found is not None and invalid == "raise":
+        row, status = found
+        name, operand, rows = ("p", p, p_rows) if status in (_kernels.P_ENTRY, _kernels.P_SUM) else ("q", q, q_rows)
+        raise ValueError(_complaint(name, operand, rows, np.unravel_index(row, leading), axis, any_sum))
+
+    if out is not None:
+        if target.base is not out and target is not out:
+            np.copyto(out, target.reshape(out.shape), casting="same_kind")
+        return out
+    if keepdims:
+        return np.expand_dims(target, axis)
+    return target if leading else target[()]
+
+
+def _operand(name: str, values: ArrayLike) -> Array:
+    """The values as an array of a dtype that the core reads; no copy if they are one."""
+    if type(values) is np.ndarray:
+        array = values
+    else:
+        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+            raise TypeError(f"{name} has masked entries: fill them, or leave them out, before the call")
+        try:
+            array = np.asarray(values)
+        except ValueError as error:
+            raise ValueError(f"{name} is not an array of numbers: {error}") from None
+    if array.dtype.num not in _CODE:
+        raise TypeError(f"{name} has dtype {array.dtype}: must be float64, float32, bool or an integer dtype")
+    if array.ndim == 0:
+        raise ValueError(f"{name} is the number {array[()]}: must have at least one axis")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def _axis(axis: SupportsIndex, ndim: int) -> int:
+    """The axis, counted from the front."""
+    try:
+        index = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis={axis!r}: must be an integer") from None
+    if not -ndim <= index < ndim:
+        raise np.exceptions.AxisError(f"axis={index}: must be in {-ndim}..{ndim - 1} for operands with {ndim} axes")
+    return index % ndim
+
+
+def _align(p: Array, q: Array | None, axis: int, ndim: int) -> tuple[Array, Array | None, tuple[int, ...]]:
+    """Views of the operands with the distribution axis last, and the shape that their leading axes broadcast to."""
+    p_rows = _rows_last(p, axis, ndim)
+    if q is None:
+        q_rows, leading = None, p_rows.shape[:-1]
+    else:
+        q_rows = _rows_last(q, axis, ndim)
+        leading = p_rows.shape[:-1]
+        if p_rows.shape != q_rows.shape:
+            if p_rows.shape[-1] != q_rows.shape[-1]:
+                raise ValueError(
+                    f"p has shape {p.shape} and q has shape {q.shape}: must have the same length along axis {axis - ndim}, "
+                    f"not {p_rows.shape[-1]} and {q_rows.shape[-1]}"
+                )
+            try:
+                leading = np.broadcast_shapes(leading, q_rows.shape[:-1])
+            except ValueError:
+                raise ValueError(
+                    f"p has shape {p.shape} and q has shape {q.shape}: all axes but axis {axis - ndim} must broadcast"
+                ) from None
+    if p_rows.shape[-1] == 0:
+        raise ValueError(f"p has shape {p.shape}: the distribution axis, axis {axis - ndim}, must not be empty")
+    return p_rows, q_rows, leading
+
+
+def _rows_last(operand: Array, axis: int, ndim: int) -> Array:
+    if operand.ndim < ndim:
+        operand = operand[(np.newaxis,) * (ndim - operand.ndim)]
+    return operand if axis == ndim - 1 else np.moveaxis(operand, axis, -1)
+
+
+def _number(name: str, value: Any, wanted: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}={value!r}: must be {wanted}") from None
+
+
+def _unit(base: Any) -> float:
+    """The logarithm of the base: a unit of the result, in nats."""
+    wanted = "None or a positive finite number other than 1"
+    number = _number("base", base, wanted)
+    if not 0 < number < math.inf or number == 1:
+        raise ValueError(f"base={base!r}: must be {wanted}")
+    return math.log(number)
+
+
+def _eps(eps: Any) -> float:
+    wanted = "a number with 0 <= eps < 1"
+    number = _number("eps", eps, wanted)
+    if not 0 <= number < 1:
+        raise ValueError(f"eps={eps!r}: must be {wanted}")
+    return number
+
+
+def _threads(threads: Any) -> int:
+    try:
+        number = operator.index(threads)
+    except TypeError:
+        raise TypeError(f"threads={threads!r}: must be None or a positive integer") from None
+    if number < 1 or isinstance(threads, bool):
+        raise ValueError(f"threads={threads!r}: must be None or a positive integer")
+    return min(number, _kernels.MOST_THREADS)
+
+
+def _out(out: Any, axis: int, leading: tuple[int, ...], keepdims: bool) -> Array:
+    """A view of `out` without the axis that keepdims keeps."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out is a {type(out).__name__}: must be an array")
+    if out.dtype.kind != "f":
+        raise TypeError(f"out has dtype {out.dtype}: must be a floating dtype")
+    shape = (*leading[:axis], 1, *leading[axis:]) if keepdims else leading
+    if out.shape != shape:
+        raise ValueError(f"out has shape {out.shape}: must be {shape}")
+    if not out.flags.writeable:
+        raise ValueError("out is read-only: must be writeable")
+    return out.squeeze(axis) if keepdims else out
+
+
+def _complaint(name: str, operand: Array, rows: Array, at: tuple[Any, ...], axis: int, any_sum: bool) -> str:
+    """What is wrong with the row of `operand` at index `at` of the result."""
+    own = [0 if length == 1 else int(i) for i, length in zip(at, rows.shape[:-1], strict=True)]
+    row = rows[tuple(own)]
+
+    def place(column: int | str) -> str:
+        index = [*own[:axis], column, *own[axis:]][rows.ndim - operand.ndim :]
+        while index and index[-1] == ":":
+            index.pop()
+        return f"{name}[{', '.join(map(str, index))}]" if index else name
+
+    for start in range(0, len(row), _SLICE):
+        part = row[start : start + _SLICE]
+        bad = np.flatnonzero(~((part >= 0) & (part < np.inf)))
+        if len(bad):
+            column = start + int(bad[0])
+            return f"{place(column)} = {row[column]}: probabilities must be finite and non-negative"
+    total = math.fsum(float(row[start : start + _SLICE].sum(dtype=float)) for start in range(0, len(row), _SLICE))
+    wanted = (
+        "rows must have a positive sum"
+        if any_sum
+        else f"rows must sum to 1 within {_TOLERANCE[operand.dtype.num]:.2g} (normalize=True accepts counts and weights)"
+    )
+    return f"{place(':')} sums to {total:.10g}: {wanted}"

@@ -1,0 +1,81 @@
+"""Builds fastkl._kernels: one Cython module over plain C. All else is in pyproject.toml.
+
+FASTKL_REQUIRE_OPENMP=1 makes a build without OpenMP an error; FASTKL_NO_OPENMP=1 makes one without it.
+"""
+
+import os
+import sys
+import tempfile
+from glob import glob
+from pathlib import Path
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# No errno and no traps, so that the maths vectorises; no contraction but where the source says fma. Never -ffast-math.
+FLAGS = {
+    "unix": "-O3 -std=c11 -fno-math-errno -fno-trapping-math -ffp-contract=off -fvisibility=hidden".split(),
+    "msvc": "/O2 /std:c11 /fp:precise".split(),
+}
+# Ways to ask for OpenMP, compile and link arguments: Linux, then Apple's clang with Homebrew's or conda's libomp.
+OPENMP = {
+    "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
+    "msvc": [(["/openmp"], [])],
+}
+PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+
+
+class Build(build_ext):
+    """Adds the compiler's flags, OpenMP's among them if a program with it compiles and links."""
+
+    def build_extensions(self):
+        kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
+        compile_args, link_args = self.find_openmp(OPENMP[kind])
+        for extension in self.extensions:
+            extension.extra_compile_args += FLAGS[kind] + compile_args
+            extension.extra_link_args += link_args
+        super().build_extensions()
+
+    def find_openmp(self, candidates):
+        if os.environ.get("FASTKL_NO_OPENMP") != "1":
+            for compile_args, link_args in candidates:
+                if self.links(compile_args, link_args):
+                    return compile_args, link_args
+            if os.environ.get("FASTKL_REQUIRE_OPENMP") == "1":
+                sys.exit("FASTKL_REQUIRE_OPENMP=1, but no program with OpenMP compiles and links here")
+        print("fastkl is built without OpenMP: it will use one thread", file=sys.stderr)
+        return [], []
+
+    def links(self, compile_args, link_args):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(PROBE)
+            try:
+                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=compile_args)
+                self.compiler.link_executable(objects, str(Path(folder, "probe")), extra_postargs=link_args)
+            except Exception:  # each compiler class has errors of its own
+                return False
+        return True
+
+
+setup(
+    ext_modules=cythonize(
+        Extension(
+            "fastkl._kernels",
+            ["fastkl/_kernels.pyx", *sorted(glob("fastkl/_core/*.c"))],
+            depends=glob("fastkl/_core/*.h"),
+            include_dirs=["fastkl", numpy.get_include()],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        ),
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+        },
+    ),
+    cmdclass={"build_ext": Build},
+)
