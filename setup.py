@@ -16,8 +16,8 @@ from setuptools.command.build_ext import build_ext
 
 # No errno and no traps, so that the maths vectorises; no contraction but where the source says fma. Never -ffast-math.
 FLAGS = {
-    "unix": "-O3 -std=c11 -fno-math-errno -fno-trapping-math -ffp-contract=off -fvisibility=hidden".split(),
-    "msvc": "/O2 /std:c11 /fp:precise".split(),
+    "unix": ["-O3", "-std=c11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"],
+    "msvc": ["/O2", "/std:c11", "/fp:precise"],
 }
 # Ways to ask for OpenMP, compile and link arguments: Linux, then Apple's clang with Homebrew's or conda's libomp.
 OPENMP = {

@@ -1,7 +1,20 @@
-"""placeholder."""
+"""Exact information measures for rows of probability matrices.
+
+    measures.py   documented functions, the whole public surface
+    _rows.py      checks, shapes, dtypes, messages
+    _kernels.pyx  typed loops over blocks of rows, in parallel, without the GIL
+    _core/        plain C: one row's sums, what they say, and the element maths, compiled for each SIMD tier
+    _build.py     the tier and the number of threads, chosen at import
+
+Data flows down this list and results come back up; nothing below knows what is above it.
+"""
+
 from ._build import build_info, choose_tier, limit_threads
 from ._version import __version__
 from .measures import cross_entropy, entropy, kl_divergence
 
+__all__ = ["__version__", "build_info", "cross_entropy", "entropy", "kl_divergence"]
+
 choose_tier()
 limit_threads()
+del choose_tier, limit_threads

@@ -21,7 +21,7 @@ def choose_tier() -> None:
 
 
 def limit_threads() -> None:
-    """Use no more threads by default than a container's CPU quota has time for. (OpenMP looks at the rest, at every call.)"""
+    """By default use no more threads than the CPU quota of the process has time for; OpenMP knows the other limits."""
     quota = cpu_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
     if quota is not None:
         _kernels.limit_threads(max(1, round(quota)))
@@ -36,6 +36,7 @@ def cpu_quota(membership: Path, mount: Path) -> float | None:
         return None
     for line in lines:
         _, controllers, group = line.split(":", 2)
+        files: tuple[str, ...]
         if controllers == "":
             top, files = mount, ("cpu.max",)
         elif "cpu" in controllers.split(","):
@@ -59,6 +60,24 @@ def _quota_at(folder: Path, files: tuple[str, ...]) -> list[float]:
 
 
 def build_info() -> dict[str, Any]:
+    """What this build is and will use.
+
+    Returns
+    -------
+    dict
+        `simd`, the tier in use; `simd_available`, all tiers usable on this machine, best first; `openmp`, whether the build
+        has it; `threads`, how many threads `threads=None` would use now; `compiler`, the C compiler's name and version.
+
+    Notes
+    -----
+    The environment variable FASTKL_SIMD, read at import, forces a tier.
+
+    Examples
+    --------
+    >>> import fastkl
+    >>> sorted(fastkl.build_info())
+    ['compiler', 'openmp', 'simd', 'simd_available', 'threads']
+    """
     return {
         "simd": _kernels.tier_in_use(),
         "simd_available": _kernels.tiers(),

@@ -19,6 +19,7 @@ cdef extern from "_core/fastkl.h" nogil:
         ptrdiff_t row
         ptrdiff_t col
         int dtype
+        int swapped
 
     ctypedef struct fastkl_task:
         int measure
@@ -32,12 +33,18 @@ cdef extern from "_core/fastkl.h" nogil:
     ctypedef struct fastkl_tier:
         const char *name
         int (*usable)() noexcept nogil
-        void (*rows)(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t count,
-                  double *value, uint8_t *status) noexcept nogil
-        void (*piece)(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t index,
-                   fastkl_sums *sums) noexcept nogil
-        void (*finish)(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
-                    const fastkl_sums *pieces, double *value, uint8_t *status) noexcept nogil
+        void (*rows)(
+            const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t count,
+            double *value, uint8_t *status
+        ) noexcept nogil
+        void (*piece)(
+            const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t index,
+            fastkl_sums *sums
+        ) noexcept nogil
+        void (*finish)(
+            const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const fastkl_sums *pieces,
+            double *value, uint8_t *status
+        ) noexcept nogil
 
     const fastkl_tier *fastkl_tiers[]
     const char *fastkl_measure_names[]
@@ -45,3 +52,11 @@ cdef extern from "_core/fastkl.h" nogil:
     int fastkl_openmp() noexcept
     int fastkl_openmp_threads() noexcept
     const char *fastkl_compiler() noexcept
+
+
+cdef extern from "_core/region.h" nogil:
+    ctypedef struct fastkl_mode:
+        pass
+
+    fastkl_mode fastkl_mode_enter() noexcept
+    void fastkl_mode_leave(fastkl_mode caller) noexcept

@@ -6,6 +6,7 @@ checked everything. Raises nothing about rows: it answers with the first invalid
 
 from cython.parallel cimport prange, threadid
 from libc.limits cimport INT_MAX
+from libc.math cimport log
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 
@@ -112,13 +113,21 @@ cdef int _default_threads() noexcept nogil:
 
 
 cdef int _threads(Job *job, int asked) noexcept nogil:
-    """The number of threads for the job: what was asked for, but no more than the work is worth."""
-    cdef ptrdiff_t rows = job.runs * job.run.length
-    cdef double worth = 1 + <double>rows * <double>job.n / ENTRIES_PER_THREAD
+    """The number of threads for the job: what was asked for, but no more than the work is worth, or can be cut into."""
+    cdef ptrdiff_t rows = job.runs * job.run.length, blocks = job.runs * job.blocks_per_run
+    cdef ptrdiff_t parts = max(blocks, (job.n + FASTKL_PIECE - 1) // FASTKL_PIECE)
+    cdef double worth = min(<double>parts, 1 + <double>rows * <double>job.n / ENTRIES_PER_THREAD)
     if worth < 2 or asked == 1:
         return 1
-    cdef int most = asked if asked > 0 else _default_threads()
-    return most if most < worth else <int>worth
+    return <int>min(worth, asked if asked > 0 else _default_threads())
+
+
+cdef fastkl_operand _operand(cnp.ndarray a, int dtype) noexcept:
+    """The first row of an array; a row's place in it is added later."""
+    cdef fastkl_operand operand
+    operand.data, operand.row, operand.col = <const char *>cnp.PyArray_DATA(a), 0, a.strides[a.ndim - 1]
+    operand.dtype, operand.swapped = dtype, not cnp.PyArray_ISNOTSWAPPED(a)
+    return operand
 
 
 cdef inline ptrdiff_t _stride(cnp.ndarray a, int axis, int leading) noexcept:
@@ -187,12 +196,22 @@ cdef void _block(Job *job, const fastkl_tier *with_tier, ptrdiff_t block, Invali
     if q.data != NULL:
         q.data += at.q + first * job.run.q
         q.row = job.run.q
+    cdef fastkl_mode caller = fastkl_mode_enter()
     with_tier.rows(&job.task, p, q, job.n, count, value, status)
     for i in range(count):
         (<real *>(to + i * job.run.out))[0] = <real>(value[i] / job.unit)
         if status[i] and (not invalid.status or row + i < invalid.row):
             invalid.row = row + i
             invalid.status = status[i]
+    fastkl_mode_leave(caller)
+
+
+cdef void _piece(Job *job, const fastkl_tier *with_tier, fastkl_operand p, fastkl_operand q, ptrdiff_t index,
+                 fastkl_sums *sums) noexcept nogil:
+    """One piece of a wide row, into sums."""
+    cdef fastkl_mode caller = fastkl_mode_enter()
+    with_tier.piece(&job.task, p, q, job.n, index, sums)
+    fastkl_mode_leave(caller)
 
 
 cdef void _wide_row(Job *job, const fastkl_tier *with_tier, ptrdiff_t row, int threads, fastkl_sums *sums,
@@ -207,9 +226,11 @@ cdef void _wide_row(Job *job, const fastkl_tier *with_tier, ptrdiff_t row, int t
     if q.data != NULL:
         q.data += at.q + first * job.run.q
     for i in prange((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE, num_threads=threads, schedule="dynamic"):
-        with_tier.piece(&job.task, p, q, job.n, i, &sums[i])
+        _piece(job, with_tier, p, q, i, &sums[i])
+    cdef fastkl_mode caller = fastkl_mode_enter()
     with_tier.finish(&job.task, p, q, job.n, sums, &value, &status)
     (<real *>(<char *>out + at.out + first * job.run.out))[0] = <real>(value / job.unit)
+    fastkl_mode_leave(caller)
     if status and not invalid.status:
         invalid.row = row
         invalid.status = status
@@ -240,10 +261,10 @@ cdef int _run(Job *job, int threads, Invalid *invalid, real *out) noexcept nogil
 
 
 def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, int q_dtype, cnp.ndarray out not None,
-             double eps, double p_tolerance, double q_tolerance, double unit, bint stop_at_invalid, int threads):
+             double eps, double p_tolerance, double q_tolerance, double base, bint stop_at_invalid, int threads):
     """Fill `out` (float32 or float64, of the leading axes' broadcast shape) with a measure of the rows of p and q.
 
-    `unit` is in nats. `threads` is 0 for the default. Answers None, or (row, status) of the first invalid row, counted in
+    `base` is that of the logarithm, 0 for nats. `threads` is 0 for the default. Answers None, or (row, status) of the first invalid row, counted in
     C order; its value is NaN, and with `stop_at_invalid` later rows' values may be missing.
     """
     cdef Job job
@@ -251,13 +272,17 @@ def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, in
     cdef Invalid *invalid
     job.task.measure, job.task.eps = measure, eps
     job.task.p_tolerance, job.task.q_tolerance = p_tolerance, q_tolerance
-    job.unit, job.stop_at_invalid = unit, stop_at_invalid
+    cdef fastkl_mode caller = fastkl_mode_enter()
+    job.unit = log(base) if base else 1
+    fastkl_mode_leave(caller)
+    job.stop_at_invalid = stop_at_invalid
     job.n = p.shape[p.ndim - 1]
-    job.p.data, job.p.col, job.p.dtype = <const char *>cnp.PyArray_DATA(p), p.strides[p.ndim - 1], p_dtype
-    job.q = job.p
-    job.q.data = NULL
+    job.p = _operand(p, p_dtype)
     if q is not None:
-        job.q.data, job.q.col, job.q.dtype = <const char *>cnp.PyArray_DATA(q), q.strides[q.ndim - 1], q_dtype
+        job.q = _operand(q, q_dtype)
+    else:
+        job.q = job.p
+        job.q.data = NULL
     _coalesce(&job, p, p if q is None else q, out)
     job.block_rows = max(1, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n))
     job.blocks_per_run = (job.run.length + job.block_rows - 1) // job.block_rows

@@ -31,8 +31,7 @@ _SLICE: Final = 1 << 16  # entries looked at together when a bad one is searched
 
 def evaluate(
     measure: str,
-    p: ArrayLike,
-    q: ArrayLike | None,
+    operands: tuple[ArrayLike, ...],
     axis: SupportsIndex,
     base: float | None,
     normalize: bool,
@@ -43,25 +42,25 @@ def evaluate(
     threads: int | None,
 ) -> Any:
     """Check the arguments, have the rows' values computed, raise for an invalid row, shape the result."""
-    p = q_or_p = _operand("p", p)
-    if q is not None:
-        q = q_or_p = _operand("q", q)
-    ndim = max(p.ndim, q_or_p.ndim)
+    p = _operand("p", operands[0])
+    q = _operand("q", operands[1]) if len(operands) == 2 else None
+    last = p if q is None else q
+    ndim = max(p.ndim, last.ndim)
     axis = _axis(axis, ndim)
     p_rows, q_rows, leading = _align(p, q, axis, ndim)
-    unit = 1.0 if base is None else _unit(base)
+    base = 0.0 if base is None else _base(base)
     eps = _eps(eps)
-    if invalid not in ("raise", "nan", "ignore"):
+    if not (isinstance(invalid, str) and invalid in ("raise", "nan", "ignore")):
         raise ValueError(f"invalid={invalid!r}: must be 'raise', 'nan' or 'ignore'")
     count = 0 if threads is None else _threads(threads)
     any_sum = normalize or invalid == "ignore"
 
     if out is None:
-        single = p.dtype.kind in "fb" and q_or_p.dtype.kind in "fb" and max(p.itemsize, q_or_p.itemsize) < 8
+        single = p.dtype.kind in "fb" and last.dtype.kind in "fb" and max(p.itemsize, last.itemsize) < 8
         target = np.empty(leading, _FLOAT32 if single else _FLOAT64)
     else:
         target = _out(out, axis, leading, keepdims)
-        if target.dtype not in (_FLOAT32, _FLOAT64) or any(np.may_share_memory(target, x) for x in (p, q_or_p)):
+        if target.dtype not in (_FLOAT32, _FLOAT64) or any(np.may_share_memory(target, x) for x in (p, last)):
             target = np.empty(leading, _FLOAT32 if target.dtype == _FLOAT32 else _FLOAT64)
 
     found = _kernels.evaluate(
@@ -69,19 +68,21 @@ def evaluate(
         p_rows,
         _CODE[p.dtype.num],
         q_rows,
-        _CODE[q_or_p.dtype.num],
+        _CODE[last.dtype.num],
         target,
         eps,
         math.inf if any_sum else _TOLERANCE[p.dtype.num],
-        math.inf if any_sum else _TOLERANCE[q_or_p.dtype.num],
-        unit,
+        math.inf if any_sum else _TOLERANCE[last.dtype.num],
+        base,
         invalid == "raise",
         count,
     )
     if found is not None and invalid == "raise":
         row, status = found
-        name, operand, rows = ("p", p, p_rows) if status in (_kernels.P_ENTRY, _kernels.P_SUM) else ("q", q, q_rows)
-        raise ValueError(_complaint(name, operand, rows, np.unravel_index(row, leading), axis, any_sum))
+        at = np.unravel_index(row, leading)
+        if status in (_kernels.P_ENTRY, _kernels.P_SUM):
+            raise ValueError(_complaint("p", p, p_rows, at, axis, any_sum))
+        raise ValueError(_complaint("q", last, p_rows if q_rows is None else q_rows, at, axis, any_sum))
 
     if out is not None:
         if target.base is not out and target is not out:
@@ -107,7 +108,7 @@ def _operand(name: str, values: ArrayLike) -> Array:
         raise TypeError(f"{name} has dtype {array.dtype}: must be float64, float32, bool or an integer dtype")
     if array.ndim == 0:
         raise ValueError(f"{name} is the number {array[()]}: must have at least one axis")
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    return array
 
 
 def _axis(axis: SupportsIndex, ndim: int) -> int:
@@ -118,7 +119,7 @@ def _axis(axis: SupportsIndex, ndim: int) -> int:
         raise TypeError(f"axis={axis!r}: must be an integer") from None
     if not -ndim <= index < ndim:
         raise np.exceptions.AxisError(f"axis={index}: must be in {-ndim}..{ndim - 1} for operands with {ndim} axes")
-    return index % ndim
+    return int(index % ndim)
 
 
 def _align(p: Array, q: Array | None, axis: int, ndim: int) -> tuple[Array, Array | None, tuple[int, ...]]:
@@ -154,18 +155,21 @@ def _rows_last(operand: Array, axis: int, ndim: int) -> Array:
 
 def _number(name: str, value: Any, wanted: str) -> float:
     try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}={value!r}: must be {wanted}") from None
+    except OverflowError:
+        return math.inf
 
 
-def _unit(base: Any) -> float:
-    """The logarithm of the base: a unit of the result, in nats."""
+def _base(base: Any) -> float:
     wanted = "None or a positive finite number other than 1"
     number = _number("base", base, wanted)
     if not 0 < number < math.inf or number == 1:
         raise ValueError(f"base={base!r}: must be {wanted}")
-    return math.log(number)
+    return number
 
 
 def _eps(eps: Any) -> float:
@@ -216,8 +220,9 @@ def _complaint(name: str, operand: Array, rows: Array, at: tuple[Any, ...], axis
         bad = np.flatnonzero(~((part >= 0) & (part < np.inf)))
         if len(bad):
             column = start + int(bad[0])
-            return f"{place(column)} = {row[column]}: probabilities must be finite and non-negative"
-    total = math.fsum(float(row[start : start + _SLICE].sum(dtype=float)) for start in range(0, len(row), _SLICE))
+            return f"{place(column)} = {row[column]!s}: probabilities must be finite and non-negative"
+    with np.errstate(over="ignore"):
+        total = sum(row[start : start + _SLICE].sum(dtype=float) for start in range(0, len(row), _SLICE))
     wanted = (
         "rows must have a positive sum"
         if any_sum

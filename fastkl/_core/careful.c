@@ -10,15 +10,17 @@
 
 /* Sums are kept 2^HEADROOM times larger than p relative to its largest entry: room for small divergences. */
 #define HEADROOM 900
+/* Below, the rounding of the sums to 2^-53, squared, could be seen. */
+#define SMALL_DIVERGENCE 0x1p-100
 #define LN2 0x1.62e42fefa39efp-1
 
 static double entry_at(fastkl_operand operand, ptrdiff_t i) {
     switch (operand.dtype) {
-#define ROW(name, type)                                                     \
-    case FASTKL_##name: {                                                   \
-        type entry;                                                         \
-        memcpy(&entry, operand.data + i * operand.col, sizeof entry);       \
-        return (double)entry;                                               \
+#define ROW(name, type)                                                                   \
+    case FASTKL_##name: {                                                                 \
+        type entry;                                                                       \
+        fastkl_read(&entry, operand.data + i * operand.col, sizeof entry, operand.swapped); \
+        return (double)entry;                                                             \
     }
         FASTKL_DTYPES(ROW)
 #undef ROW
@@ -71,23 +73,34 @@ static void add(total *to, double x) {
     to->sum = sum;
 }
 
-/* A row's sum: significand 2^exponent, the exponent being that of its largest entry. */
+/* significand 2^exponent */
 typedef struct {
     double significand;
     int exponent;
-} scaled_sum;
+} scaled;
 
-static scaled_sum sum_of(fastkl_operand operand, ptrdiff_t n, double eps) {
-    double largest = 0;
-    for (ptrdiff_t i = 0; i < n; i++)
-        largest = fmax(largest, raised_entry_at(operand, i, eps));
-    scaled_sum result;
-    frexp(largest, &result.exponent);
+static scaled split(double x) {
+    scaled result;
+    result.significand = frexp(x, &result.exponent);
+    return result;
+}
+
+/* Where a row's largest entry is. */
+static ptrdiff_t largest(fastkl_operand operand, ptrdiff_t n) {
+    ptrdiff_t at = 0;
+    for (ptrdiff_t i = 1; i < n; i++)
+        if (entry_at(operand, i) > entry_at(operand, at))
+            at = i;
+    return at;
+}
+
+/* A row's sum; the exponent is that of its largest entry. */
+static scaled sum_of(fastkl_operand operand, ptrdiff_t n, double eps) {
+    const int exponent = split(raised_entry_at(operand, largest(operand, n), eps)).exponent;
     total sum = {0, 0};
     for (ptrdiff_t i = 0; i < n; i++)
-        add(&sum, ldexp(raised_entry_at(operand, i, eps), -result.exponent));
-    result.significand = sum.sum + sum.low;
-    return result;
+        add(&sum, ldexp(raised_entry_at(operand, i, eps), -exponent));
+    return (scaled){sum.sum + sum.low, exponent};
 }
 
 /* 2 atanh(s) - 2s for |s| <= 0.6, by its series: 2 s^3/3 + 2 s^5/5 + ... */
@@ -99,55 +112,72 @@ static double atanh_tail(double s) {
     return sum;
 }
 
-/* a log(a/b) - d for a, b = c y > 0 of similar size and d = a - b, exact but for rounding. */
-static double phi_near(double a, double b, double d) {
+/* a log(a/b) - d for a, b > 0 and d = a - b, known better than a - b can be. */
+static double phi(double a, double b, double d) {
     const double s = d / (a + b);
     return fabs(s) <= 0.6 ? s * d + a * atanh_tail(s) : a * log(a / b) - d;
 }
 
-static double careful_kl_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
-    const scaled_sum p_sum = sum_of(p, n, 0), q_sum = sum_of(q, n, task->eps);
-    const double c = p_sum.significand / q_sum.significand;
+/* a b - c d, exact but for one rounding where the products nearly agree. */
+static double difference_of_products(double a, double b, double c, double d) {
+    const double ab = a * b, cd = c * d;
+    return (ab - cd) + (fma(a, b, -ab) - fma(c, d, -cd));
+}
+
+/* D(x || y), looked at with q scaled by the exact quotient P/Q. Any quotient will do: (sum of phi(p, c q) - phi(P, c Q)) / P. */
+static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled sum, scaled P,
+                         scaled Q) {
+    const double c = P.significand / Q.significand;
     total term = {0, 0}, difference = {0, 0};
     for (ptrdiff_t i = 0; i < n; i++) {
-        int p_exponent, q_exponent;
-        const double p_part = frexp(entry_at(p, i), &p_exponent);
-        const double q_part = frexp(raised_entry_at(q, i, task->eps), &q_exponent);
-        p_exponent -= p_sum.exponent;
-        q_exponent -= q_sum.exponent;
-        const int apart = q_exponent - p_exponent;
-        const double x = ldexp(p_part, p_exponent + HEADROOM), y = ldexp(c * q_part, q_exponent + HEADROOM);
-        if (p_part == 0 || q_part == 0) {
-            add(&term, p_part > 0 ? INFINITY : y);
-            add(&difference, x - y);
+        scaled a = split(entry_at(p, i)), b = split(raised_entry_at(q, i, task->eps));
+        a.exponent -= P.exponent;
+        b.exponent -= Q.exponent;
+        const int apart = b.exponent - a.exponent;
+        const double x = ldexp(a.significand, a.exponent + HEADROOM);
+        const double y = ldexp(c * b.significand, b.exponent + HEADROOM);
+        if (a.significand == 0) {
+            add(&term, y);
+            add(&difference, -y);
         } else if (-64 <= apart && apart <= 64) {
-            const double near = ldexp(q_part, apart), d = fma(-c, near, p_part);
-            add(&term, ldexp(phi_near(p_part, c * near, d), p_exponent + HEADROOM));
-            add(&difference, ldexp(d, p_exponent + HEADROOM));
+            const double near = ldexp(b.significand, apart);
+            const double d = difference_of_products(a.significand, Q.significand, P.significand, near) / Q.significand;
+            add(&term, ldexp(phi(a.significand, c * near, d), a.exponent + HEADROOM));
+            add(&difference, ldexp(d, a.exponent + HEADROOM));
         } else {
-            add(&term, x * (log(p_part / (c * q_part)) - apart * LN2 - 1) + y);
+            add(&term, x * (log(a.significand / (c * b.significand)) - apart * LN2 - 1) + y);
             add(&difference, x - y);
         }
     }
-    const double weight = ldexp(p_sum.significand, HEADROOM), d = difference.sum + difference.low;
-    const double value = (term.sum + term.low - 0.5 * d * (d / weight)) / weight;
+    const double weight = ldexp(sum.significand, sum.exponent - P.exponent + HEADROOM), d = difference.sum + difference.low;
+    const double value = (term.sum + term.low - phi(weight, weight - d, d)) / weight;
     return value > 0 ? value : 0;
+}
+
+/* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. Then all
+   entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
+static double careful_kl_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, task->eps);
+    const double value = divergence(task, p, q, n, P, P, Q);
+    if (value >= SMALL_DIVERGENCE)
+        return value;
+    const ptrdiff_t at = largest(p, n);
+    return divergence(task, p, q, n, P, split(entry_at(p, at)), split(raised_entry_at(q, at, task->eps)));
 }
 
 /* Entropy is the cross-entropy of a row with itself. */
 static double careful_cross_entropy(fastkl_operand p, fastkl_operand q, ptrdiff_t n, double eps) {
-    const scaled_sum p_sum = sum_of(p, n, 0), q_sum = sum_of(q, n, eps);
+    const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, eps);
     total term = {0, 0};
     for (ptrdiff_t i = 0; i < n; i++) {
-        int q_exponent;
-        const double x = ldexp(entry_at(p, i), -p_sum.exponent);
-        const double q_part = frexp(raised_entry_at(q, i, eps), &q_exponent) / q_sum.significand;
-        q_exponent -= q_sum.exponent;
-        if (entry_at(p, i) == 0)
-            continue;
-        add(&term, -x * (q_exponent > -1000 ? log(ldexp(q_part, q_exponent)) : log(q_part) + q_exponent * LN2));
+        const double x = ldexp(entry_at(p, i), -P.exponent);
+        scaled y = split(raised_entry_at(q, i, eps));
+        y.significand /= Q.significand;
+        y.exponent -= Q.exponent;
+        if (x > 0)
+            add(&term, -x * (y.exponent > -1000 ? log(ldexp(y.significand, y.exponent)) : log(y.significand) + y.exponent * LN2));
     }
-    const double value = (term.sum + term.low) / p_sum.significand;
+    const double value = (term.sum + term.low) / P.significand;
     return value > 0 ? value : 0;
 }
 

@@ -7,6 +7,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 /* The measures, one row each: X(name, pair, sum_of_q, excess). A measure is this row, a term and a finish in measures.inc.h
    and a case in careful.c. The last two are said in the three sums of a look:
@@ -16,7 +17,7 @@
 #define FASTKL_MEASURES(X)                      \
     X(entropy, 0, weight, 1 - weight)           \
     X(cross_entropy, 1, other, 1 - other)       \
-    X(kl_divergence, 1, weight - other, other)
+    X(kl_divergence, 1, weight + other, -other)
 
 /* The element types that can be read, one row each: X(name, C type). */
 #define FASTKL_DTYPES(X) \
@@ -42,12 +43,22 @@ enum { FASTKL_DTYPES(FASTKL_ROW) FASTKL_DTYPE_COUNT };
 /* What was found wrong with a row; 0 is nothing. */
 enum { FASTKL_VALID, FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM };
 
-/* Without data for the q of a measure that has none; its dtype is then p's. */
+/* Without data for the q of a measure that has none; its dtype is then p's. `swapped`: in the other byte order. */
 typedef struct {
     const char *data;
     ptrdiff_t row, col;
-    int dtype;
+    int dtype, swapped;
 } fastkl_operand;
+
+/* One entry's bytes, of any alignment, in this machine's order. */
+static inline void fastkl_read(void *entry, const char *from, size_t size, int swapped) {
+    memcpy(entry, from, size);
+    for (size_t i = 0; swapped && i < size / 2; i++) {
+        char *const bytes = (char *)entry, byte = bytes[i];
+        bytes[i] = bytes[size - 1 - i];
+        bytes[size - 1 - i] = byte;
+    }
+}
 
 /* What is asked of every row. A tolerance says how far a row's sum may be from 1; INFINITY accepts every positive sum. */
 typedef struct {

@@ -4,7 +4,7 @@
    Both reduce to a ratio near 1. The difference of two bit patterns, rounded to a whole number of exponents, is the k for
    which x / (y 2^k) lies in [2/3, 3/2]; adding it to y's pattern multiplies y by 2^k. Then
        s = (x - y') / (x + y'),  |s| <= 0.2,  log(x/y) = k ln 2 + 2 atanh(s) = k ln 2 + 2s + s z T(z),  z = s^2.
-   The arguments have to be at least TINY, so that every pattern in between is that of a normal number. */
+   The arguments have to be normal numbers, TINY or more, so that every pattern in between is that of a normal number. */
 
 FASTKL_INLINE UINT NAME(bits)(REAL x) {
     UINT u;
@@ -33,14 +33,21 @@ FASTKL_INLINE UINT NAME(exponent_step)(UINT x, UINT y) {
     return (x - y + half) & mask;
 }
 
-/* That step as the number k. */
+/* That step as a number, in units of K_UNIT: k is K_UNIT times it. */
+#if REAL_BITS == 64 && !FASTKL_INT64_TO_DOUBLE
+#define K_UNIT 1
+#elif REAL_BITS == 64
+#define K_UNIT 0x1p-52
+#else
+#define K_UNIT 0x1p-23f
+#endif
 FASTKL_INLINE REAL NAME(exponent)(UINT step) {
 #if REAL_BITS == 64 && !FASTKL_INT64_TO_DOUBLE
     /* No such instruction: move k + 2048 into the low bits of 2^52 instead. */
     const UINT moved = ((step ^ (UINT)1 << 63) >> MANTISSA_BITS) | 0x4330000000000000;
     return NAME(from_bits)(moved) - (0x1p52 + 2048);
 #else
-    return (REAL)(INT)step * (REAL)(REAL_BITS == 64 ? 0x1p-52 : 0x1p-23);
+    return (REAL)(INT)step;
 #endif
 }
 
@@ -48,10 +55,10 @@ FASTKL_INLINE REAL NAME(exponent)(UINT step) {
 FASTKL_INLINE REAL NAME(add_p_k_ln2)(REAL p, REAL k, REAL r) {
 #if FASTKL_FMA
     const REAL pk = p * k;
-    return FMA(pk, LN2_LOW, FMA(pk, LN2_HIGH, r));
+    return FMA(pk, LN2_LOW * K_UNIT, FMA(pk, LN2_HIGH * K_UNIT, r));
 #else
-    const REAL upper = NAME(from_bits)(NAME(bits)(p) & (UINT)UPPER_HALF), k_head = k * LN2_HEAD;
-    return (upper * k_head + r) + ((p - upper) * k_head + p * (k * LN2_REST));
+    const REAL upper = NAME(from_bits)(NAME(bits)(p) & (UINT)UPPER_HALF), k_head = k * (LN2_HEAD * K_UNIT);
+    return (upper * k_head + r) + ((p - upper) * k_head + p * (k * (LN2_REST * K_UNIT)));
 #endif
 }
 
@@ -73,9 +80,9 @@ FASTKL_INLINE REAL NAME(log)(REAL x) {
     const REAL s = f / (f + 2), z = s * s;
     const REAL w = s * (f - z * NAME(T)(z));
 #if FASTKL_FMA
-    return FMA(k, LN2_HIGH, f - FMA(-k, LN2_LOW, w));
+    return FMA(k, LN2_HIGH * K_UNIT, f - FMA(-k, LN2_LOW * K_UNIT, w));
 #else
-    return k * LN2_HEAD + (f - (w - k * LN2_REST));
+    return k * (LN2_HEAD * K_UNIT) + (f - (w - k * (LN2_REST * K_UNIT)));
 #endif
 }
 
@@ -93,26 +100,31 @@ typedef struct {
     int scaled;
 } NAME(factor);
 
-/* x c, with what rounding took from it in *low. */
-FASTKL_INLINE REAL NAME(scale)(REAL x, NAME(factor) c, REAL *low) {
-    const REAL y = c.scaled ? x * c.high : x;
-    *low = c.scaled ? FMA(x, c.high, -y) + x * c.low : 0;
-    return y;
+/* x c */
+FASTKL_INLINE REAL NAME(scale)(REAL x, NAME(factor) c) { return c.scaled ? x * c.high : x; }
+
+/* x c - y for y = scale(x, c): what rounding took from the product. */
+FASTKL_INLINE REAL NAME(scale_low)(REAL x, NAME(factor) c, REAL y) {
+    return c.scaled ? FMA(x, c.high, -y) + x * c.low : 0;
 }
 
-/* phi(p, c q) and the difference d = p - c q beside it. Wants p >= 0 and finite, q = 0 or q >= TINY, c in [1/2, 2]; q = 0
-   counts as a number near the smallest, and 0 < p < TINY as one near TINY: the caller looks out for both. For p = 0, y_near
-   is near TINY and phi is y. */
-FASTKL_INLINE REAL NAME(phi)(REAL p, REAL q, NAME(factor) c, REAL *d) {
-    REAL low, low_near;
-    const REAL y = NAME(scale)(q, c, &low);
-    const UINT step = NAME(exponent_step)(NAME(bits)(p > TINY ? p : TINY), NAME(bits)(y));
-    const REAL q_near = NAME(from_bits)(NAME(bits)(q) + step);
-    const REAL y_near = NAME(scale)(q_near, c, &low_near);
-    const REAL e = c.scaled ? (p - y_near) - low_near : p - y_near;
-    const REAL y_minus_near = c.scaled ? (y - y_near) + (low - low_near) : y - y_near;
-    *d = c.scaled ? (p - y) - low : p - y;
-    return NAME(phi_reduced)(p, NAME(exponent)(step), e, p + y_near, y_minus_near);
+/* p - x c for y = scale(x, c), rounded once where p and x c nearly agree. */
+FASTKL_INLINE REAL NAME(less)(REAL p, REAL x, NAME(factor) c, REAL y) {
+    return c.scaled ? FMA(-x, c.low, (p - y) - FMA(x, c.high, -y)) : p - y;
+}
+
+/* phi(p, c q), and c q - p in *difference. Wants p and q >= 0 and finite, c in [1, 2]. A q that is zero or subnormal counts
+   as a number near the smallest, and a p near or below TINY as one near TINY: the caller looks out for both. For p = 0,
+   y_near is near TINY and phi is y. */
+FASTKL_INLINE REAL NAME(phi)(REAL p, REAL q, NAME(factor) c, REAL *difference) {
+    const REAL y = NAME(scale)(q, c);
+    const UINT step = NAME(exponent_step)(NAME(bits)(p + TINY), NAME(bits)(y));
+    const REAL q_near = NAME(from_bits)(NAME(bits)(q) + step), y_near = NAME(scale)(q_near, c);
+    REAL y_minus_near = y - y_near;
+    if (c.scaled)
+        y_minus_near += NAME(scale_low)(q, c, y) - NAME(scale_low)(q_near, c, y_near);
+    *difference = c.scaled ? 0 - NAME(less)(p, q, c, y) : y - p; /* 0 - 0, not -0: measures.inc.h reads the sign */
+    return NAME(phi_reduced)(p, NAME(exponent)(step), NAME(less)(p, q_near, c, y_near), p + y_near, y_minus_near);
 }
 
 /* phi(p, p - d) where d is known better than p - d can be: for totals. */

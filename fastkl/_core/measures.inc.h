@@ -5,30 +5,31 @@
        guard                 its sign bit is set where p > 0 and q is zero, or too small for the term to be trusted */
 
 typedef struct {
-    REAL term, other, weight, guard;
+    REAL term, other, weight;
+    UINT guard;
 } NAME(entry);
 
-/* q - min(p, TINY): negative where q < p and q < TINY. */
-FASTKL_INLINE REAL NAME(guard)(REAL p, REAL q) { return q - (p < TINY ? p : TINY); }
+/* The sign of y - SMALL and of y - p: set where y < p and y < SMALL. */
+FASTKL_INLINE UINT NAME(guard)(REAL y, REAL y_less_p) { return NAME(bits)(y - SMALL) & NAME(bits)(y_less_p); }
 
 /* H(x) = log P - (sum of p log p) / P. */
 FASTKL_INLINE NAME(entry) NAME(entropy)(REAL p, REAL q, NAME(factor) c) {
-    const REAL x = c.scaled ? p * c.high : p;
+    const REAL x = NAME(scale)(p, c);
     (void)q;
-    return (NAME(entry)){.term = x * NAME(log)(x > TINY ? x : TINY), .weight = x};
+    return (NAME(entry)){.term = x * NAME(log)(x + TINY), .weight = x};
 }
 
 /* H(x, y) = log Q - (sum of p log q) / P. */
 FASTKL_INLINE NAME(entry) NAME(cross_entropy)(REAL p, REAL q, NAME(factor) c) {
-    const REAL y = c.scaled ? q * c.high : q;
-    return (NAME(entry)){
-        .term = p * NAME(log)(y > TINY ? y : TINY), .other = y, .weight = p, .guard = NAME(guard)(p, y)};
+    const REAL y = NAME(scale)(q, c);
+    return (NAME(entry)){.term = p * NAME(log)(y + TINY), .other = y, .weight = p, .guard = NAME(guard)(y, y - p)};
 }
 
 /* D(x || y) = (sum of phi(p, q) - phi(P, Q)) / P. */
 FASTKL_INLINE NAME(entry) NAME(kl_divergence)(REAL p, REAL q, NAME(factor) c) {
-    NAME(entry) entry = {.weight = p, .guard = NAME(guard)(p, c.scaled ? q * c.high : q)};
+    NAME(entry) entry = {.weight = p};
     entry.term = NAME(phi)(p, q, c, &entry.other);
+    entry.guard = NAME(guard)(NAME(scale)(q, c), entry.other);
     return entry;
 }
 
@@ -55,9 +56,12 @@ FASTKL_INLINE double cross_entropy_finish(fastkl_totals sum) {
 }
 
 /* Both terms are non-negative and the second is of second order in P - Q. Where it takes more than a quarter of the first,
-   a look at q P/Q makes it next to nothing. */
+   a look at q P/Q makes it next to nothing. So does one where Q, found as P + (Q - P), has lost digits, or where the terms
+   are too small for a double but not nothing. */
 FASTKL_INLINE double kl_divergence_finish(fastkl_totals sum) {
-    const double mismatch = phi_of_difference_f64(sum.weight, sum.other), value = non_negative(sum.term - mismatch) / sum.weight;
-    return mismatch <= 0.25 * sum.term ? value : NAN;
+    const double mismatch = phi_of_difference_f64(sum.weight, -sum.other);
+    const double value = non_negative(sum.term - mismatch) / sum.weight;
+    const int settled = (mismatch <= 0.25 * sum.term) & (2 * sum.other >= -sum.weight) & ((sum.term > 0) | (sum.other == 0));
+    return settled ? value : NAN;
 }
 #endif

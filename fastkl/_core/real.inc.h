@@ -1,12 +1,12 @@
 /* The lane type: double if REAL_BITS is 64, float if 32. Every property of the type that the maths uses is defined here
    and nowhere else; include this again after changing REAL_BITS.
 
-   TINY        entries below it are not told from it, or from zero, by logratio.inc.h; far enough above the smallest normal
-               number that y' in [2/3, 3/2] TINY, times the c in [1/2, 2] of a second look, is normal
+   TINY        added to an entry before its exponent is taken, so that zeros and subnormals have one: far enough above the
+               smallest normal number that a neighbour in [2/3, 3/2] TINY, times the c in [1, 2] of a second look, is normal
+   SMALL       below it, TINY can be seen in an entry's logarithm (2^56 TINY in double, 2^28 TINY in float)
    SUM_LEAST, SUM_MOST, TERM_LEAST
-               sums outside are not trusted: an entry below TINY or a rounding to a subnormal number could count
-   LANES       independent sums that a row is dealt out to, on every tier: a multiple of every vector's length, and more
-               than the 16 iterations that GCC unrolls before it vectorises
+               sums outside are not trusted: an entry near TINY, or a rounding to a subnormal number, could count
+   LANES       sums side by side that a row is dealt out to: those of a 512-bit vector, on every tier
    LN2         = LN2_HEAD + LN2_REST, the head so short that head x exponent x (upper half of a significand) is exact;
                = LN2_HIGH + LN2_LOW, the nearest REAL and what it leaves
    T           the polynomial in 2 atanh(s) = 2s + s z T(z), z = s^2: T(z) = 2/3 + 2z/5 + 2z^2/7 + ..., highest power first,
@@ -21,6 +21,8 @@
 #undef ONE_BITS
 #undef TINY
 #undef LANES
+#undef SMALL
+#undef K_UNIT
 #undef SUM_LEAST
 #undef SUM_MOST
 #undef TERM_LEAST
@@ -45,9 +47,10 @@
 #define SUM_LEAST 0x1p-500
 #define SUM_MOST 0x1p500
 #define TERM_LEAST 0x1p-950
-#define LANES 32
+#define LANES 8
+#define SMALL 0x1p-962
 #define FMA fma
-/* largest relative error of T on [0, 0.04]: 7e-17 */
+/* largest relative error of T on [0, 0.04]: 5.6e-17 */
 #define T_HIGHEST 0x1.16b68338bd78bp-3
 #define T_COEFFICIENTS(C)                                                           \
     C(0x1.0e88ea4725d3dp-3) C(0x1.3b29fcbbce66dp-3) C(0x1.745cab2727663p-3)     \
@@ -65,13 +68,14 @@
 #define REAL_DTYPE FASTKL_float32
 #define MANTISSA_BITS 23
 #define ONE_BITS 0x3f800000
-#define TINY 0x1p-120f
+#define TINY 0x1p-124f
 #define SUM_LEAST 0x1p-30
 #define SUM_MOST 0x1p60
 #define TERM_LEAST 0x1p-60
-#define LANES 32
+#define LANES 16
+#define SMALL 0x1p-96f
 #define FMA fmaf
-/* largest relative error of T on [0, 0.04]: 4e-8 */
+/* largest relative error of T on [0, 0.04]: 4.2e-8 */
 #define T_HIGHEST 0x1.e66d70p-3f
 #define T_COEFFICIENTS(C) C(0x1.242c5ap-2f) C(0x1.999a6cp-2f) C(0x1.555556p-1f)
 #define LN2_HEAD 0x1.6p-1f

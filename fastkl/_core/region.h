@@ -51,6 +51,15 @@
 #define FASTKL_PREFETCH(address) ((void)(address))
 #endif
 
+/* Before a loop over lanes, which depend on nothing in each other. (clang would unroll the loop first, and then give up.) */
+#if defined(__clang__)
+#define FASTKL_VECTORIZE FASTKL_PRAGMA(clang loop vectorize(assume_safety) interleave(disable) unroll(disable))
+#elif defined(__GNUC__)
+#define FASTKL_VECTORIZE FASTKL_PRAGMA(GCC ivdep)
+#else
+#define FASTKL_VECTORIZE
+#endif
+
 /* Does this CPU, under this operating system, run the tier? (The compilers' test covers both: it asks XGETBV too.) */
 #if FASTKL_X86_TIERS
 #define FASTKL_CPU_HAS(feature) (__builtin_cpu_supports(feature) != 0)

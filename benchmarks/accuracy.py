@@ -1,0 +1,173 @@
+"""How exact fastkl and others are on rows that are hard: `python benchmarks/accuracy.py [--rows N]`, with fastkl installed.
+
+For every tier, dtype and measure, the worst error over N rows of every kind in tests/rows.py, and the row that causes it.
+Then how many of a million close rows have a negative divergence, and how many of a million equal rows have any. The others
+are given normalised rows. Errors are counted as in tests/reference.py. Exit status 1 says that fastkl missed its bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import fastkl
+from fastkl import _kernels
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import reference
+import rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Array = np.ndarray[Any, Any]
+    Function = Callable[..., Array]
+
+DTYPES = ("float64", "float32")
+CLOSE_ROWS = 1_000_000
+CLOSE_GENERATORS = ("close", "slack", "one_unit", "mismatched", "proportional")
+CLOSE_WIDTHS = (2, 7, 32, 100)
+CLOSE_BLOCK = 10_000
+
+
+@dataclass
+class Tally:
+    """What is known of a contender's answers."""
+
+    rows: int = 0
+    held: int = 0
+    negative: int = 0
+    nan: int = 0
+    worst: float = 0.0
+    worst_row: str = ""
+
+    def add(self, measure: str, values: Array, exact: reference.DoubleDouble, batch: rows.Rows) -> None:
+        """Count these, too."""
+        errors = reference.error(measure, values, exact)
+        self.rows += len(values)
+        self.held += int(np.sum(errors <= reference.BOUND))
+        self.negative += int(np.sum(values < 0))
+        self.nan += int(np.sum(np.isnan(values)))
+        errors[(values < 0) | np.isnan(values)] = 0
+        i = int(np.argmax(errors))
+        if errors[i] > self.worst:
+            self.worst = float(errors[i])
+            self.worst_row = f"{values[i]!s}, should be {exact.high[i]!s}: {batch.describe(i)}"
+
+    def __str__(self) -> str:
+        return (
+            f"worst {self.worst:8.3g}   within the bound {self.held / self.rows:8.3%}   "
+            f"negative {self.negative:6}   NaN {self.nan:6}"
+        )
+
+
+def with_tier(tier: str, function: Function, *operands: Array) -> Array:
+    """The function's answers, computed with a tier."""
+    _kernels.use_tier(tier)
+    return function(*operands, normalize=True)
+
+
+def normalised(function: Function, *operands: Array) -> Array:
+    """The function's answers, in the operands' dtype, for rows that sum to 1 as well as NumPy can make them."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        values = function(*(x / x.sum(axis=1, keepdims=True) for x in operands))
+    return np.asarray(values, operands[0].dtype)
+
+
+def others() -> dict[str, dict[str, Function]]:
+    """Every contender's measures, as functions of operands; None for one that is not installed."""
+    found: dict[str, dict[str, Function]] = {
+        "numpy": {
+            "entropy": lambda p: -(p * np.log(p)).sum(1),
+            "cross_entropy": lambda p, q: -(p * np.log(q)).sum(1),
+            "kl_divergence": lambda p, q: (p * np.log(p / q)).sum(1),
+        },
+        "scipy": {},
+        "numkong": {},
+    }
+    if find_spec("scipy"):
+        stats = import_module("scipy.stats")
+        found["scipy"] = dict.fromkeys(("entropy", "kl_divergence"), partial(stats.entropy, axis=1))
+    if find_spec("numkong"):
+        found["numkong"] = {"kl_divergence": import_module("numkong").kullbackleibler}
+    return found
+
+
+def batches(dtype: str, least: int) -> Iterator[rows.Rows]:
+    """Rows of every kind and width: of wide ones one seed, of the others as many as it takes."""
+    for generator in rows.WIDE_GENERATORS:
+        yield from rows.batches(generator, dtype, rows.WIDE)
+    count = 0
+    for seed in itertools.count():
+        for generator in rows.GENERATORS:
+            for batch in rows.batches(generator, dtype, rows.WIDTHS, seed):
+                count += len(batch.p)
+                yield batch
+        if count >= least:
+            return
+
+
+def compare(dtype: str, least: int) -> bool:
+    """Print every contender's tallies, and say whether fastkl has kept its bound."""
+    contenders = {
+        f"fastkl {tier}": {measure: partial(with_tier, tier, getattr(fastkl, measure)) for measure in reference.DEFINITIONS}
+        for tier in _kernels.tiers()
+    } | {name: {m: partial(normalised, f) for m, f in functions.items()} for name, functions in others().items()}
+    tallies = {(name, measure): Tally() for name, functions in contenders.items() for measure in functions}
+    for batch in batches(dtype, least):
+        for measure in reference.DEFINITIONS:
+            operands = reference.operands(measure, batch.p, batch.q)
+            exact = reference.evaluate(measure, *operands)
+            for name, functions in contenders.items():
+                if measure in functions:
+                    tallies[name, measure].add(measure, functions[measure](*operands), exact, batch)
+    for measure in reference.DEFINITIONS:
+        print(f"\n{dtype} {measure}, {tallies[next(iter(contenders)), measure].rows} rows, bound {reference.BOUND}")
+        for name, functions in contenders.items():
+            if measure in functions:
+                print(f"  {name:16} {tallies[name, measure]}\n{'':19}{tallies[name, measure].worst_row}")
+            elif not functions:
+                print(f"  {name:16} not installed")
+    return all(tally.held == tally.rows for (name, _), tally in tallies.items() if name.startswith("fastkl"))
+
+
+def count_signs(dtype: str) -> bool:
+    """Print how many divergences of close rows are negative or NaN and of equal rows are not 0, and say whether none is."""
+    found = {tier: [0, 0, 0] for tier in _kernels.tiers()}
+    kinds = itertools.cycle(itertools.product(CLOSE_GENERATORS, CLOSE_WIDTHS))
+    for seed, (generator, n) in zip(range(CLOSE_ROWS // CLOSE_BLOCK), kinds, strict=False):
+        batch = rows.make(generator, dtype, (CLOSE_BLOCK, n), seed)
+        for tier, counts in found.items():
+            close = with_tier(tier, fastkl.kl_divergence, batch.p, batch.q)
+            equal = with_tier(tier, fastkl.kl_divergence, batch.q, batch.q.copy())
+            for i, bad in enumerate((np.signbit(close), np.isnan(close), equal != 0)):
+                counts[i] += int(bad.sum())
+    print(f"\n{dtype}, {CLOSE_ROWS} close rows and as many equal ones")
+    for tier, (negative, nan, unequal) in found.items():
+        print(f"  fastkl {tier:9} negative {negative}   NaN {nan}   equal but not 0 {unequal}")
+    return not any(map(any, found.values()))
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description="How exact fastkl, NumPy, SciPy and NumKong are on rows that are hard.")
+    parser.add_argument("--rows", type=int, default=20_000, help="rows for every tier, dtype and measure, at least")
+    least = parser.parse_args().rows
+    kept = [check for dtype in DTYPES for check in (compare(dtype, least), count_signs(dtype))]
+    return 0 if all(kept) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+from typing import Any, Final
+
+from numpy.typing import NDArray
+
+MEASURES: Final[dict[str, int]]
+DTYPES: Final[dict[str, int]]
+P_ENTRY: Final[int]
+Q_ENTRY: Final[int]
+P_SUM: Final[int]
+Q_SUM: Final[int]
+MOST_THREADS: Final[int]
+
+def tiers() -> list[str]: ...
+def use_tier(name: str) -> None: ...
+def tier_in_use() -> str: ...
+def limit_threads(most: int) -> None: ...
+def default_threads() -> int: ...
+def openmp() -> bool: ...
+def compiler() -> str: ...
+def evaluate(
+    measure: int,
+    p: NDArray[Any],
+    p_dtype: int,
+    q: NDArray[Any] | None,
+    q_dtype: int,
+    out: NDArray[Any],
+    eps: float,
+    p_tolerance: float,
+    q_tolerance: float,
+    base: float,
+    stop_at_invalid: bool,
+    threads: int,
+) -> tuple[int, int] | None: ...

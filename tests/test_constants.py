@@ -1,0 +1,100 @@
+"""The constants of fastkl/_core/real.inc.h: found again, and held to what is said of them there."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from mpmath import mp, mpf
+
+# The header is not installed: it is read where it stands beside the tests.
+HEADER = Path(__file__).parents[1] / "fastkl" / "_core" / "real.inc.h"
+
+HEX = re.compile(r"-?0x[0-9a-f.]+(?:p[-+]?\d+)?")
+DIGITS = 60
+
+
+class Lane(NamedTuple):
+    """A lane type: NumPy's name for it, and the header's text about it."""
+
+    type: Any
+    text: str
+
+    def numbers(self, name: str) -> list[float]:
+        """The numbers in a definition."""
+        definition = re.search(rf"#define {name}\b((?:.*\\\n)*.*)", self.text)
+        assert definition, f"{name} is not defined"
+        return [float.fromhex(number) for number in HEX.findall(definition[1])]
+
+    def number(self, name: str) -> float:
+        """The number in a definition."""
+        (number,) = self.numbers(name)
+        return number
+
+    def polynomial(self) -> list[float]:
+        """T's coefficients, highest power first."""
+        return self.numbers("T_HIGHEST") + self.numbers("T_COEFFICIENTS")
+
+    def rounds(self, exact: mpf, constant: float) -> bool:
+        """Whether the constant is the type's number nearest to the exact one."""
+        return constant == self.type(constant) and abs(constant - exact) <= abs(float(np.spacing(self.type(constant)))) / 2
+
+
+def _lanes() -> list[Lane]:
+    _, double, single = re.split("#if REAL_BITS == 64|#else", HEADER.read_text())
+    return [Lane(np.float64, double), Lane(np.float32, single)]
+
+
+@pytest.fixture(params=_lanes(), ids=lambda lane: lane.type.__name__)
+def lane(request: pytest.FixtureRequest) -> Lane:
+    return request.param
+
+
+def _exact_t(z: mpf) -> mpf:
+    s = mp.sqrt(z)
+    return (2 * mp.atanh(s) - 2 * s) / (s * z) if z else mpf(2) / 3
+
+
+def _horner(coefficients: list[float], z: mpf) -> mpf:
+    return functools.reduce(lambda total, coefficient: total * z + coefficient, coefficients)
+
+
+def test_polynomial_interpolates(lane: Lane) -> None:
+    n = len(lane.polynomial())
+    with mp.workdps(DIGITS):
+        nodes = [mpf("0.0401") * (1 + mp.cos(mp.pi * (2 * i + 1) / (2 * n))) / 2 for i in range(n)]
+        powers = mp.matrix([[z**i for i in reversed(range(n))] for z in nodes])
+        exact = mp.lu_solve(powers, mp.matrix([_exact_t(z) for z in nodes]))
+        assert all(map(lane.rounds, exact, lane.polynomial()))
+
+
+def test_polynomial_is_as_exact_as_stated(lane: Lane) -> None:
+    stated = re.search(r"largest relative error of T on \[0, 0.04\]: (\S+)", lane.text)
+    assert stated
+    # By Markov's inequality a polynomial of degree 8 (the seven's error is hardly more) on [0, 0.04] moves by at most
+    # 2 64/0.04 2^-1 0.04/4000 = 2 % of its largest value between a point and the nearest of these.
+    points = [mpf("0.04") * i / 4000 for i in range(4001)]
+    with mp.workdps(DIGITS):
+        largest = max(abs(_horner(lane.polynomial(), z) / _exact_t(z) - 1) for z in points)
+    assert largest <= float(stated[1]) <= 1.3 * largest, f"stated {stated[1]}, found {mp.nstr(largest, 3)}"
+
+
+def test_parts_of_ln2(lane: Lane) -> None:
+    with mp.workdps(DIGITS):
+        assert lane.rounds(mp.log(2), lane.number("LN2_HIGH"))
+        assert lane.rounds(mp.log(2) - lane.number("LN2_HIGH"), lane.number("LN2_LOW"))
+        assert lane.rounds(mp.log(2) - lane.number("LN2_HEAD"), lane.number("LN2_REST"))
+
+
+def test_head_of_ln2_is_short_enough(lane: Lane) -> None:
+    digits = np.finfo(lane.type).nmant + 1
+    numerator, _ = lane.number("LN2_HEAD").as_integer_ratio()
+    mask = int(lane.number("UPPER_HALF"))
+    cleared = (mask & -mask).bit_length() - 1
+    # k takes a number of [TINY, largest] to another, and to a neighbour twice its size.
+    largest_k = np.finfo(lane.type).maxexp - int(np.log2(lane.number("TINY"))) + 1
+    assert numerator.bit_length() + largest_k.bit_length() + (digits - cleared) <= digits

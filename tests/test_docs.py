@@ -1,0 +1,52 @@
+"""The documentation's examples, run on every tier: those of each public function's docstring, and the README's.
+
+Expected output may leave out with `...` what differs from tier to tier: the last digit.
+"""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fastkl
+
+README = Path(__file__).parents[1] / "README.md"
+FUNCTIONS = dict(inspect.getmembers(fastkl, inspect.isfunction))
+
+pytestmark = pytest.mark.usefixtures("tier")
+
+
+def run_examples(text: str, name: str, names: dict[str, Any]) -> int:
+    """Run the examples in the text with the given names; answer how many there are, and leave their names in `names`."""
+    test = doctest.DocTestParser().get_doctest(text, names, name, None, 0)
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    failed, attempted = runner.run(test, out=report.append, clear_globs=False)
+    assert not failed, "".join(report)
+    names.update(test.globs)
+    return attempted
+
+
+def test_the_public_functions_are_found() -> None:
+    assert set(FUNCTIONS) >= {"build_info", "cross_entropy", "entropy", "kl_divergence"}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstring(name: str) -> None:
+    assert run_examples(inspect.getdoc(FUNCTIONS[name]) or "", name, {}), f"{name} has no example"
+
+
+def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks build on each other, as one reads them. One without prompts is run as a program."""
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks, "README.md has no Python block"
+    names: dict[str, Any] = {}
+    for i, block in enumerate(blocks):
+        if not run_examples(block, f"README.md, Python block {i}", names):
+            exec(compile(block, f"README.md, Python block {i}", "exec"), names)

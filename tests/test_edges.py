@@ -1,0 +1,379 @@
+"""Rows and entries at the edges, on every tier: zeros, subnormal and huge numbers, what is refused, eps.
+
+What is right is said by reference.py, to the same bound on all tiers. Which words a refusal uses is test_messages' concern.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import reference
+
+import fastkl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Array = np.ndarray[Any, Any]
+
+pytestmark = pytest.mark.usefixtures("tier")
+
+
+def entropy(p: Any, _: Any, **keywords: Any) -> Any:
+    """The entropy, as if it were a measure of pairs."""
+    return fastkl.entropy(p, **keywords)
+
+
+MEASURES = [entropy, fastkl.cross_entropy, fastkl.kl_divergence]
+PAIR_MEASURES = MEASURES[1:]
+DTYPES = ["f8", "f4"]
+MODES = ["raise", "nan", "ignore"]
+
+BOUND = 4  # in reference.error's unit: D to 4 eps, H and H(p, q) to 4 eps |x| + 2 eps
+
+
+def least(dtype: str) -> float:
+    """The smallest positive number."""
+    return float(np.finfo(dtype).smallest_subnormal)
+
+
+def numbers(dtype: str) -> list[float]:
+    """From one end of the dtype to the other."""
+    about, power = np.finfo(dtype), 300 if dtype == "f8" else 30
+    small = [least(dtype), float(about.tiny), 10.0**-power, float(about.eps)]
+    return [0.0, -0.0, *small, 0.5, 1.0, 2.0, 10.0**power, float(about.max)]
+
+
+def refused(dtype: str) -> list[float]:
+    """No probabilities."""
+    return [np.inf, -np.inf, np.nan, -np.nan, -1.0, -least(dtype)]
+
+
+def assert_same_bits(result: Array, expected: Array) -> None:
+    unsigned = f"u{expected.itemsize}"
+    assert result.dtype == expected.dtype
+    np.testing.assert_array_equal(result.view(unsigned), expected.view(unsigned))
+
+
+def exact(measure: Callable[..., Any], p: Array, q: Array) -> reference.DoubleDouble:
+    return reference.evaluate(measure.__name__, p, p if measure is entropy else q)
+
+
+def assert_right(measure: Callable[..., Any], result: Array, p: Array, q: Array) -> None:
+    error = reference.error(measure.__name__, result, exact(measure, p, q))
+    worst = error.argmax()
+    assert error[worst] <= BOUND, f"{result[worst]} is {error[worst]} off for p = {p[worst]}, q = {q[worst]}"
+
+
+# ---- every pair of two-entry rows of special numbers ----
+
+
+@functools.cache
+def grid(dtype: str) -> tuple[Array, Array]:
+    """Every row p and every row q."""
+    both = np.array(list(itertools.product([*numbers(dtype), *refused(dtype)], repeat=4)), dtype)
+    return both[:, :2], both[:, 2:]
+
+
+def is_distribution(rows: Array, normalize: bool) -> Array:
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = rows.sum(axis=-1, dtype=float)
+        right = total > 0 if normalize else np.abs(total - 1) <= math.sqrt(np.finfo(rows.dtype).eps)
+        return right & np.all((rows >= 0) & (rows < np.inf), axis=-1)
+
+
+def is_valid(measure: Callable[..., Any], dtype: str, normalize: bool) -> Array:
+    p, q = grid(dtype)
+    return is_distribution(p, normalize) & (measure is entropy or is_distribution(q, normalize))
+
+
+@functools.cache
+def truth(measure: Callable[..., Any], dtype: str) -> reference.DoubleDouble:
+    """What is right where the grid's rows are weights. Which entry is first, and -0, make no difference to it."""
+    valid = is_valid(measure, dtype, normalize=True)
+    p, q = (rows[valid].astype(float) + 0.0 for rows in grid(dtype))
+    flip = p[:, 0] > p[:, 1]
+    p[flip], q[flip] = p[flip, ::-1], q[flip, ::-1]
+    distinct, places = np.unique(p if measure is entropy else np.hstack((p, q)), axis=0, return_inverse=True)
+    return exact(measure, distinct[:, :2], distinct[:, -2:])[places.ravel()]
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", MEASURES)
+def test_pairs_of_special_numbers(measure: Callable[..., Any], dtype: str, normalize: bool) -> None:
+    p, q = grid(dtype)
+    valid, weights = is_valid(measure, dtype, normalize), is_valid(measure, dtype, normalize=True)
+    result = measure(p, q, normalize=normalize, invalid="nan")
+    np.testing.assert_array_equal(np.isnan(result), ~valid)
+    error = reference.error(measure.__name__, result[valid], truth(measure, dtype)[valid[weights]])
+    worst = error.argmax()
+    assert error[worst] <= BOUND, (
+        f"{np.count_nonzero(error > BOUND)} rows are wrong: {result[valid][worst]} is {error[worst]} off"
+        f" for p = {p[valid][worst]}, q = {q[valid][worst]}"
+    )
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_valid_row_gives_the_same_bits_in_every_mode(
+    measure: Callable[..., Any], dtype: str, normalize: bool
+) -> None:
+    """Also among invalid ones."""
+    p, q = grid(dtype)
+    valid = is_valid(measure, dtype, normalize)
+    expected = measure(p[valid], q[valid], normalize=normalize, invalid="raise")
+    for mode in "nan", "ignore":
+        assert_same_bits(measure(p, q, normalize=normalize, invalid=mode)[valid], expected)
+        assert_same_bits(measure(p[valid], q[valid], normalize=normalize, invalid=mode), expected)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_no_distribution_is_refused(dtype: str, normalize: bool) -> None:
+    good = np.array([0.5, 0.5], dtype)
+    for row in np.array(list(itertools.product([*numbers(dtype), *refused(dtype)], repeat=2)), dtype):
+        calls = [(measure, pair) for measure in PAIR_MEASURES for pair in ((row, good), (good, row))]
+        for measure, pair in [(entropy, (row, good)), *calls]:
+            if is_distribution(row, normalize):
+                assert not np.isnan(measure(*pair, normalize=normalize))
+            else:
+                with pytest.raises(ValueError, match=r"probabilities must be|rows must"):
+                    measure(*pair, normalize=normalize)
+                assert np.isnan(measure(*pair, normalize=normalize, invalid="nan"))
+
+
+# ---- one special entry, anywhere in a row ----
+
+# A chunk that is read in place and one, not full, that is copied; in either the special entry meets every SIMD lane.
+WIDE, COLUMNS = 300, [*range(0, 300, 7), 255, 256, 299]
+
+
+def anywhere(special: float, others: float, dtype: str) -> Array:
+    """A matrix whose i-th row has the special entry in column COLUMNS[i]."""
+    rows = np.full((len(COLUMNS), WIDE), others, dtype)
+    rows[range(len(COLUMNS)), COLUMNS] = special
+    return rows
+
+
+def special_pairs(dtype: str) -> list[tuple[float, float]]:
+    tiny, most = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
+    some = [0.0, -0.0, least(dtype), tiny, 1.0, most]
+    return [*itertools.product(some, repeat=2), (tiny / 2, tiny / 4), (most, most / 2)]
+
+
+@functools.cache
+def truth_anywhere(measure: Callable[..., Any], dtype: str, p: float, q: float) -> reference.DoubleDouble:
+    """What is right for one of the matrix's rows is right for all."""
+    return exact(measure, anywhere(p, 3.0, dtype)[:1], anywhere(q, 5.0, dtype)[:1])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_special_entry_in_any_column(measure: Callable[..., Any], dtype: str) -> None:
+    for special_p, special_q in special_pairs(dtype):
+        p, q = anywhere(special_p, 3.0, dtype), anywhere(special_q, 5.0, dtype)
+        right = truth_anywhere(measure, dtype, special_p, special_q)
+        for mode in MODES:
+            result = measure(p, q, normalize=True, invalid=mode)
+            error = reference.error(measure.__name__, result, right)
+            assert error.max() <= BOUND, f"column {COLUMNS[error.argmax()]}, p = {special_p}, q = {special_q}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", MEASURES)
+def test_an_invalid_entry_in_any_column(measure: Callable[..., Any], dtype: str) -> None:
+    for bad in refused(dtype):
+        pairs = [(bad, 1.0), (bad, 0.0), (bad, bad)]
+        for special_p, special_q in pairs if measure is entropy else [*pairs, (1.0, bad), (0.0, bad)]:
+            p, q = anywhere(special_p, 3.0, dtype), anywhere(special_q, 5.0, dtype)
+            assert np.isnan(measure(p, q, normalize=True, invalid="nan")).all(), f"p = {special_p}, q = {special_q}"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", MEASURES)
+def test_valid_rows_among_invalid_ones(measure: Callable[..., Any], dtype: str) -> None:
+    weights = np.random.default_rng(1).random((2, 30, WIDE))
+    p, q = (weights / weights.sum(axis=-1, keepdims=True)).astype(dtype)
+    q[7, 70] = q[8, -1] = 0
+    q[8] /= q[8].sum()
+    q[7] /= q[7].sum()
+    expected = measure(p, q)
+    for bad in refused(dtype):
+        bad_p, bad_q = p.copy(), q.copy()
+        bad_p[1::3, 200] = bad
+        bad_q[2::6, 299] = bad
+        bad_p[5::6] = 0.5
+        for mode in "nan", "ignore":
+            assert_same_bits(measure(bad_p, bad_q, invalid=mode)[::3], expected[::3])
+
+
+# ---- zeros ----
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_zeros(dtype: str, zero: float) -> None:
+    half, one = np.array([0.5, zero, 0.5], dtype), np.array([zero, 1, zero], dtype)
+    for mode in MODES:
+        assert fastkl.entropy(one, invalid=mode) == 0
+        assert fastkl.entropy(half, base=2, invalid=mode) == 1
+        for base in None, 2, 10:
+            assert fastkl.kl_divergence(half, one, base=base, invalid=mode) == math.inf
+            assert fastkl.cross_entropy(half, one, base=base, invalid=mode) == math.inf
+        assert fastkl.kl_divergence(one, one, invalid=mode) == 0
+        assert fastkl.kl_divergence(half, half, invalid=mode) == 0
+        assert fastkl.cross_entropy(one, one, invalid=mode) == 0
+        assert fastkl.cross_entropy(half, half, base=2, invalid=mode) == 1
+        assert fastkl.kl_divergence(one, np.array([0.25, 0.5, 0.25], dtype), base=2, invalid=mode) == 1
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, math.nan])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 2, 31, WIDE])
+def test_rows_without_weight(n: int, dtype: str, value: float) -> None:
+    row, good = np.full(n, value, dtype), np.full(n, 1 / n, dtype)
+    for measure in MEASURES:
+        for pair in [(row, good)] if measure is entropy else [(row, good), (good, row), (row, row)]:
+            for normalize in False, True:
+                assert np.isnan(measure(*pair, normalize=normalize, invalid="nan"))
+                with pytest.raises(ValueError, match=r"sums to 0|= nan"):
+                    measure(*pair, normalize=normalize)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_entry(dtype: str) -> None:
+    p = np.array([[x] for x in numbers(dtype) if x], dtype)
+    for measure in MEASURES:
+        assert_right(measure, measure(p, p[::-1], normalize=True), p, p[::-1])
+
+
+# ---- sums ----
+
+
+def off_by(amount: float, n: int, dtype: str) -> Array:
+    weights = np.arange(1, n + 1)
+    return (weights * ((1 + amount) / weights.sum())).astype(dtype)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize("n", [2, 300, 66_000])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sum_just_within_and_just_beyond_the_tolerance(dtype: str, n: int, sign: int) -> None:
+    """What is accepted counts as the distribution that it is proportional to."""
+    tolerance = sign * math.sqrt(np.finfo(dtype).eps)
+    within, beyond = (off_by(share * tolerance, n, dtype) for share in (0.98, 1.02))
+    good = off_by(0, n, dtype)[::-1].copy()
+    for measure in MEASURES:
+        for pair in (within, good), (good, within):
+            assert measure(*pair) > 0
+            if n <= WIDE:
+                assert_right(measure, np.array([measure(*pair)]), *(row[np.newaxis] for row in pair))
+        for pair in [(beyond, good)] if measure is entropy else [(beyond, good), (good, beyond)]:
+            with pytest.raises(ValueError, match="sums to"):
+                measure(*pair)
+            assert np.isnan(measure(*pair, invalid="nan"))
+            for accepts in {"normalize": True}, {"invalid": "ignore"}:
+                assert measure(*pair, **accepts) > 0
+
+
+def test_each_operand_has_the_tolerance_of_its_own_dtype() -> None:
+    for measure in PAIR_MEASURES:
+        for wide in "f8", "i4", "u1":
+            exact = np.array([1, 0], wide)
+            assert measure(exact, off_by(1e-4, 2, "f4")) > 0
+            assert measure(off_by(1e-4, 2, "f4"), exact) == math.inf
+        for off in off_by(1e-4, 2, "f8"), np.array([1, 1]), np.array([True, True]), np.array([0, 0], "u1"):
+            with pytest.raises(ValueError, match="q sums to"):
+                measure(off_by(1e-4, 2, "f4"), off)
+            with pytest.raises(ValueError, match="p sums to"):
+                measure(off, off_by(1e-4, 2, "f4"))
+
+
+@pytest.mark.parametrize("n", [2, 31, WIDE])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", MEASURES)
+def test_rows_at_either_end_of_the_range(measure: Callable[..., Any], dtype: str, n: int) -> None:
+    """Sums that overflow, or of subnormal numbers alone, on one side or on both."""
+    most, few = float(np.finfo(dtype).max), least(dtype)
+    shape = np.random.default_rng(2).random((2, n))
+    small, large = (10 * few * (1 + 9 * shape)).astype(dtype), (most * shape).astype(dtype)
+    p = np.vstack((large[0], small[0], large[0], small[0], large[0], np.full(n, most), np.full(n, few)))
+    q = np.vstack((large[1], small[1], small[1], large[1], large[0] / 2, np.full(n, few), np.full(n, most)))
+    result = measure(p, q, normalize=True)
+    assert_right(measure, result, p, q)
+    assert_right(measure, measure(q, p, normalize=True), q, p)
+    assert_same_bits(measure(p, q, normalize=True, invalid="nan"), result)
+    assert_same_bits(measure(p, q, invalid="ignore"), result)
+    with pytest.raises(ValueError, match="sums to"):
+        measure(p, q)
+
+
+# ---- eps ----
+
+
+@pytest.mark.parametrize("eps", [1e-50, 1e-12, 0.01, 0.75])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", PAIR_MEASURES)
+def test_eps_raises_the_entries_below_it_before_q_is_normalised(
+    measure: Callable[..., Any], dtype: str, eps: float
+) -> None:
+    weights = np.random.default_rng(3).random((2, 6, WIDE))
+    weights[1][weights[0] < 0.3] = 0
+    weights[1, 0] = 1 / WIDE
+    weights[1, 1] = np.arange(WIDE) == 7
+    p, q = (weights / weights.sum(axis=-1, keepdims=True)).astype(dtype)
+    raised = np.maximum(q.astype(float), eps)
+    assert_right(measure, measure(p, q, eps=eps), p, raised)
+    for layout in np.asfortranarray(q), np.repeat(q, 2, axis=-1)[:, ::2]:
+        assert_same_bits(measure(p, layout, eps=eps), measure(p, q, eps=eps))
+    counts = (1000 * q).astype("i4")
+    raised = np.maximum(counts, eps)
+    assert_right(measure, measure(p.astype("f8"), counts, eps=eps, normalize=True), p, raised)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", PAIR_MEASURES)
+def test_the_default_eps_changes_nothing(measure: Callable[..., Any], dtype: str) -> None:
+    p, q = grid(dtype)
+    unasked = measure(p, q, normalize=True, invalid="nan")
+    assert_same_bits(measure(p, q, eps=0.0, normalize=True, invalid="nan"), unasked)
+    assert np.isinf(unasked).any()
+    assert measure(np.array([0.5, 0.5], dtype), np.array([1, 0], dtype), eps=0) == math.inf
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", PAIR_MEASURES)
+def test_eps_neither_mends_nor_spoils_the_sum_of_q(measure: Callable[..., Any], dtype: str) -> None:
+    p = np.array([0.5, 0.25, 0.25], dtype)
+    assert measure(p, np.array([0.98, 0.01, 0.01], dtype), eps=0.5) < math.inf
+    for q in np.array([0.9, 0.05, 0], dtype), np.array([0.5, 0, 0], dtype):
+        with pytest.raises(ValueError, match=r"^q sums to 0\.(9[45]|5)"):
+            measure(p, q, eps=0.05)
+        assert np.isnan(measure(p, q, eps=0.05, invalid="nan"))
+
+
+@pytest.mark.parametrize("eps", [1e-3, 0.3, 0.9])
+def test_eps_and_the_sum_of_a_wide_q(eps: float) -> None:
+    n = 1_000_000
+    q = np.full(n, 1 / n)
+    assert fastkl.cross_entropy(q, q, eps=eps) == pytest.approx(math.log(n), rel=1e-14)
+    q[0] += 1e-7
+    with pytest.raises(ValueError, match=r"^q sums to 1\.0000001:"):
+        fastkl.kl_divergence(np.full(n, 1 / n), q, eps=eps)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", PAIR_MEASURES)
+def test_eps_does_not_hide_an_invalid_entry(measure: Callable[..., Any], dtype: str) -> None:
+    for bad in refused(dtype):
+        p, q = anywhere(3, 3, dtype), anywhere(bad, 5, dtype)
+        assert np.isnan(measure(p, q, eps=0.5, normalize=True, invalid="nan")).all()
+        with pytest.raises(ValueError, match=r"^q\[0, 0\] = "):
+            measure(p, q, eps=0.5, normalize=True)

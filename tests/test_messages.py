@@ -1,0 +1,421 @@
+"""Every refusal, word for word: the row and column that a message names are what the user types to see the value."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import fastkl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Array = np.ndarray[Any, Any]
+
+PAIR_MEASURES = [fastkl.cross_entropy, fastkl.kl_divergence]
+MEASURES = [fastkl.entropy, *PAIR_MEASURES]
+HALF = [0.5, 0.5]
+
+ENTRY = "probabilities must be finite and non-negative"
+SUM = "rows must sum to 1 within 1.5e-08 (normalize=True accepts counts and weights)"
+POSITIVE = "rows must have a positive sum"
+DTYPES = "must be float64, float32, bool or an integer dtype"
+
+
+def assert_refused(error: type[Exception], message: str, call: Callable[..., Any], *args: Any, **keywords: Any) -> None:
+    with pytest.raises(error) as caught:
+        call(*args, **keywords)
+    assert type(caught.value) is error
+    assert str(caught.value) == message
+
+
+def uniform(*shape: int, axis: int = -1, dtype: Any = float) -> Array:
+    return np.full(shape, 1 / shape[axis], dtype)
+
+
+def with_entry(at: Any, value: float, operand: Array) -> Array:
+    copy = operand.copy()
+    copy[at] = value
+    return copy
+
+
+# ---- rows that are no distributions ----
+
+# The kernels say which row it is, and whether its entries or its sum are at fault.
+on_every_tier = pytest.mark.usefixtures("tier")
+
+
+@on_every_tier
+def test_the_specs_examples() -> None:
+    p, q = uniform(2000, 10), uniform(2000, 10)
+    for measure in PAIR_MEASURES:
+        assert_refused(ValueError, f"p[1234, 7] = -0.1: {ENTRY}", measure, with_entry((1234, 7), -0.1, p), q)
+        assert_refused(ValueError, f"q[12] sums to 0.97: {SUM}", measure, p, with_entry((12, 3), 0.07, q))
+    assert_refused(ValueError, f"p[1234, 7] = -0.1: {ENTRY}", fastkl.entropy, with_entry((1234, 7), -0.1, p))
+
+
+@on_every_tier
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(-0.1, "-0.1"), (np.nan, "nan"), (-np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf"), (-1e30, "-1e+30")],
+)
+@pytest.mark.parametrize("dtype", ["f8", "f4", ">f8", "<f4"])
+def test_values_are_shown_as_they_print(dtype: str, value: float, shown: str) -> None:
+    bad, good = with_entry((1, 2), value, uniform(3, 4, dtype=dtype)), uniform(3, 4)
+    for keywords in {}, {"normalize": True}:
+        assert_refused(ValueError, f"p[1, 2] = {shown}: {ENTRY}", fastkl.entropy, bad, **keywords)
+        for measure in PAIR_MEASURES:
+            assert_refused(ValueError, f"p[1, 2] = {shown}: {ENTRY}", measure, bad, good, **keywords)
+            assert_refused(ValueError, f"q[1, 2] = {shown}: {ENTRY}", measure, good, bad, **keywords)
+
+
+@on_every_tier
+@pytest.mark.parametrize("dtype", ["i1", "i2", "i4", "i8"])
+def test_negative_integers(dtype: str) -> None:
+    counts = np.array([[1, 0], [3, -2]], dtype)
+    for normalize in False, True:
+        assert_refused(ValueError, f"p[1, 1] = -2: {ENTRY}", fastkl.entropy, counts, normalize=normalize)
+
+
+@on_every_tier
+def test_tolerance_is_that_of_the_dtype() -> None:
+    """And the sum is shown so that it can be told from 1."""
+    third = "(normalize=True accepts counts and weights)"
+    for dtype, shown, tolerance in (
+        ("f8", "1.00000002", "1.5e-08"),
+        ("f8", "0.99999998", "1.5e-08"),
+        ("f4", "1.0625", "0.00035"),
+        ("i4", "2", "1.5e-08"),
+        ("?", "2", "1.5e-08"),
+    ):
+        row = np.array([0.5, float(shown) - 0.5] if dtype[0] == "f" else [1, 1], dtype)
+        message = f" sums to {shown}: rows must sum to 1 within {tolerance} {third}"
+        assert_refused(ValueError, "p" + message, fastkl.entropy, row)
+        for measure in PAIR_MEASURES:
+            assert_refused(ValueError, "p" + message, measure, row, HALF)
+            assert_refused(ValueError, "q" + message, measure, HALF, row)
+
+
+@on_every_tier
+def test_a_sum_of_zero() -> None:
+    zeros = np.zeros(2)
+    for rows, place in (zeros, "p"), (np.array([HALF, zeros]), "p[1]"):
+        assert_refused(ValueError, f"{place} sums to 0: {SUM}", fastkl.entropy, rows)
+        assert_refused(ValueError, f"{place} sums to 0: {POSITIVE}", fastkl.entropy, rows, normalize=True)
+    for measure in PAIR_MEASURES:
+        assert_refused(ValueError, f"q sums to 0: {POSITIVE}", measure, HALF, zeros, normalize=True)
+        assert_refused(ValueError, f"p sums to 0: {POSITIVE}", measure, zeros, zeros, normalize=True)
+
+
+@on_every_tier
+@pytest.mark.parametrize("apart", [1, 100_000])
+def test_a_sum_that_overflows(apart: int) -> None:
+    row = np.zeros(apart + 1)
+    row[[0, -1]] = 1.5e308
+    assert_refused(ValueError, f"p sums to inf: {SUM}", fastkl.entropy, row)
+
+
+@on_every_tier
+def test_eps_does_not_show_in_the_sum() -> None:
+    for measure in PAIR_MEASURES:
+        assert_refused(ValueError, f"q sums to 0.9: {SUM}", measure, HALF, [0.9, 0], eps=0.1)
+
+
+@on_every_tier
+def test_the_first_row_counts_then_p_then_the_first_column() -> None:
+    good = uniform(5, 4)
+    p, q = with_entry((3, 1), -1, good), with_entry((2, 0), -2, good)
+    for measure in PAIR_MEASURES:
+        assert_refused(ValueError, f"q[2, 0] = -2.0: {ENTRY}", measure, p, q)
+        assert_refused(ValueError, f"p[2, 0] = -2.0: {ENTRY}", measure, q, p)
+        assert_refused(ValueError, f"p[3, 1] = -1.0: {ENTRY}", measure, p, p)
+        assert_refused(ValueError, f"p[3] sums to 0.75: {SUM}", measure, with_entry((3, 1), 0, good), good)
+    p = with_entry(([1, 1, 4], [3, 2, 0]), [-1, np.nan, -3], good)
+    assert_refused(ValueError, f"p[1, 2] = nan: {ENTRY}", fastkl.entropy, p)
+
+
+@on_every_tier
+def test_an_entry_counts_before_its_rows_sum() -> None:
+    assert_refused(ValueError, f"p[0, 3] = -1.0: {ENTRY}", fastkl.entropy, [[5, 5, 5, -1.0]])
+
+
+@on_every_tier
+@pytest.mark.parametrize("column", [0, 65_535, 65_536, 199_999])
+def test_any_column_of_a_wide_row(column: int) -> None:
+    row = with_entry(column, np.inf, uniform(200_000))
+    assert_refused(ValueError, f"p[{column}] = inf: {ENTRY}", fastkl.entropy, row)
+    assert_refused(ValueError, f"p[1, {column}] = inf: {ENTRY}", fastkl.entropy, np.array([uniform(200_000), row]))
+
+
+@on_every_tier
+@pytest.mark.parametrize("ndim", [1, 2, 3, 4])
+def test_the_index_is_the_users_for_any_axis(ndim: int) -> None:
+    shape = (3, 4, 5, 6)[:ndim]
+    rng = np.random.default_rng(1)
+    for axis in range(-ndim, ndim):
+        for at in (tuple(int(rng.integers(n)) for n in shape) for _ in range(3)):
+            rows = with_entry(at, -0.25, uniform(*shape, axis=axis))
+            place = f"p[{', '.join(map(str, at))}]"
+            assert_refused(ValueError, f"{place} = -0.25: {ENTRY}", fastkl.entropy, rows, axis=axis)
+            assert eval(place, {"p": rows}) == -0.25
+
+            rows = with_entry(at, 9 + 1 / shape[axis], uniform(*shape, axis=axis))
+            index = [":" if i == axis % ndim else str(at[i]) for i in range(ndim)]
+            if axis in (-1, ndim - 1):
+                index.pop()
+            place = f"p[{', '.join(index)}]" if index else "p"
+            assert_refused(ValueError, f"{place} sums to 10: {SUM}", fastkl.entropy, rows, axis=axis)
+            assert eval(place, {"p": rows}).sum() == pytest.approx(10)
+
+
+@on_every_tier
+@pytest.mark.parametrize(
+    ("p_shape", "q_shape", "axis", "at", "place", "row"),
+    [
+        ((5, 7), (7,), -1, 3, "[3]", ""),
+        ((5, 7), (1, 7), -1, (0, 3), "[0, 3]", "[0]"),
+        ((5, 7), (5, 7), 0, (3, 4), "[3, 4]", "[:, 4]"),
+        ((7, 5), (7, 1), 0, (3, 0), "[3, 0]", "[:, 0]"),
+        ((2, 7, 5), (7, 5), -2, (3, 4), "[3, 4]", "[:, 4]"),
+        ((2, 7, 5), (7, 1), -2, (3, 0), "[3, 0]", "[:, 0]"),
+        ((4, 1, 7), (3, 7), -1, (2, 6), "[2, 6]", "[2]"),
+        ((4, 1, 7), (1, 3, 7), -1, (0, 2, 6), "[0, 2, 6]", "[0, 2]"),
+        ((1, 7), (2, 4, 1, 7), -1, (1, 2, 0, 6), "[1, 2, 0, 6]", "[1, 2, 0]"),
+        ((3, 1, 7), (3, 5, 7), 0, (2, 4, 6), "[2, 4, 6]", "[:, 4, 6]"),
+    ],
+)
+def test_the_index_is_the_users_for_a_broadcast_operand(
+    p_shape: Any, q_shape: Any, axis: int, at: Any, place: str, row: str
+) -> None:
+    """Not one into the broadcast shape."""
+    p, q = uniform(*p_shape, axis=axis), uniform(*q_shape, axis=axis)
+    for measure in PAIR_MEASURES:
+        bad = with_entry(at, -0.25, q)
+        assert_refused(ValueError, f"q{place} = -0.25: {ENTRY}", measure, p, bad, axis=axis)
+        assert_refused(ValueError, f"p{place} = -0.25: {ENTRY}", measure, bad, p, axis=axis)
+        bad = with_entry(at, 2 + q[at], q)
+        assert_refused(ValueError, f"q{row} sums to 3: {SUM}", measure, p, bad, axis=axis)
+        assert_refused(ValueError, f"p{row} sums to 3: {SUM}", measure, bad, p, axis=axis)
+
+
+@on_every_tier
+def test_strided_operands_are_indexed_as_they_came() -> None:
+    rows = with_entry((3, 4), -1, uniform(6, 10))
+    assert_refused(ValueError, f"p[2, 5] = -1.0: {ENTRY}", fastkl.entropy, rows[::-1, ::-1], normalize=True)
+    assert_refused(ValueError, f"p[4, 3] = -1.0: {ENTRY}", fastkl.entropy, rows.T, normalize=True, axis=0)
+    assert_refused(ValueError, f"p[0, 3] = -1.0: {ENTRY}", fastkl.entropy, rows.T[4:], axis=0, normalize=True)
+
+
+# ---- arguments ----
+
+
+@pytest.mark.parametrize(
+    ("p_shape", "q_shape", "axis", "reason"),
+    [
+        ((5, 7), (5, 8), -1, "must have the same length along axis -1, not 7 and 8"),
+        ((5, 7), (5, 1), -1, "must have the same length along axis -1, not 7 and 1"),
+        ((5, 7), (1,), -1, "must have the same length along axis -1, not 7 and 1"),
+        ((5, 7), (6, 7), 0, "must have the same length along axis -2, not 5 and 6"),
+        ((5, 7), (5,), 0, "must have the same length along axis -2, not 5 and 1"),
+        ((5, 7), (0,), -1, "must have the same length along axis -1, not 7 and 0"),
+        ((5, 7), (6, 7), -1, "all axes but axis -1 must broadcast"),
+        ((5, 7), (5, 6), 0, "all axes but axis -2 must broadcast"),
+        ((2, 5, 7), (3, 1, 7), 2, "all axes but axis -1 must broadcast"),
+        ((5, 7), (0, 7), -1, "all axes but axis -1 must broadcast"),
+    ],
+)
+@pytest.mark.parametrize("measure", PAIR_MEASURES)
+def test_shapes_that_do_not_fit(measure: Any, p_shape: Any, q_shape: Any, axis: int, reason: str) -> None:
+    p, q = np.ones(p_shape), np.ones(q_shape)
+    assert_refused(ValueError, f"p has shape {p_shape} and q has shape {q_shape}: {reason}", measure, p, q, axis=axis)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_axis(measure: Any) -> None:
+    operands = [uniform(2, 3, 4)] * (1 if measure is fastkl.entropy else 2)
+    for axis in 3, -4, 2**70:
+        message = f"axis={axis}: must be in -3..2 for operands with 3 axes"
+        assert_refused(np.exceptions.AxisError, message, measure, *operands, axis=axis)
+    for axis in None, 1.0, "0", (0,), [0, 1], np.array([0, 1]):
+        assert_refused(TypeError, f"axis={axis!r}: must be an integer", measure, *operands, axis=axis)
+    if len(operands) == 2:
+        message = "axis=-4: must be in -3..2 for operands with 3 axes"
+        assert_refused(np.exceptions.AxisError, message, measure, uniform(4), operands[1], axis=-4)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((0,), 0), ((3, 0), 1), ((0, 3), 0), ((2, 0, 3), 1), ((0, 0), -1)])
+def test_an_empty_distribution_axis(shape: tuple[int, ...], axis: int) -> None:
+    nothing = np.empty(shape)
+    from_the_end = axis if axis < 0 else axis - len(shape)
+    message = f"p has shape {shape}: the distribution axis, axis {from_the_end}, must not be empty"
+    assert_refused(ValueError, message, fastkl.entropy, nothing, axis=axis)
+    for measure in PAIR_MEASURES:
+        assert_refused(ValueError, message, measure, nothing, nothing, axis=axis)
+
+
+WANTED = {
+    "base": "None or a positive finite number other than 1",
+    "eps": "a number with 0 <= eps < 1",
+    "threads": "None or a positive integer",
+    "invalid": "'raise', 'nan' or 'ignore'",
+}
+UNWANTED = [
+    ("base", ValueError, [0, -2, 1, 1.0, True, 0.0, np.inf, np.nan, -np.inf, 10**400]),
+    ("base", TypeError, ["e", "2", b"2", 2j, [2], (), {}, np.array([2.0, 3.0])]),
+    ("eps", ValueError, [-1e-9, 1, 1.5, True, np.inf, np.nan, -np.inf, 10**400]),
+    ("eps", TypeError, [None, "tiny", "0.1", 0.1j, [0.1], {}]),
+    ("threads", ValueError, [0, -1, -(2**70), True, False]),
+    ("threads", TypeError, [1.0, "2", [1], np.nan, np.array([1, 2])]),
+    ("invalid", ValueError, ["", "RAISE", None, 0, True, ["raise"], ("nan",), {}, np.array(["raise", "nan"])]),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "value"),
+    [(name, error, value) for name, error, values in UNWANTED for value in values],
+    ids=lambda part: getattr(part, "__name__", str(part)[:15]),
+)
+def test_arguments(name: str, error: type[Exception], value: Any) -> None:
+    message = f"{name}={value!r}: must be {WANTED[name]}"
+    if name != "eps":
+        assert_refused(error, message, fastkl.entropy, HALF, **{name: value})
+    for measure in PAIR_MEASURES:
+        assert_refused(error, message, measure, HALF, HALF, **{name: value})
+
+
+def test_arguments_that_are_allowed() -> None:
+    for base in 10, 0.5, np.float32(2), np.int8(3), 1e300, 5e-324:
+        assert fastkl.kl_divergence(HALF, [1, 0], base=base) in (np.inf, -np.inf)
+    for threads in 1, np.int64(3), 2**31, 2**70, None:
+        assert fastkl.entropy(HALF, threads=threads, base=2) == 1
+    for eps in 0, False, 0.999, np.float32(0.5), 5e-324:
+        assert fastkl.kl_divergence(HALF, HALF, eps=eps) == 0
+
+
+def test_out() -> None:
+    p = uniform(5, 7)
+    out_of = {
+        "out has shape (4,): must be (5,)": (np.empty(4), {}),
+        "out has shape (5, 1): must be (5,)": (np.empty((5, 1)), {}),
+        "out has shape (): must be (5,)": (np.empty(()), {}),
+        "out has shape (5,): must be (5, 1)": (np.empty(5), {"keepdims": True}),
+        "out has shape (7, 1): must be (1, 7)": (np.empty((7, 1)), {"keepdims": True, "axis": 0}),
+        "out is read-only: must be writeable": (np.broadcast_to(np.float64(0), 5), {}),
+    }
+    for message, (out, keywords) in out_of.items():
+        assert_refused(ValueError, message, fastkl.entropy, p, out=out, **keywords)
+        assert_refused(ValueError, message, fastkl.kl_divergence, p, p, out=out, **keywords)
+    assert_refused(ValueError, "out has shape (1,): must be ()", fastkl.entropy, HALF, out=np.empty(1))
+    for out, kind in ([0.0] * 5, "list"), (0.0, "float"), (np.float64(0), "float64"), ("out", "str"), (True, "bool"):
+        assert_refused(TypeError, f"out is a {kind}: must be an array", fastkl.entropy, p, out=out)
+    for dtype in "i8", "u1", "?", "c16", "O", "U3", "M8[s]", [("x", "f8")]:
+        out = np.empty(5, dtype)
+        assert_refused(TypeError, f"out has dtype {out.dtype}: must be a floating dtype", fastkl.entropy, p, out=out)
+
+
+def test_a_refused_call_leaves_out_alone() -> None:
+    out = np.full(1, 7.0)
+    for keywords in {"axis": 2}, {"base": -1}, {"eps": -1}, {"invalid": "?"}, {"threads": 0}, {"keepdims": True}:
+        with pytest.raises(ValueError, match="must be"):
+            fastkl.kl_divergence([HALF], [HALF], out=out, **keywords)
+    assert out == 7
+
+
+# ---- operands ----
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([0.5, 0.5], "c8"),
+        np.array([0.5, 0.5], "c16"),
+        np.array([0.5, 0.5], "O"),
+        np.array([0.5, 0.5], "U"),
+        np.array([b"0.5", b"0.5"]),
+        np.array(["2020", "2021"], "M8[Y]"),
+        np.array([1, 2], "m8[s]"),
+        np.zeros(2, [("a", "f8"), ("b", "i4")]),
+        np.zeros(2, "V8"),
+        [0.5, 0.5j],
+        ["0.5", "0.5"],
+        [0.5, None],
+        [2**70, 1],
+        "text",
+        {0.5: 1},
+        {0.5},
+        object(),
+        np.mean,
+        (x for x in HALF),
+        None,
+    ],
+    ids=lambda values: f"{type(values).__name__} {getattr(values, 'dtype', '')}",
+)
+def test_dtypes(values: Any) -> None:
+    message = f"has dtype {np.asarray(values).dtype}: {DTYPES}"
+    assert_refused(TypeError, f"p {message}", fastkl.entropy, values)
+    for measure in PAIR_MEASURES:
+        assert_refused(TypeError, f"p {message}", measure, values, HALF)
+        assert_refused(TypeError, f"p {message}", measure, values, values)
+        assert_refused(TypeError, f"q {message}", measure, HALF, values)
+
+
+@pytest.mark.skipif(np.dtype("g") == np.dtype("d"), reason="long double is double here")
+def test_longdouble() -> None:
+    values = np.array(HALF, "g")
+    assert_refused(TypeError, f"q has dtype {values.dtype}: {DTYPES}", fastkl.kl_divergence, HALF, values)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1.0, "1.0"), (1, "1"), (True, "True"), (np.float32(0.5), "0.5")])
+def test_numbers(value: Any, shown: str) -> None:
+    for given in value, np.array(value):
+        assert_refused(ValueError, f"p is the number {shown}: must have at least one axis", fastkl.entropy, given)
+        for measure in PAIR_MEASURES:
+            assert_refused(ValueError, f"q is the number {shown}: must have at least one axis", measure, HALF, given)
+
+
+def test_masked_arrays() -> None:
+    masked, whole = np.ma.array(HALF, mask=[False, True]), np.ma.array(HALF, mask=[False, False])
+    message = "has masked entries: fill them, or leave them out, before the call"
+    assert_refused(TypeError, f"p {message}", fastkl.entropy, masked)
+    assert_refused(TypeError, f"p {message}", fastkl.entropy, np.ma.masked)
+    assert_refused(TypeError, f"p {message}", fastkl.entropy, np.ma.masked_all((3, 2), "f4"))
+    for measure in PAIR_MEASURES:
+        assert_refused(TypeError, f"p {message}", measure, masked, whole)
+        assert_refused(TypeError, f"q {message}", measure, whole, masked)
+    assert fastkl.entropy(whole, base=2) == 1
+
+
+@pytest.mark.parametrize("ragged", [[[0.5, 0.5], [1.0]], [0.5, [0.5]], [HALF, [[0.5], [0.5]]]])
+def test_ragged_lists(ragged: Any) -> None:
+    try:
+        np.asarray(ragged)
+    except ValueError as error:
+        reason = str(error)
+    assert_refused(ValueError, f"p is not an array of numbers: {reason}", fastkl.entropy, ragged)
+    for measure in PAIR_MEASURES:
+        assert_refused(ValueError, f"q is not an array of numbers: {reason}", measure, HALF, ragged)
+
+
+# ---- anything else ----
+
+NONSENSE = [None, "x", b"x", "", [], [[]], [None], [[None]], [()], {}, object(), 1j, [1j], ..., slice(3), np.nan, -1,
+            [-1], [[-1, 2]], [np.nan], [[np.inf, 1]], [0, 0], np.empty((0, 0)), np.array(1), [[1], [1, 2]], 10**400,
+            [10**400], np.zeros((1,) * 64), type, int, [[[]]], np.ma.masked, np.array([]), np.array("x")]  # fmt: skip
+
+
+def test_nothing_passes_silently() -> None:
+    for measure, a, b in itertools.product(PAIR_MEASURES, NONSENSE, NONSENSE):
+        with pytest.raises((TypeError, ValueError)):
+            measure(a, b)
+    for a in NONSENSE:
+        for call in (
+            lambda a: fastkl.entropy(a),
+            lambda a: fastkl.kl_divergence(a, HALF),
+            lambda a: fastkl.kl_divergence(HALF, a),
+            lambda a: fastkl.cross_entropy(a, a, normalize=True, invalid="raise"),
+        ):
+            with pytest.raises((TypeError, ValueError)):
+                call(a)

@@ -1,0 +1,242 @@
+"""What holds for the measures of any distributions, tried by hypothesis on every tier.
+
+Only the documented bounds are relied on: with eps that of the result's dtype, a D is 4 eps D from the exact value at most,
+an H or H(p, q) 4 eps H + 2 eps. So where an exact value is the sum of others, the computed ones miss that by the sum of all
+their bounds at most. `close` says so, with 5 for 4: what is left over is for the test's own additions and products, half an
+eps each, and for taking the bounds of computed instead of exact values. Weights are whole numbers where a test adds or
+multiplies them, so that it does so exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import fastkl
+
+Array = np.ndarray[Any, Any]
+Pair = tuple[Array, Array]
+
+pytestmark = pytest.mark.usefixtures("tier")
+
+DTYPES = st.sampled_from(["f8", "f4"])
+
+
+def kl(p: Array, q: Array, **keywords: Any) -> Any:
+    return fastkl.kl_divergence(p, q, normalize=True, **keywords)
+
+
+def cross(p: Array, q: Array, **keywords: Any) -> Any:
+    return fastkl.cross_entropy(p, q, normalize=True, **keywords)
+
+
+def entropy(p: Array, **keywords: Any) -> Any:
+    return fastkl.entropy(p, normalize=True, **keywords)
+
+
+def close(result: Any, *parts: Any, offset: float) -> bool:
+    """Whether the result is the sum of the parts, if each of them all is 4 eps |x| + offset eps off at most."""
+    values = [float(x) for x in (result, *parts)]
+    total = sum(values[1:])
+    eps = max(np.finfo(np.asarray(x).dtype).eps for x in (result, *parts))
+    slack = float(eps) * sum(5 * abs(x) + offset for x in values)
+    return values[0] == total if math.isinf(slack) else abs(values[0] - total) <= slack
+
+
+def close_divergence(result: Any, *parts: Any) -> bool:
+    return close(result, *parts, offset=0)
+
+
+def close_entropy(result: Any, *parts: Any) -> bool:
+    return close(result, *parts, offset=2)
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> Pair:
+    """Two rows of weights with zeros, of sizes more or less different, either unrelated or nearly the same.
+
+    Up to 8 entries are hypothesis' own choice; wider rows, with whole chunks in them, are random.
+    """
+    dtype = np.dtype(draw(DTYPES))
+    n = draw(st.integers(1, 8) | st.integers(9, 700))
+    apart = draw(st.sampled_from([1, 10, 50]))
+    nearness = draw(st.sampled_from([None, *range(-40, 0)]))
+    if n <= 8:
+        weights = st.just(0.0) | st.floats(2.0**-apart, 2.0**apart, width=8 * dtype.itemsize)
+        p, q = draw(hnp.arrays(dtype, (2, n), elements=weights))
+    else:
+        rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+        p, q = (rng.random((2, n)) * 2 ** rng.uniform(-apart, apart, (2, n))).astype(dtype)
+        p[rng.random(n) < draw(st.sampled_from([0, 0.1, 0.9]))] = 0
+        q[rng.random(n) < draw(st.sampled_from([0, 0.1]))] = 0
+    if nearness is not None:
+        q = (p + p * 2.0**nearness * np.cos(np.arange(n))).astype(dtype)
+    assume(p.any() and q.any())
+    return p, q
+
+
+@st.composite
+def counts(draw: st.DrawFn, least: int = 0, n: int | None = None) -> Pair:
+    """Two rows of whole numbers, so small that 40 of them, and products of two, are exact."""
+    dtype = np.dtype(draw(DTYPES))
+    most = 2**20 if dtype == "f8" else 2**9
+    n = draw(st.integers(1, 20)) if n is None else n
+    p, q = draw(hnp.arrays(dtype, (2, n), elements=st.integers(least, most)))
+    assume(p.any() and q.any())
+    return p, q
+
+
+# ---- never negative, zero where equal ----
+
+
+@given(pairs())
+def test_nothing_is_negative_and_only_what_q_lacks_is_infinite(pair: Pair) -> None:
+    p, q = pair
+    values = kl(p, q), cross(p, q), entropy(p)
+    lacks = bool(np.any((p > 0) & (q == 0)))
+    assert [bool(np.isinf(x)) for x in values] == [lacks, lacks, False]
+    assert all(x >= 0 for x in values)
+
+
+@given(pairs(), st.sampled_from([None, 2, 10, 0.5]))
+def test_equal_rows_have_a_divergence_of_exactly_zero(pair: Pair, base: float | None) -> None:
+    for row in pair:
+        assert kl(row, row.copy(), base=base) == 0
+        assert kl(np.array([row, row[::-1]]), np.array([row, row[::-1]]), base=base).tolist() == [0, 0]
+
+
+# ---- what the measures are to each other ----
+
+
+@given(pairs())
+def test_divergence_is_cross_entropy_less_entropy(pair: Pair) -> None:
+    p, q = pair
+    # Put as H(p, q) = D + H(p): no infinity is subtracted. D has less slack than close_entropy grants it.
+    assert close_entropy(cross(p, q), kl(p, q), entropy(p))
+
+
+@given(pairs())
+def test_cross_entropy_of_a_row_with_itself_is_its_entropy(pair: Pair) -> None:
+    for row in pair:
+        assert close_entropy(cross(row, row), entropy(row))
+
+
+@given(pairs())
+def test_the_uniform_distribution(pair: Pair) -> None:
+    """It costs log n, which is the most that an entropy can be; a divergence from it is what the entropy lacks."""
+    for p in pair:
+        uniform = np.ones_like(p)
+        assert close_entropy(cross(p, uniform), math.log(len(p)))
+        assert close_entropy(math.log(len(p)), kl(p, uniform), entropy(p))
+        most = math.log(np.count_nonzero(p))
+        assert entropy(p) <= most or close_entropy(entropy(p), most)
+
+
+# ---- what does not matter ----
+
+
+@given(pairs(), st.integers(0, 2**32 - 1))
+def test_the_order_of_the_columns_does_not_matter(pair: Pair, seed: int) -> None:
+    p, q = pair
+    order = np.random.default_rng(seed).permutation(len(p))
+    assert close_divergence(kl(p[order], q[order]), kl(p, q))
+    assert close_entropy(cross(p[order], q[order]), cross(p, q))
+    assert close_entropy(entropy(p[order]), entropy(p))
+
+
+@given(pairs(), st.integers(1, 600), st.booleans())
+def test_columns_of_zeros_do_not_matter(pair: Pair, more: int, before: bool) -> None:
+    p, q = pair
+    p_wide, q_wide = (np.pad(row, (more, 0) if before else (0, more)) for row in pair)
+    assert close_divergence(kl(p_wide, q_wide), kl(p, q))
+    assert close_entropy(cross(p_wide, q_wide), cross(p, q))
+    assert close_entropy(entropy(p_wide), entropy(p))
+
+
+@given(pairs(), st.integers(-30, 30))
+def test_a_common_power_of_two_does_not_change_a_bit_of_a_divergence(pair: Pair, power: int) -> None:
+    """Of double weights: float32 sums that are far from 1 are formed in double."""
+    p, q = (row.astype(float) for row in pair)
+    scale = 2.0**power
+    assert kl(scale * p, scale * q) == kl(p, q)
+
+
+@given(pairs(), st.integers(-20, 20), st.integers(-20, 20))
+def test_the_weights_of_a_row_may_have_any_sum(pair: Pair, p_power: int, q_power: int) -> None:
+    p, q = pair
+    p_scaled, q_scaled = p * p.dtype.type(2.0**p_power), q * q.dtype.type(2.0**q_power)
+    assert close_divergence(kl(p_scaled, q_scaled), kl(p, q))
+    assert close_entropy(cross(p_scaled, q_scaled), cross(p, q))
+    assert close_entropy(entropy(p_scaled), entropy(p))
+
+
+@given(pairs(), st.floats(1e-3, 1e3))
+def test_base_changes_the_unit_only(pair: Pair, base: float) -> None:
+    """Back in nats a value is as right as it was, but for a division and a multiplication."""
+    assume(abs(math.log(base)) > 1e-3)
+    p, q = pair
+    unit = math.log(base)
+    assert close_divergence(kl(p, q), kl(p, q, base=base) * unit)
+    assert close_entropy(cross(p, q), cross(p, q, base=base) * unit)
+    assert close_entropy(entropy(p), entropy(p, base=base) * unit)
+    assert kl(p, q, base=math.e) == kl(p, q)
+
+
+# ---- products and sums of distributions ----
+
+
+@given(st.integers(1, 6).flatmap(lambda n: st.tuples(counts(n=n), counts())))
+def test_measures_of_independent_pairs_add_up(both: tuple[Pair, Pair]) -> None:
+    """By the chain rule, D, H and H(p, q) of product distributions are the sums of those of the factors."""
+    (p, q), (r, s) = both
+    pr, qs = np.outer(p, r).ravel(), np.outer(q, s).ravel()
+    assume(pr.dtype == p.dtype == r.dtype)
+    assert close_divergence(kl(pr, qs), kl(p, q), kl(r, s))
+    assert close_entropy(cross(pr, qs), cross(p, q), cross(r, s))
+    assert close_entropy(entropy(pr), entropy(p), entropy(r))
+
+
+@given(counts(), st.data())
+def test_merging_columns_never_raises_a_divergence_or_an_entropy(pair: Pair, data: st.DataObject) -> None:
+    p, q = pair
+    assume(len(p) > 1)
+    at = data.draw(st.integers(1, len(p) - 1))
+    p_merged, q_merged = (np.append(row[:at], row[at:].sum()) for row in pair)
+    fewer, more = kl(p_merged, q_merged), kl(p, q)
+    assert fewer <= more or close_divergence(fewer, more)
+    fewer, more = entropy(p_merged), entropy(p)
+    assert fewer <= more or close_entropy(fewer, more)
+
+
+@given(counts(least=1), st.data())
+def test_merging_columns_in_proportion_keeps_the_divergence(pair: Pair, data: st.DataObject) -> None:
+    """A column dealt out to several in the same proportions tells nothing new."""
+    p, q = pair
+    shares = np.array(data.draw(st.lists(st.integers(1, 2**6), min_size=1, max_size=8)), p.dtype)
+    p_dealt, q_dealt = (np.append(row[:-1] * shares.sum(), row[-1] * shares) for row in pair)
+    assert close_divergence(kl(p_dealt, q_dealt), kl(p, q))
+
+
+@given(counts(n=8), st.integers(1, 7))
+def test_chain_rule(pair: Pair, at: int) -> None:
+    """D of two rows is that of the two halves' masses, and the halves' own, weighted with p's mass there."""
+    p, q = (row.astype(float) for row in pair)
+    halves = np.s_[:at], np.s_[at:]
+    masses_p, masses_q = (np.array([row[half].sum() for half in halves]) for row in (p, q))
+    assume(masses_p.all() and masses_q.all())
+    inner = [kl(p[half], q[half]) * (mass / p.sum()) for half, mass in zip(halves, masses_p, strict=True)]
+    assert close_divergence(kl(p, q), kl(masses_p, masses_q), *inner)
+
+
+@given(counts())
+def test_pinsker(pair: Pair) -> None:
+    """D is at least half the squared total variation, which has been rounded three times here: 2 eps for 4 of D's."""
+    p, q = (row.astype(float) for row in pair)
+    variation = np.abs(p * q.sum() - q * p.sum()).sum() / (p.sum() * q.sum())
+    assert kl(p, q) >= 0.5 * variation**2 * (1 - 6 * np.finfo(float).eps)
