@@ -103,6 +103,12 @@ static scaled sum_of(fastkl_operand operand, ptrdiff_t n, double eps) {
     return (scaled){sum.sum + sum.low, exponent};
 }
 
+double fastkl_quotient(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    const scaled Q = sum_of(q.data ? q : p, n, task->eps);
+    const scaled wanted = task->measure == FASTKL_kl_divergence ? sum_of(p, n, 0) : (scaled){1, 0};
+    return ldexp(wanted.significand / Q.significand, wanted.exponent - Q.exponent);
+}
+
 /* 2 atanh(s) - 2s for |s| <= 0.6, by its series: 2 s^3/3 + 2 s^5/5 + ... */
 static double atanh_tail(double s) {
     const double z = s * s;

@@ -103,11 +103,12 @@ extern const fastkl_tier *const fastkl_tiers[];
 extern const char *const fastkl_measure_names[FASTKL_MEASURE_COUNT];
 extern const char *const fastkl_dtype_names[FASTKL_DTYPE_COUNT];
 
-/* careful.c: is an entry invalid (a status), is there an entry p > 0 where q is 0, has a row a positive entry, and the value
-   of a valid row with no such entry. */
+/* careful.c: is an entry invalid (a status), is there an entry p > 0 where q is 0, has a row a positive entry, the factor that
+   a second look wants (the sum that q should have, by the sum that it has), and the value of a valid row that is not infinite. */
 int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 int fastkl_is_infinite(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 int fastkl_has_weight(fastkl_operand, ptrdiff_t n, double eps);
+double fastkl_quotient(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 double fastkl_careful(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 
 /* surroundings.c: the build and its surroundings. */

@@ -68,8 +68,8 @@ static void add_piece(fastkl_sums *sums, const fastkl_sums *next) {
 /* A valid row that the first look did not settle: scale an operand, and look at it in double. */
 static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const reading *first) {
     double c = (first->sum_of_q + first->excess) / first->sum_of_q, c_low = 0;
-    if (!(c > 0 && c < INFINITY))
-        c = 1;
+    if (!(c > 0 && c < 0x1p40)) /* the sum of q, found as a difference, may have lost all digits */
+        c = fastkl_quotient(task, p, q, n);
     for (int i = 0; i < SECOND_LOOKS; i++) {
         int exponent;
         const double high = 2 * frexp(c, &exponent), power = ldexp(1, exponent - 1);
