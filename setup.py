@@ -24,11 +24,11 @@ OPENMP = {
     "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
     "msvc": [(["/openmp"], [])],
 }
-PROBE = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+PROBE = "#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n"
 
 
 class Build(build_ext):
-    """Adds the compiler's flags, OpenMP's among them if a program with it compiles and links."""
+    """Adds the compiler's flags, OpenMP's among them if a shared object with it compiles and links."""
 
     def build_extensions(self):
         kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
@@ -44,7 +44,7 @@ class Build(build_ext):
                 if self.links(compile_args, link_args):
                     return compile_args, link_args
             if os.environ.get("FASTKL_REQUIRE_OPENMP") == "1":
-                sys.exit("FASTKL_REQUIRE_OPENMP=1, but no program with OpenMP compiles and links here")
+                sys.exit("FASTKL_REQUIRE_OPENMP=1, but nothing with OpenMP compiles and links here")
         print("fastkl is built without OpenMP: it will use one thread", file=sys.stderr)
         return [], []
 
@@ -54,7 +54,8 @@ class Build(build_ext):
             source.write_text(PROBE)
             try:
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=compile_args)
-                self.compiler.link_executable(objects, str(Path(folder, "probe")), extra_postargs=link_args)
+                # As the module is linked: on macOS, LDFLAGS reaches shared objects only.
+                self.compiler.link_shared_object(objects, str(Path(folder, "probe.so")), extra_postargs=link_args)
             except Exception:  # each compiler class has errors of its own
                 return False
         return True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import TYPE_CHECKING, Any, Final, SupportsIndex
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, SupportsIndex
 
 import numpy as np
 
@@ -21,11 +21,26 @@ if TYPE_CHECKING:
 _FLOAT32: Final = np.dtype(np.float32)
 _FLOAT64: Final = np.dtype(np.float64)
 
-# By NumPy's type number: the core's code for the dtype, and how far from 1 the sum of such a row may be.
-_DTYPES: Final = [np.dtype(letter) for letter in "?bBhHiIlLqQfd"]
-_CODE: Final = {dtype.num: _kernels.DTYPES[dtype.name] for dtype in _DTYPES}
-_TOLERANCE: Final = {dtype.num: math.sqrt(np.finfo("f" if dtype.char == "f" else "d").eps) for dtype in _DTYPES}
 
+class _Kind(NamedTuple):
+    """What a dtype means for a row."""
+
+    code: int  # the core's
+    tolerance: float  # how far from 1 the row's sum may be
+    result: np.dtype[Any]
+
+
+_KINDS: Final = {  # by NumPy's type number, of which one dtype can have two
+    dtype.num: _Kind(
+        _kernels.DTYPES[dtype.name],
+        math.sqrt(np.finfo(dtype if dtype.kind == "f" else _FLOAT64).eps),
+        _FLOAT32 if dtype.char in "?f" else _FLOAT64,
+    )
+    for dtype in map(np.dtype, "?bBhHiIlLqQfd")
+}
+
+_MEASURES: Final = _kernels.MEASURES
+_evaluate: Final = _kernels.evaluate
 _SLICE: Final = 1 << 16  # entries looked at together when a bad one is searched for
 
 
@@ -41,60 +56,60 @@ def evaluate(
     keepdims: bool,
     threads: int | None,
 ) -> Any:
-    """Check the arguments, have the rows' values computed, raise for an invalid row, shape the result."""
-    p = _operand("p", operands[0])
-    q = _operand("q", operands[1]) if len(operands) == 2 else None
-    last = p if q is None else q
-    ndim = max(p.ndim, last.ndim)
-    axis = _axis(axis, ndim)
-    p_rows, q_rows, leading = _align(p, q, axis, ndim)
-    base = 0.0 if base is None else _base(base)
-    eps = _eps(eps)
-    if not (isinstance(invalid, str) and invalid in ("raise", "nan", "ignore")):
-        raise ValueError(f"invalid={invalid!r}: must be 'raise', 'nan' or 'ignore'")
-    count = 0 if threads is None else _threads(threads)
+    """Check the arguments, have the rows' values computed, raise for an invalid row, shape the result.
+
+    The defaults and equal shapes take short ways past the checks: for one small row, this is most of a call's time.
+    """
+    p, p_kind = _operand("p", operands[0])
+    q, q_kind = _operand("q", operands[1]) if len(operands) == 2 else (None, p_kind)
+    ndim = p.ndim if q is None or q.ndim <= p.ndim else q.ndim
+    last = ndim - 1 if type(axis) is int and axis == -1 else _axis(axis, ndim)
+    shape = p.shape
+    if last == ndim - 1 and (q is None or shape == q.shape) and shape[-1]:
+        p_rows, q_rows, leading = p, q, shape[:-1]
+    else:
+        p_rows, q_rows, leading = _align(p, q, last, ndim)
+    if type(invalid) is not str or invalid != "raise":
+        _check_invalid(invalid)
     any_sum = normalize or invalid == "ignore"
 
-    if out is None:
-        single = p.dtype.kind in "fb" and last.dtype.kind in "fb" and max(p.itemsize, last.itemsize) < 8
-        target = np.empty(leading, _FLOAT32 if single else _FLOAT64)
-    else:
-        target = _out(out, axis, leading, keepdims)
-        if target.dtype not in (_FLOAT32, _FLOAT64) or any(np.may_share_memory(target, x) for x in (p, last)):
-            target = np.empty(leading, _FLOAT32 if target.dtype == _FLOAT32 else _FLOAT64)
-
-    found = _kernels.evaluate(
-        _kernels.MEASURES[measure],
+    dtype = p_kind.result if p_kind.result is q_kind.result else _FLOAT64
+    result = np.empty(leading, dtype) if out is None else _out(out, last, leading, keepdims)
+    target = result
+    if out is not None and _needs_another(result, p, q):
+        target = np.empty(leading, _FLOAT32 if result.dtype == _FLOAT32 else _FLOAT64)
+    found = _evaluate(
+        _MEASURES[measure],
         p_rows,
-        _CODE[p.dtype.num],
+        p_kind.code,
         q_rows,
-        _CODE[last.dtype.num],
+        q_kind.code,
         target,
-        eps,
-        math.inf if any_sum else _TOLERANCE[p.dtype.num],
-        math.inf if any_sum else _TOLERANCE[last.dtype.num],
-        base,
+        0.0 if type(eps) is float and eps == 0 else _eps(eps),
+        math.inf if any_sum else p_kind.tolerance,
+        math.inf if any_sum else q_kind.tolerance,
+        0.0 if base is None else _base(base),
         invalid == "raise",
-        count,
+        0 if threads is None else _threads(threads),
     )
     if found is not None and invalid == "raise":
         row, status = found
         at = np.unravel_index(row, leading)
-        if status in (_kernels.P_ENTRY, _kernels.P_SUM):
-            raise ValueError(_complaint("p", p, p_rows, at, axis, any_sum))
-        raise ValueError(_complaint("q", last, p_rows if q_rows is None else q_rows, at, axis, any_sum))
+        if q is None or q_rows is None or status in (_kernels.P_ENTRY, _kernels.P_SUM):
+            raise ValueError(_complaint("p", p, p_rows, at, last, any_sum))
+        raise ValueError(_complaint("q", q, q_rows, at, last, any_sum))
 
+    if target is not result:
+        np.copyto(result, target, casting="same_kind")
     if out is not None:
-        if target.base is not out and target is not out:
-            np.copyto(out, target.reshape(out.shape), casting="same_kind")
         return out
     if keepdims:
-        return np.expand_dims(target, axis)
-    return target if leading else target[()]
+        return np.expand_dims(result, last)
+    return result if leading else result[()]
 
 
-def _operand(name: str, values: ArrayLike) -> Array:
-    """The values as an array of a dtype that the core reads; no copy if they are one."""
+def _operand(name: str, values: ArrayLike) -> tuple[Array, _Kind]:
+    """The values as an array of a dtype that the core reads, no copy if they are one, and the dtype's kind."""
     if type(values) is np.ndarray:
         array = values
     else:
@@ -104,11 +119,12 @@ def _operand(name: str, values: ArrayLike) -> Array:
             array = np.asarray(values)
         except ValueError as error:
             raise ValueError(f"{name} is not an array of numbers: {error}") from None
-    if array.dtype.num not in _CODE:
+    kind = _KINDS.get(array.dtype.num)
+    if kind is None:
         raise TypeError(f"{name} has dtype {array.dtype}: must be float64, float32, bool or an integer dtype")
     if array.ndim == 0:
         raise ValueError(f"{name} is the number {array[()]}: must have at least one axis")
-    return array
+    return array, kind
 
 
 def _axis(axis: SupportsIndex, ndim: int) -> int:
@@ -180,6 +196,11 @@ def _eps(eps: Any) -> float:
     return number
 
 
+def _check_invalid(invalid: Any) -> None:
+    if not (isinstance(invalid, str) and invalid in ("raise", "nan", "ignore")):
+        raise ValueError(f"invalid={invalid!r}: must be 'raise', 'nan' or 'ignore'")
+
+
 def _threads(threads: Any) -> int:
     try:
         number = operator.index(threads)
@@ -204,6 +225,12 @@ def _out(out: Any, axis: int, leading: tuple[int, ...], keepdims: bool) -> Array
     return out.squeeze(axis) if keepdims else out
 
 
+def _needs_another(result: Array, p: Array, q: Array | None) -> bool:
+    """Whether values must be computed elsewhere first, because of the dtype of `out` or its overlap with an operand."""
+    overlaps = np.may_share_memory(result, p) or (q is not None and np.may_share_memory(result, q))
+    return overlaps or result.dtype not in (_FLOAT32, _FLOAT64)
+
+
 def _complaint(name: str, operand: Array, rows: Array, at: tuple[Any, ...], axis: int, any_sum: bool) -> str:
     """What is wrong with the row of `operand` at index `at` of the result."""
     own = [0 if length == 1 else int(i) for i, length in zip(at, rows.shape[:-1], strict=True)]
@@ -223,9 +250,8 @@ def _complaint(name: str, operand: Array, rows: Array, at: tuple[Any, ...], axis
             return f"{place(column)} = {row[column]!s}: probabilities must be finite and non-negative"
     with np.errstate(over="ignore"):
         total = sum(row[start : start + _SLICE].sum(dtype=float) for start in range(0, len(row), _SLICE))
-    wanted = (
-        "rows must have a positive sum"
-        if any_sum
-        else f"rows must sum to 1 within {_TOLERANCE[operand.dtype.num]:.2g} (normalize=True accepts counts and weights)"
-    )
-    return f"{place(':')} sums to {total:.10g}: {wanted}"
+    wanted = "have a positive sum"
+    if not any_sum:
+        tolerance = _KINDS[operand.dtype.num].tolerance
+        wanted = f"sum to 1 within {tolerance:.2g} (normalize=True accepts counts and weights)"
+    return f"{place(':')} sums to {total:.10g}: rows must {wanted}"
