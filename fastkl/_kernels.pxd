@@ -33,6 +33,9 @@ cdef extern from "_core/fastkl.h" nogil:
     ctypedef struct fastkl_tier:
         const char *name
         int (*usable)() noexcept nogil
+        int (*together)(
+            const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n
+        ) noexcept nogil
         void (*rows)(
             const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t count,
             double *value, uint8_t *status

@@ -18,6 +18,7 @@ cnp.import_array()
 cdef enum:
     BLOCK_ENTRIES = 32768  # what a thread takes at a time: enough to make taking it cheap, few enough to share evenly
     BLOCK_ROWS = 256
+    GROUPS_TOGETHER = 4  # rows that are neighbours in memory are worth more together: they share pages
     ENTRIES_PER_THREAD = 32768  # one more thread for so many; below, waking it costs more than it saves
     ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
     MOST_AXES = 64  # NumPy's own limit
@@ -50,6 +51,8 @@ cdef struct Job:
     Axis outer[MOST_AXES]
     int outer_count
     ptrdiff_t runs, block_rows, blocks_per_run
+    const fastkl_tier *tier
+    int together
 
 # The first invalid row that a thread has met, in a cache line of its own.
 cdef struct Invalid:
@@ -160,6 +163,7 @@ cdef void _coalesce(Job *job, cnp.ndarray p, cnp.ndarray q, cnp.ndarray out) noe
             job.runs *= last.length
             last = axis
     job.run = last
+    job.p.row, job.q.row = last.p, last.q
 
 
 cdef Axis _start(Job *job, ptrdiff_t run) noexcept nogil:
@@ -177,7 +181,7 @@ cdef Axis _start(Job *job, ptrdiff_t run) noexcept nogil:
     return at
 
 
-cdef void _block(Job *job, const fastkl_tier *with_tier, ptrdiff_t block, Invalid *invalid, real *out) noexcept nogil:
+cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcept nogil:
     """The rows of one block, into out."""
     cdef double value[BLOCK_ROWS]
     cdef uint8_t status[BLOCK_ROWS]
@@ -192,12 +196,10 @@ cdef void _block(Job *job, const fastkl_tier *with_tier, ptrdiff_t block, Invali
     if count > job.block_rows:
         count = job.block_rows
     p.data += at.p + first * job.run.p
-    p.row = job.run.p
     if q.data != NULL:
         q.data += at.q + first * job.run.q
-        q.row = job.run.q
     cdef fastkl_mode caller = fastkl_mode_enter()
-    with_tier.rows(&job.task, p, q, job.n, count, value, status)
+    job.tier.rows(&job.task, p, q, job.n, count, value, status)
     for i in range(count):
         (<real *>(to + i * job.run.out))[0] = <real>(value[i] / job.unit)
         if status[i] and (not invalid.status or row + i < invalid.row):
@@ -206,15 +208,15 @@ cdef void _block(Job *job, const fastkl_tier *with_tier, ptrdiff_t block, Invali
     fastkl_mode_leave(caller)
 
 
-cdef void _piece(Job *job, const fastkl_tier *with_tier, fastkl_operand p, fastkl_operand q, ptrdiff_t index,
+cdef void _piece(Job *job, fastkl_operand p, fastkl_operand q, ptrdiff_t index,
                  fastkl_sums *sums) noexcept nogil:
     """One piece of a wide row, into sums."""
     cdef fastkl_mode caller = fastkl_mode_enter()
-    with_tier.piece(&job.task, p, q, job.n, index, sums)
+    job.tier.piece(&job.task, p, q, job.n, index, sums)
     fastkl_mode_leave(caller)
 
 
-cdef void _wide_row(Job *job, const fastkl_tier *with_tier, ptrdiff_t row, int threads, fastkl_sums *sums,
+cdef void _wide_row(Job *job, ptrdiff_t row, int threads, fastkl_sums *sums,
                     Invalid *invalid, real *out) noexcept nogil:
     """One row, whose pieces the threads share, into out."""
     cdef ptrdiff_t run = row // job.run.length, first = row - run * job.run.length, i
@@ -226,9 +228,9 @@ cdef void _wide_row(Job *job, const fastkl_tier *with_tier, ptrdiff_t row, int t
     if q.data != NULL:
         q.data += at.q + first * job.run.q
     for i in prange((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE, num_threads=threads, schedule="dynamic"):
-        _piece(job, with_tier, p, q, i, &sums[i])
+        _piece(job, p, q, i, &sums[i])
     cdef fastkl_mode caller = fastkl_mode_enter()
-    with_tier.finish(&job.task, p, q, job.n, sums, &value, &status)
+    job.tier.finish(&job.task, p, q, job.n, sums, &value, &status)
     (<real *>(<char *>out + at.out + first * job.run.out))[0] = <real>(value / job.unit)
     fastkl_mode_leave(caller)
     if status and not invalid.status:
@@ -238,25 +240,24 @@ cdef void _wide_row(Job *job, const fastkl_tier *with_tier, ptrdiff_t row, int t
 
 cdef int _run(Job *job, int threads, Invalid *invalid, real *out) noexcept nogil:
     """The whole job. Answers -1 where there is no memory for a wide row's sums."""
-    cdef const fastkl_tier *with_tier = tier
     cdef ptrdiff_t rows = job.runs * job.run.length, blocks, i
     cdef fastkl_sums *sums
-    if threads > 1 and job.n > FASTKL_PIECE and rows < threads * ROWS_PER_THREAD:
+    if threads > 1 and job.n > FASTKL_PIECE and rows < threads * ROWS_PER_THREAD and job.together == 1:
         sums = <fastkl_sums *>malloc(((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE) * sizeof(fastkl_sums))
         if sums == NULL:
             return -1
         for i in range(rows):
             if not (job.stop_at_invalid and invalid.status):
-                _wide_row(job, with_tier, i, threads, sums, invalid, out)
+                _wide_row(job, i, threads, sums, invalid, out)
         free(sums)
         return 0
     blocks = job.runs * job.blocks_per_run
     if threads > 1:
         for i in prange(blocks, num_threads=threads, schedule="dynamic"):
-            _block(job, with_tier, i, &invalid[threadid()], out)
+            _block(job, i, &invalid[threadid()], out)
     else:
         for i in range(blocks):
-            _block(job, with_tier, i, invalid, out)
+            _block(job, i, invalid, out)
     return 0
 
 
@@ -264,8 +265,8 @@ def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, in
              double eps, double p_tolerance, double q_tolerance, double base, bint stop_at_invalid, int threads):
     """Fill `out` (float32 or float64, of the leading axes' broadcast shape) with a measure of the rows of p and q.
 
-    `base` is that of the logarithm, 0 for nats. `threads` is 0 for the default. Answers None, or (row, status) of the first invalid row, counted in
-    C order; its value is NaN, and with `stop_at_invalid` later rows' values may be missing.
+    `base` is that of the logarithm, 0 for nats. `threads` is 0 for the default. Answers None, or (row, status) of the first
+    invalid row, counted in C order; its value is NaN, and with `stop_at_invalid` later rows' values may be missing.
     """
     cdef Job job
     cdef int i, used, failed
@@ -284,7 +285,9 @@ def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, in
         job.q = job.p
         job.q.data = NULL
     _coalesce(&job, p, p if q is None else q, out)
-    job.block_rows = max(1, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n))
+    job.tier = tier
+    job.together = tier.together(&job.task, job.p, job.q, job.n)
+    job.block_rows = max(GROUPS_TOGETHER * job.together if job.together > 1 else 1, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n))
     job.blocks_per_run = (job.run.length + job.block_rows - 1) // job.block_rows
     used = _threads(&job, threads)
     invalid = <Invalid *>malloc(used * sizeof(Invalid))

@@ -100,9 +100,7 @@ def true_divergence(p: Any, q: Any) -> float:
     with mpmath.workdps(70):
         p, q = ([mpmath.mpf(float(x)) for x in row] for row in (p, q))
         ratio = mpmath.fsum(q) / mpmath.fsum(p)
-        return float(
-            mpmath.fsum(x * mpmath.log(x / y * ratio) for x, y in zip(p, q, strict=True) if x) / mpmath.fsum(p)
-        )
+        return float(mpmath.fsum(x * mpmath.log(x / y * ratio) for x, y in zip(p, q, strict=True) if x) / mpmath.fsum(p))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -146,9 +144,7 @@ def test_numpy_answers_nan_for_the_rows_with_zeros(dtype: Any) -> None:
     naive, *safe = (results[expression][0] for expression in _demo.USUAL)
     np.testing.assert_array_equal(np.isnan(naive), (p == 0).any(axis=1))
     for answer in (results[_demo.OURS][0], *safe):
-        np.testing.assert_allclose(
-            answer, [4 / 64 * math.log(2), 0, 0] * 2 + [4 / 64 * math.log(2)], rtol=1e-5, atol=1e-9
-        )
+        np.testing.assert_allclose(answer, [4 / 64 * math.log(2), 0, 0] * 2 + [4 / 64 * math.log(2)], rtol=1e-5, atol=1e-9)
     assert all(seconds > 0 for _, seconds in results.values())
 
 
@@ -191,9 +187,7 @@ def test_names_are_fitted() -> None:
 
 
 def test_command_runs(library: Path) -> None:
-    done = subprocess.run(
-        command("demo", "--library", library), cwd=INSTALLED, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run(command("demo", "--library", library), cwd=INSTALLED, capture_output=True, text=True, check=True)
     assert "\nMost typical" in done.stdout
     assert not done.stderr
 

@@ -64,7 +64,7 @@ def pairs(draw: st.DrawFn) -> Pair:
     Up to 8 entries are hypothesis' own choice; wider rows, with whole chunks in them, are random.
     """
     dtype = np.dtype(draw(DTYPES))
-    n = draw(st.integers(1, 8) | st.integers(9, 700))
+    n = draw(st.integers(1, 8) | st.integers(9, 1500))
     apart = draw(st.sampled_from([1, 10, 50]))
     nearness = draw(st.sampled_from([None, *range(-40, 0)]))
     if n <= 8:

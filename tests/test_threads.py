@@ -106,7 +106,7 @@ def test_strided_and_broadcast_rows_are_shared_out_alike() -> None:
 # ---- the row's place ----
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 31, 32, 33, 255, 256, 257, 600])
+@pytest.mark.parametrize("n", [1, 2, 3, 31, 32, 33, 511, 512, 513, 1025])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", MEASURES)
 def test_same_bits_at_every_position(measure: Callable[..., Any], dtype: str, n: int) -> None:
@@ -130,7 +130,7 @@ def at_byte(offset: int, a: Array) -> Array:
     return memory[offset:].view(a.dtype)
 
 
-@pytest.mark.parametrize("n", [7, 256, 300, 1000])
+@pytest.mark.parametrize("n", [7, 512, 1100])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", MEASURES)
 def test_same_bits_for_every_alignment(measure: Callable[..., Any], dtype: str, n: int) -> None:
@@ -172,8 +172,8 @@ BAD_ROWS = {
     "the last": {ROWS - 1: "p entry"},
     "the first": {0: "q sum", 1: "p sum", ROWS - 1: "p entry"},
     "several": {900_000: "p sum", 123_457: "q entry", 123_456: "q sum", 500_000: "p entry"},
-    "many": dict.fromkeys(range(400_001, ROWS, 1000), "p sum"),
-    "very many": dict.fromkeys(range(777_777, ROWS, 10), "q entry"),
+    "many": dict.fromkeys(range(100_001, ROWS, 1000), "p sum"),
+    "very many": dict.fromkeys(range(222_222, ROWS, 10), "q entry"),
 }
 
 
@@ -184,7 +184,7 @@ def test_the_first_bad_row_is_named_by_every_number_of_threads(bad: dict[int, st
     start = f"{operand}[{first}, 1] = nan: " if what == "entry" else f"{operand}[{first}] sums to 2: "
     with spoilt(bad) as (p, q):
         messages = set()
-        for threads in [*THREADS, None]:
+        for threads in THREADS:
             with pytest.raises(ValueError, match=" must ") as caught:
                 fastkl.kl_divergence(p, q, threads=threads)
             messages.add(str(caught.value))

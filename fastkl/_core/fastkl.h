@@ -86,11 +86,13 @@ typedef struct {
 /* How far ahead of the arithmetic memory is asked for, in bytes. */
 #define FASTKL_PREFETCH_AHEAD 2048
 
-/* The maths compiled for one instruction set. `rows` gives `count` rows' values and statuses. `piece` and `finish` are its two
-   halves for one row that many threads share: look at one piece of it, and conclude from the sums of all. */
+/* The maths compiled for one instruction set. `rows` gives `count` rows' values and statuses; it is at its best with multiples
+   of `together` rows. Where that is 1, `piece` and `finish` are its two halves for a row that many threads share: look at one
+   piece of it, and conclude from the sums of all. */
 typedef struct {
     const char *name;
     int (*usable)(void);
+    int (*together)(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
     void (*rows)(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t count, double *value,
                  uint8_t *status);
     void (*piece)(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t index, fastkl_sums *);

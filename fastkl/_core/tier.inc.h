@@ -2,6 +2,10 @@
 
    A row that the first look does not settle is looked at again, still in cache: to see that its entries are valid, if the
    sums hint at the contrary; with an operand scaled so that both sums agree; in the last resort by careful.c. */
+typedef struct {
+    double sum_least, sum_most, term_least;
+} limits;
+
 #define REAL_BITS 64
 #include "rows.inc.h"
 #undef REAL_BITS
@@ -15,12 +19,16 @@
 /* Below, an error of 2^-107 in that factor, squared, could be seen in a divergence. */
 #define SMALL_VALUE 0x1p-150
 
+/* Rows up to this length are looked at together: longer ones fill the lanes well enough. */
+#define SHORT 64
+#define MOST_TOGETHER 16
+
 /* What a look's sums say. `value` is NaN where the look does not settle the row. */
 typedef struct {
     double sum_of_p, sum_of_q, excess, value;
 } reading;
 
-static reading read_sums(int measure, const fastkl_sums *sums) {
+FASTKL_INLINE reading read_sums(int measure, const fastkl_sums *sums) {
     const double term = sums->term + sums->term_low, other = sums->other + sums->other_low;
     const double weight = sums->weight + sums->weight_low;
     const fastkl_totals totals = {term, other, weight};
@@ -65,6 +73,13 @@ static void add_piece(fastkl_sums *sums, const fastkl_sums *next) {
     sums->guard_bits |= next->guard_bits;
 }
 
+/* Can the sums be trusted, whatever the measure? */
+FASTKL_INLINE int trusted(const fastkl_sums *sums, const reading *now, const limits *within) {
+    const double p = now->sum_of_p, q = now->sum_of_q, term = sums->term;
+    return !(sums->guard_bits & FASTKL_SIGN) & (p >= within->sum_least) & (p <= within->sum_most) & (q >= within->sum_least) &
+           (q <= within->sum_most) & ((term == 0) | (fabs(term) >= within->term_least));
+}
+
 /* A valid row that the first look did not settle: scale an operand, and look at it in double. */
 static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const reading *first) {
     double c = (first->sum_of_q + first->excess) / first->sum_of_q, c_low = 0;
@@ -76,7 +91,7 @@ static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_opera
         fastkl_sums sums = {0};
         second_look(task, p, q, n, power, high, c_low / power, &sums);
         const reading now = read_sums(task->measure, &sums);
-        if (!trusted_f64(&sums, now.sum_of_q))
+        if (!trusted(&sums, &now, &limits_f64))
             break;
         if (now.value >= SMALL_VALUE)
             return now.value;
@@ -91,11 +106,11 @@ static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_opera
 /* Does a sum miss 1 by more than the tolerance? An infinite tolerance accepts any. */
 static int misses_one(double sum, double tolerance) { return tolerance < INFINITY && !(fabs(sum - 1) <= tolerance); }
 
-/* A row's value and status from the sums of a first look. No entry is invalid where no sign is set and the sums are finite. */
-static void conclude(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const fastkl_sums *sums,
-                     double *value, uint8_t *status) {
+/* The value and the status of a row that the first look did not settle, or found invalid. No entry is invalid where no sign is
+   set and the sums are finite. */
+static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
+                               const fastkl_sums *sums, double *value, uint8_t *status) {
     const reading first = read_sums(task->measure, sums);
-    const int trusted = in_float(task, p, q) ? trusted_f32(sums, first.sum_of_q) : trusted_f64(sums, first.sum_of_q);
     *value = NAN;
     *status = FASTKL_VALID;
     if ((sums->entry_bits & FASTKL_SIGN) || !isfinite(sums->weight + sums->other))
@@ -104,28 +119,80 @@ static void conclude(const fastkl_task *task, fastkl_operand p, fastkl_operand q
         return;
     if (misses_one(first.sum_of_p, task->p_tolerance) || first.sum_of_p == 0)
         *status = FASTKL_P_SUM;
-    else if (q.data && misses_one(first.sum_of_q - sums->raised, task->q_tolerance))
+    else if (q.data && (misses_one(first.sum_of_q - sums->raised, task->q_tolerance) || !fastkl_has_weight(q, n, task->eps)))
         *status = FASTKL_Q_SUM;
-    else if (q.data && !trusted && !fastkl_has_weight(q, n, task->eps))
-        *status = FASTKL_Q_SUM;
-    else if (trusted && first.value == first.value)
-        *value = first.value;
     else if ((sums->guard_bits & FASTKL_SIGN) && fastkl_is_infinite(task, p, q, n))
         *value = INFINITY;
     else
         *value = look_again(task, p, q, n, &first);
 }
 
+/* The values that the sums of first looks give, and whether they settle their rows. */
+FASTKL_INLINE void settle(int measure, const fastkl_task *task, const limits *within, int count, const fastkl_sums *sums,
+                          double *value, int64_t *settled) {
+    FASTKL_VECTORIZE
+    for (int i = 0; i < count; i++) {
+        const reading now = read_sums(measure, &sums[i]);
+        value[i] = now.value;
+        settled[i] = trusted(&sums[i], &now, within) & !(sums[i].entry_bits & FASTKL_SIGN) & (now.value == now.value) &
+                     (fabs(now.sum_of_p - 1) <= task->p_tolerance) &
+                     (fabs(now.sum_of_q - sums[i].raised - 1) <= task->q_tolerance);
+    }
+}
+
+/* The values and statuses of up to MOST_TOGETHER rows, from the sums of first looks. */
+static void conclude(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, int count,
+                     const fastkl_sums *sums, double *value, uint8_t *status) {
+    const limits *const within = in_float(task, p, q) ? &limits_f32 : &limits_f64;
+    int64_t settled[MOST_TOGETHER] = {0};
+    switch (task->measure) {
+#define ROW(name, pair, sum_of_q, excess)                                          \
+    case FASTKL_##name:                                                            \
+        settle(FASTKL_##name, task, within, count, sums, value, settled);          \
+        break;
+        FASTKL_MEASURES(ROW)
+#undef ROW
+    }
+    for (int i = 0; i < count; i++, p.data += p.row, q.data += q.data ? q.row : 0) {
+        status[i] = FASTKL_VALID;
+        if (!settled[i])
+            conclude_unsettled(task, p, q, n, &sums[i], &value[i], &status[i]);
+    }
+}
+
+/* A row by itself, piece by piece. */
+static void one_row(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, double *value, uint8_t *status) {
+    fastkl_sums sums, next;
+    piece(task, p, q, n, 0, &sums);
+    for (ptrdiff_t index = 1; index * FASTKL_PIECE < n; index++) {
+        piece(task, p, q, n, index, &next);
+        add_piece(&sums, &next);
+    }
+    conclude(task, p, q, n, 1, &sums, value, status);
+}
+
+/* How many rows are looked at together: one unless they would not fill the lanes, or are neighbours in memory. It must not
+   depend on the number of rows, so that a row's value does not. */
+static int together(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    if (in_float(task, p, q))
+        return n <= SHORT || (adjacent_f32(p) && (!q.data || adjacent_f32(q))) ? 64 / sizeof(float) : 1;
+    return n <= SHORT || (adjacent_f64(p) && (!q.data || adjacent_f64(q))) ? 64 / sizeof(double) : 1;
+}
+
 static void rows(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t count, double *value,
                  uint8_t *status) {
-    for (ptrdiff_t i = 0; i < count; i++, p.data += p.row, q.data += q.data ? q.row : 0) {
-        fastkl_sums sums, next;
-        piece(task, p, q, n, 0, &sums);
-        for (ptrdiff_t index = 1; index * FASTKL_PIECE < n; index++) {
-            piece(task, p, q, n, index, &next);
-            add_piece(&sums, &next);
+    const int at_once = together(task, p, q, n);
+    for (ptrdiff_t i = 0; i < count; i += at_once) {
+        const int now = count - i < at_once ? (int)(count - i) : at_once;
+        if (at_once == 1) {
+            one_row(task, p, q, n, &value[i], &status[i]);
+        } else {
+            fastkl_sums sums[MOST_TOGETHER] = {{0}};
+            (in_float(task, p, q) ? first_look_together_f32 : first_look_together_f64)(task, p, q, n, now, sums);
+            conclude(task, p, q, n, now, sums, &value[i], &status[i]);
         }
-        conclude(task, p, q, n, &sums, &value[i], &status[i]);
+        p.data += at_once * p.row;
+        q.data += q.data ? at_once * q.row : 0;
     }
 }
 
@@ -134,5 +201,5 @@ static void finish(const fastkl_task *task, fastkl_operand p, fastkl_operand q, 
     fastkl_sums sums = pieces[0];
     for (ptrdiff_t index = 1; index * FASTKL_PIECE < n; index++)
         add_piece(&sums, &pieces[index]);
-    conclude(task, p, q, n, &sums, value, status);
+    conclude(task, p, q, n, 1, &sums, value, status);
 }
