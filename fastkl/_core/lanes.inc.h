@@ -53,7 +53,13 @@ FASTKL_INLINE void NAME(fold)(NAME(lane_sums) *lane, double *sum, double *low) {
    LANES successive entries of one row, or one entry of each of LANES rows. */
 FASTKL_INLINE void NAME(add_columns)(NAME(term) *term, int pair, const REAL *p, ptrdiff_t p_step, const REAL *q,
                                      ptrdiff_t q_step, NAME(factor) c, int columns, NAME(lanes) *lanes) {
-    for (int i = 0; i < columns; i += 4, p += 4 * p_step, q += 4 * q_step)
+    for (int i = 0; i < columns; i += 4, p += 4 * p_step, q += 4 * q_step) {
+        /* Memory is asked for ahead of the arithmetic, outside of the loop that is vectorised. */
+        for (int line = 0; line < 4; line++) {
+            FASTKL_PREFETCH((const char *)(p + line * p_step) + FASTKL_PREFETCH_AHEAD);
+            if (pair)
+                FASTKL_PREFETCH((const char *)(q + line * q_step) + FASTKL_PREFETCH_AHEAD);
+        }
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
             const REAL p0 = p[j], p1 = p[j + p_step], p2 = p[j + 2 * p_step], p3 = p[j + 3 * p_step];
@@ -68,6 +74,7 @@ FASTKL_INLINE void NAME(add_columns)(NAME(term) *term, int pair, const REAL *p, 
                 lanes->guard_bits[j] |= e0.guard | e1.guard | e2.guard | e3.guard;
             }
         }
+    }
 }
 
 /* Adds what all lanes hold to one row's sums. */

@@ -18,12 +18,6 @@ FASTKL_INLINE int NAME(in_place)(fastkl_operand operand) {
            (uintptr_t)operand.data % sizeof(REAL) == 0;
 }
 
-/* What the loop over this chunk does not wait for: the chunk two further on. (Within the loop it would not be vectorised.) */
-FASTKL_INLINE void NAME(prefetch)(const REAL *chunk) {
-    for (int byte = 0; byte < (int)(CHUNK * sizeof(REAL)); byte += 64)
-        FASTKL_PREFETCH((const char *)chunk + FASTKL_PREFETCH_AHEAD + byte);
-}
-
 /* Adds a row, or a piece of one, to the sums. The operand that c multiplies is multiplied by `power`, of two, before. */
 FASTKL_INLINE void NAME(look)(NAME(term) *term, int pair, const fastkl_task *task, fastkl_operand p, fastkl_operand q,
                               ptrdiff_t n, REAL power, NAME(factor) c, fastkl_sums *sums) {
@@ -31,18 +25,16 @@ FASTKL_INLINE void NAME(look)(NAME(term) *term, int pair, const fastkl_task *tas
     const int p_in_place = NAME(in_place)(p) && !c.scaled, q_in_place = NAME(in_place)(q) && !c.scaled && !(eps > 0);
     REAL p_chunk[CHUNK], q_chunk[CHUNK], *const scaled_chunk = pair ? q_chunk : p_chunk;
     NAME(lanes) lanes = {0};
-    for (ptrdiff_t start = 0; start < n; start += CHUNK) {
-        const int count = n - start < CHUNK ? (int)(n - start) : CHUNK;
+    for (ptrdiff_t start = 0; start < n;) {
+        const int left = n - start < CHUNK ? (int)(n - start) : CHUNK, count = left < GROUP ? left : left / GROUP * GROUP;
         const REAL *p_now = p_chunk, *q_now = pair ? q_chunk : p_chunk;
-        if (p_in_place && count == CHUNK) {
+        if (p_in_place && count % GROUP == 0) {
             p_now = (const REAL *)p.data + start;
-            NAME(prefetch)(p_now);
         } else {
             NAME(stage)(p_chunk, p, start, count);
         }
-        if (pair && q_in_place && count == CHUNK) {
+        if (pair && q_in_place && count % GROUP == 0) {
             q_now = (const REAL *)q.data + start;
-            NAME(prefetch)(q_now);
         } else if (pair) {
             NAME(stage)(q_chunk, q, start, count);
             if (eps > 0)
@@ -52,6 +44,7 @@ FASTKL_INLINE void NAME(look)(NAME(term) *term, int pair, const fastkl_task *tas
             for (int i = 0; i < count; i++)
                 scaled_chunk[i] *= power;
         NAME(add_columns)(term, pair, p_now, LANES, q_now, LANES, c, (count + GROUP - 1) / GROUP * 4, &lanes);
+        start += count;
     }
     NAME(collect)(&lanes, sums);
 }
