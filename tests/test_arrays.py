@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from measures import MEASURES, PAIR_MEASURES, entropy
 
 import fastkl
 
@@ -25,13 +26,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("tier")
 
 
-def entropy(p: Any, _: Any, **keywords: Any) -> Any:
-    """The entropy, as if it were a measure of pairs."""
-    return fastkl.entropy(p, **keywords)
-
-
-MEASURES = [entropy, fastkl.cross_entropy, fastkl.kl_divergence]
-PAIR_MEASURES = MEASURES[1:]
 WIDE = 1100
 
 

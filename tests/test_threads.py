@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from measures import MEASURES
 
 import fastkl
 
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("tier")
 
 
-def entropy(p: Any, _: Any, **keywords: Any) -> Any:
-    """The entropy, as if it were a measure of pairs."""
-    return fastkl.entropy(p, **keywords)
-
-
-MEASURES = [entropy, fastkl.cross_entropy, fastkl.kl_divergence]
 DTYPES = ["f8", "f4"]
 THREADS = [1, 2, 3, 7]
 PIECE = 65_536  # rows wider than this are shared out in pieces of it

@@ -92,7 +92,7 @@ FASTKL_INLINE void NAME(stage_tile)(REAL *tile, fastkl_operand from, ptrdiff_t s
     }
 }
 
-/* The first look at up to LANES rows together. Which way a row is looked at must not depend on the number of rows. */
+/* The first look at up to LANES rows together. */
 FASTKL_INLINE void NAME(look_together)(NAME(term) *term, int pair, const fastkl_task *task, fastkl_operand p,
                                        fastkl_operand q, ptrdiff_t n, int rows, fastkl_sums *sums) {
     const REAL eps = NAME(eps)(task);

@@ -171,8 +171,8 @@ static void one_row(const fastkl_task *task, fastkl_operand p, fastkl_operand q,
     conclude(task, p, q, n, 1, &sums, value, status);
 }
 
-/* How many rows are looked at together: one unless they would not fill the lanes, or are neighbours in memory. It must not
-   depend on the number of rows, so that a row's value does not. */
+/* How many rows are looked at together: one unless they would not fill the lanes, or are neighbours in memory. That follows from
+   the operands' layout alone, so that a row's value does not depend on its place, its neighbours or the threads. */
 static int together(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     if (in_float(task, p, q))
         return n <= SHORT || (adjacent_f32(p) && (!q.data || adjacent_f32(q))) ? 64 / sizeof(float) : 1;
