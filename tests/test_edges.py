@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("tier")
 
-
 DTYPES = ["f8", "f4"]
 MODES = ["raise", "nan", "ignore"]
 
@@ -143,16 +142,18 @@ def test_what_is_no_distribution_is_refused(dtype: str, normalize: bool) -> None
 
 # ---- one special entry, anywhere in a row ----
 
-# Wide enough for a chunk that the kernels read in place, 512 float64 or 1024 float32, and for a rest that they copy. The
-# special entry meets every SIMD lane, as 17 is prime to their number.
+# The kernels' ways through a matrix: rows one after the other, with a rest that does not fill the lanes; short rows
+# together; rows together that are neighbours in memory, n entries each.
 WIDE = 1100
-COLUMNS = [*range(0, WIDE, 17), 511, 512, 1023, 1024, WIDE - 1]
+FORMS = {"wide rows": (WIDE, "C"), "short rows": (21, "C"), "columns": (101, "F")}
 
 
-def anywhere(special: float, others: float, dtype: str) -> Array:
-    """A matrix whose i-th row has the special entry in column COLUMNS[i]."""
-    rows = np.full((len(COLUMNS), WIDE), others, dtype)
-    rows[range(len(COLUMNS)), COLUMNS] = special
+def anywhere(special: float, others: float, dtype: str, form: str) -> Array:
+    """A matrix with a special entry in each row, in the last one at the end: 17 is prime to the number of lanes."""
+    n, order = FORMS[form]
+    columns = [*(17 * i % n for i in range(70)), n - 1]
+    rows = np.full((len(columns), n), others, dtype, order)
+    rows[range(len(columns)), columns] = special
     return rows
 
 
@@ -163,47 +164,58 @@ def special_pairs(dtype: str) -> list[tuple[float, float]]:
 
 
 @functools.cache
-def truth_anywhere(measure: Callable[..., Any], dtype: str, p: float, q: float) -> reference.DoubleDouble:
+def truth_anywhere(measure: Callable[..., Any], dtype: str, form: str, p: float, q: float) -> reference.DoubleDouble:
     """What is right for one of the matrix's rows is right for all."""
-    return exact(measure, anywhere(p, 3.0, dtype)[:1], anywhere(q, 5.0, dtype)[:1])
+    return exact(measure, anywhere(p, 3.0, dtype, form)[:1], anywhere(q, 5.0, dtype, form)[:1])
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_special_entry_in_any_column(measure: Callable[..., Any], dtype: str) -> None:
+def test_a_special_entry_in_any_column(measure: Callable[..., Any], dtype: str, form: str) -> None:
     for special_p, special_q in special_pairs(dtype):
-        p, q = anywhere(special_p, 3.0, dtype), anywhere(special_q, 5.0, dtype)
-        right = truth_anywhere(measure, dtype, special_p, 0.0 if measure is entropy else special_q)
+        p, q = anywhere(special_p, 3.0, dtype, form), anywhere(special_q, 5.0, dtype, form)
+        right = truth_anywhere(measure, dtype, form, special_p, 0.0 if measure is entropy else special_q)
         error = reference.error(measure.__name__, measure(p, q, normalize=True), right)
-        assert error.max() <= BOUND, f"column {COLUMNS[error.argmax()]}, p = {special_p}, q = {special_q}"
+        assert error.max() <= BOUND, f"row {error.argmax()}, p = {special_p}, q = {special_q}"
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", MEASURES)
-def test_an_invalid_entry_in_any_column(measure: Callable[..., Any], dtype: str) -> None:
+def test_an_invalid_entry_in_any_column(measure: Callable[..., Any], dtype: str, form: str) -> None:
     for bad in refused(dtype):
         pairs = [(bad, 1.0), (bad, 0.0), (bad, bad)]
         for special_p, special_q in pairs if measure is entropy else [*pairs, (1.0, bad), (0.0, bad)]:
-            p, q = anywhere(special_p, 3.0, dtype), anywhere(special_q, 5.0, dtype)
+            p, q = anywhere(special_p, 3.0, dtype, form), anywhere(special_q, 5.0, dtype, form)
             assert np.isnan(measure(p, q, normalize=True, invalid="nan")).all(), f"p = {special_p}, q = {special_q}"
 
 
+def distributions(seed: int, dtype: str, form: str) -> tuple[Array, Array]:
+    """Thirty pairs of rows, with some zeros in q."""
+    n, order = FORMS[form]
+    p, q = np.random.default_rng(seed).random((2, 30, n))
+    q[p < 0.2] = 0
+    q[::5] += 0.1
+    return tuple(np.array(x / x.sum(axis=-1, keepdims=True), dtype, order=order) for x in (p, q))
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", MEASURES)
-def test_valid_rows_among_invalid_ones(measure: Callable[..., Any], dtype: str) -> None:
-    weights = np.random.default_rng(1).random((2, 30, WIDE))
-    p, q = (weights / weights.sum(axis=-1, keepdims=True)).astype(dtype)
-    q[7, 70] = q[8, -1] = 0
-    q[8] /= q[8].sum()
-    q[7] /= q[7].sum()
+def test_valid_rows_among_invalid_ones(measure: Callable[..., Any], dtype: str, form: str) -> None:
+    p, q = distributions(1, dtype, form)
     expected = measure(p, q)
     for bad in refused(dtype):
-        bad_p, bad_q = p.copy(), q.copy()
-        bad_p[1::3, 200] = bad
+        bad_p, bad_q = p.copy("K"), q.copy("K")
+        bad_p[1::3, 20] = bad
         bad_q[2::6, -1] = bad
         bad_p[5::6] = 0.5
         for mode in "nan", "ignore":
             assert_same_bits(measure(bad_p, bad_q, invalid=mode)[::3], expected[::3])
+        bad_rows = np.isnan(measure(bad_p, bad_q, invalid="nan"))
+        np.testing.assert_array_equal(bad_rows[1::3], True)
+        np.testing.assert_array_equal(bad_rows[5::6], True)
 
 
 # ---- zeros ----
@@ -311,23 +323,21 @@ def test_rows_at_either_end_of_the_range(measure: Callable[..., Any], dtype: str
 
 
 @pytest.mark.parametrize("eps", [1e-50, 1e-12, 0.01, 0.75])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", PAIR_MEASURES)
 def test_eps_raises_the_entries_below_it_before_q_is_normalised(
-    measure: Callable[..., Any], dtype: str, eps: float
+    measure: Callable[..., Any], dtype: str, form: str, eps: float
 ) -> None:
-    weights = np.random.default_rng(3).random((2, 6, WIDE))
-    weights[1][weights[0] < 0.3] = 0
-    weights[1, 0] = 1 / WIDE
-    weights[1, 1] = np.arange(WIDE) == 7
-    p, q = (weights / weights.sum(axis=-1, keepdims=True)).astype(dtype)
-    raised = np.maximum(q.astype(float), eps)
-    assert_right(measure, measure(p, q, eps=eps), p, raised)
-    for layout in np.asfortranarray(q), np.repeat(q, 2, axis=-1)[:, ::2]:
-        assert_same_bits(measure(p, layout, eps=eps), measure(p, q, eps=eps))
+    p, q = (x[::5] for x in distributions(3, dtype, form))
+    p, q = np.vstack((p, p)), np.vstack((q, np.roll(np.sort(q), 7, axis=-1)))
+    q[-1] = np.arange(len(q[-1])) == 7
+    for order in "C", "F":
+        result = measure(np.array(p, order=order), np.array(q, order=order), eps=eps)
+        assert_right(measure, result, p, np.maximum(q.astype(float), eps))
     counts = (1000 * q).astype("i4")
-    raised = np.maximum(counts, eps)
-    assert_right(measure, measure(p.astype("f8"), counts, eps=eps, normalize=True), p, raised)
+    result = measure(p.astype("f8"), counts, eps=eps, normalize=True)
+    assert_right(measure, result, p, np.maximum(counts, eps))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -365,7 +375,8 @@ def test_eps_and_the_sum_of_a_wide_q(eps: float) -> None:
 @pytest.mark.parametrize("measure", PAIR_MEASURES)
 def test_eps_does_not_hide_an_invalid_entry(measure: Callable[..., Any], dtype: str) -> None:
     for bad in refused(dtype):
-        p, q = anywhere(3, 3, dtype), anywhere(bad, 5, dtype)
-        assert np.isnan(measure(p, q, eps=0.5, normalize=True, invalid="nan")).all()
+        for form in FORMS:
+            p, q = anywhere(3, 3, dtype, form), anywhere(bad, 5, dtype, form)
+            assert np.isnan(measure(p, q, eps=0.5, normalize=True, invalid="nan")).all()
         with pytest.raises(ValueError, match=r"^q\[0, 0\] = "):
             measure(p, q, eps=0.5, normalize=True)

@@ -49,6 +49,17 @@ FASTKL_INLINE void NAME(fold)(NAME(lane_sums) *lane, double *sum, double *low) {
     *low += lane->low[0];
 }
 
+/* What a pair of entries adds, its bits included; and what two such add together. */
+FASTKL_INLINE NAME(entry) NAME(pair)(NAME(term) *term, REAL p, REAL q, NAME(factor) c) {
+    NAME(entry) entry = term(p, q, c);
+    entry.bits = NAME(bits)(p) | NAME(bits)(q);
+    return entry;
+}
+
+FASTKL_INLINE NAME(entry) NAME(both)(NAME(entry) a, NAME(entry) b) {
+    return (NAME(entry)){a.term + b.term, a.other + b.other, a.weight + b.weight, a.guard | b.guard, a.bits | b.bits};
+}
+
 /* Adds `columns` columns of LANES entries each, four at a time; entry j of column i stands at p[i p_step + j]. A column holds
    LANES successive entries of one row, or one entry of each of LANES rows. */
 FASTKL_INLINE void NAME(add_columns)(NAME(term) *term, int pair, const REAL *p, ptrdiff_t p_step, const REAL *q,
@@ -62,16 +73,16 @@ FASTKL_INLINE void NAME(add_columns)(NAME(term) *term, int pair, const REAL *p, 
         }
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
-            const REAL p0 = p[j], p1 = p[j + p_step], p2 = p[j + 2 * p_step], p3 = p[j + 3 * p_step];
-            const REAL q0 = q[j], q1 = q[j + q_step], q2 = q[j + 2 * q_step], q3 = q[j + 3 * q_step];
-            const NAME(entry) e0 = term(p0, q0, c), e1 = term(p1, q1, c), e2 = term(p2, q2, c), e3 = term(p3, q3, c);
-            NAME(accumulate)(&lanes->term.sum[j], &lanes->term.low[j], (e0.term + e1.term) + (e2.term + e3.term));
-            NAME(accumulate)(&lanes->weight.sum[j], &lanes->weight.low[j], (e0.weight + e1.weight) + (e2.weight + e3.weight));
-            lanes->entry_bits[j] |= NAME(bits)(p0) | NAME(bits)(p1) | NAME(bits)(p2) | NAME(bits)(p3);
+            const NAME(entry) e = NAME(both)(
+                NAME(both)(NAME(pair)(term, p[j], q[j], c), NAME(pair)(term, p[j + p_step], q[j + q_step], c)),
+                NAME(both)(NAME(pair)(term, p[j + 2 * p_step], q[j + 2 * q_step], c),
+                           NAME(pair)(term, p[j + 3 * p_step], q[j + 3 * q_step], c)));
+            NAME(accumulate)(&lanes->term.sum[j], &lanes->term.low[j], e.term);
+            NAME(accumulate)(&lanes->weight.sum[j], &lanes->weight.low[j], e.weight);
+            lanes->entry_bits[j] |= e.bits;
             if (pair) {
-                NAME(accumulate)(&lanes->other.sum[j], &lanes->other.low[j], (e0.other + e1.other) + (e2.other + e3.other));
-                lanes->entry_bits[j] |= NAME(bits)(q0) | NAME(bits)(q1) | NAME(bits)(q2) | NAME(bits)(q3);
-                lanes->guard_bits[j] |= e0.guard | e1.guard | e2.guard | e3.guard;
+                NAME(accumulate)(&lanes->other.sum[j], &lanes->other.low[j], e.other);
+                lanes->guard_bits[j] |= e.guard;
             }
         }
     }

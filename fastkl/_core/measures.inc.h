@@ -6,7 +6,7 @@
 
 typedef struct {
     REAL term, other, weight;
-    UINT guard;
+    UINT guard, bits;
 } NAME(entry);
 
 /* The sign of y - SMALL and of y - p: set where y < p and y < SMALL. */

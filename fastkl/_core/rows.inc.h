@@ -27,7 +27,7 @@ FASTKL_INLINE void NAME(look)(NAME(term) *term, int pair, const fastkl_task *tas
     NAME(lanes) lanes = {0};
     for (ptrdiff_t start = 0; start < n;) {
         const int left = n - start < CHUNK ? (int)(n - start) : CHUNK, count = left < GROUP ? left : left / GROUP * GROUP;
-        const REAL *p_now = p_chunk, *q_now = pair ? q_chunk : p_chunk;
+        const REAL *p_now = p_chunk, *q_now = q_chunk;
         if (p_in_place && count % GROUP == 0) {
             p_now = (const REAL *)p.data + start;
         } else {
@@ -39,6 +39,8 @@ FASTKL_INLINE void NAME(look)(NAME(term) *term, int pair, const fastkl_task *tas
             NAME(stage)(q_chunk, q, start, count);
             if (eps > 0)
                 NAME(raise)(q_chunk, count, eps, sums);
+        } else {
+            q_now = p_now;
         }
         if (c.scaled)
             for (int i = 0; i < count; i++)
@@ -66,10 +68,15 @@ FASTKL_NOINLINE void NAME(first_look)(const fastkl_task *task, fastkl_operand p,
 /* Columns of LANES rows that are staged together. */
 #define TILE 64
 
-/* Do the rows stand side by side, so that a column of them can be used where it is? */
-FASTKL_INLINE int NAME(adjacent)(fastkl_operand operand) {
-    return operand.dtype == REAL_DTYPE && operand.row == sizeof(REAL) && operand.col % (ptrdiff_t)sizeof(REAL) == 0 &&
-           !operand.swapped && (uintptr_t)operand.data % sizeof(REAL) == 0;
+/* Are the rows neighbours in memory? No question of alignment, on which no result may depend. */
+FASTKL_INLINE int NAME(neighbours)(fastkl_operand operand) {
+    return operand.dtype == REAL_DTYPE && operand.row == sizeof(REAL);
+}
+
+/* Can a column of them be used where it is? */
+FASTKL_INLINE int NAME(column_in_place)(fastkl_operand operand) {
+    return NAME(neighbours)(operand) && operand.col % (ptrdiff_t)sizeof(REAL) == 0 && !operand.swapped &&
+           (uintptr_t)operand.data % sizeof(REAL) == 0;
 }
 
 /* Copies columns from `start` on of `rows` rows into the tile, and fills up with zeros. */
@@ -97,20 +104,21 @@ FASTKL_INLINE void NAME(look_together)(NAME(term) *term, int pair, const fastkl_
                                        fastkl_operand q, ptrdiff_t n, int rows, fastkl_sums *sums) {
     const REAL eps = NAME(eps)(task);
     const NAME(factor) one = {1, 0, 0};
-    const int full = rows == LANES, p_adjacent = full && NAME(adjacent)(p), q_adjacent = full && NAME(adjacent)(q) && !(eps > 0);
+    const int full = rows == LANES, p_in_place = full && NAME(column_in_place)(p);
+    const int q_in_place = full && NAME(column_in_place)(q) && !(eps > 0);
     REAL p_tile[TILE * LANES], q_tile[TILE * LANES];
     NAME(lanes) lanes = {0};
     for (ptrdiff_t start = 0; start < n; start += TILE) {
         const int columns = n - start < TILE ? (int)(n - start) : TILE;
-        const REAL *p_now = p_tile, *q_now = pair ? q_tile : p_tile;
+        const REAL *p_now = p_tile, *q_now = q_tile;
         ptrdiff_t p_step = LANES, q_step = LANES;
-        if (p_adjacent && columns % 4 == 0) {
+        if (p_in_place && columns % 4 == 0) {
             p_now = (const REAL *)(p.data + start * p.col);
             p_step = p.col / (ptrdiff_t)sizeof(REAL);
         } else {
             NAME(stage_tile)(p_tile, p, start, columns, rows, 0, sums);
         }
-        if (pair && q_adjacent && columns % 4 == 0) {
+        if (pair && q_in_place && columns % 4 == 0) {
             q_now = (const REAL *)(q.data + start * q.col);
             q_step = q.col / (ptrdiff_t)sizeof(REAL);
         } else if (pair) {

@@ -175,8 +175,8 @@ static void one_row(const fastkl_task *task, fastkl_operand p, fastkl_operand q,
    the operands' layout alone, so that a row's value does not depend on its place, its neighbours or the threads. */
 static int together(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     if (in_float(task, p, q))
-        return n <= SHORT || (adjacent_f32(p) && (!q.data || adjacent_f32(q))) ? 64 / sizeof(float) : 1;
-    return n <= SHORT || (adjacent_f64(p) && (!q.data || adjacent_f64(q))) ? 64 / sizeof(double) : 1;
+        return n <= SHORT || (neighbours_f32(p) && (!q.data || neighbours_f32(q))) ? 64 / sizeof(float) : 1;
+    return n <= SHORT || (neighbours_f64(p) && (!q.data || neighbours_f64(q))) ? 64 / sizeof(double) : 1;
 }
 
 static void rows(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t count, double *value,
