@@ -195,7 +195,9 @@ def test_axis(measure: Callable[..., Any], ndim: int) -> None:
     ],
 )
 @pytest.mark.parametrize("measure", PAIR_MEASURES)
-def test_leading_axes_broadcast(measure: Callable[..., Any], p_shape: tuple[int, ...], q_shape: tuple[int, ...]) -> None:
+def test_leading_axes_broadcast(
+    measure: Callable[..., Any], p_shape: tuple[int, ...], q_shape: tuple[int, ...]
+) -> None:
     p, q = rows(13, p_shape), rows(14, q_shape)
     expected = one_by_one(measure, p, q)
     assert expected.shape == np.broadcast_shapes(p_shape[:-1], q_shape[:-1])
@@ -332,6 +334,12 @@ def test_out_is_filled_and_returned_rounded_once(measure: Callable[..., Any], in
     out = np.full(count, np.nan, dtype)
     assert measure(p, q, normalize=True, out=out) is out
     assert_same(out, double.astype(dtype))
+
+
+def test_a_value_beyond_outs_dtype_is_infinite() -> None:
+    """Without a warning, which pytest would make an error."""
+    out = np.zeros(1, "f2")
+    assert np.isinf(fastkl.kl_divergence([[0.5, 0.5]], [1, 1e-300], normalize=True, base=1.0001, out=out)[0])
 
 
 @pytest.mark.parametrize(
