@@ -195,9 +195,7 @@ def test_axis(measure: Callable[..., Any], ndim: int) -> None:
     ],
 )
 @pytest.mark.parametrize("measure", PAIR_MEASURES)
-def test_leading_axes_broadcast(
-    measure: Callable[..., Any], p_shape: tuple[int, ...], q_shape: tuple[int, ...]
-) -> None:
+def test_leading_axes_broadcast(measure: Callable[..., Any], p_shape: tuple[int, ...], q_shape: tuple[int, ...]) -> None:
     p, q = rows(13, p_shape), rows(14, q_shape)
     expected = one_by_one(measure, p, q)
     assert expected.shape == np.broadcast_shapes(p_shape[:-1], q_shape[:-1])
