@@ -100,7 +100,8 @@ def evaluate(
         raise ValueError(_complaint("q", q, q_rows, at, last, any_sum))
 
     if target is not result:
-        np.copyto(result, target, casting="same_kind")
+        with np.errstate(all="ignore"):  # a value that the dtype of `out` cannot hold is infinite or zero there
+            np.copyto(result, target, casting="same_kind")
     if out is not None:
         return out
     if keepdims:
