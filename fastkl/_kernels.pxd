@@ -34,18 +34,18 @@ cdef extern from "_core/fastkl.h" nogil:
         const char *name
         int (*usable)() noexcept nogil
         int (*together)(
-            const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n
+            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n
         ) noexcept nogil
         void (*rows)(
-            const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t count,
+            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
             double *value, uint8_t *status
         ) noexcept nogil
         void (*piece)(
-            const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t index,
+            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t index,
             fastkl_sums *sums
         ) noexcept nogil
         void (*finish)(
-            const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const fastkl_sums *pieces,
+            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, const fastkl_sums *pieces,
             double *value, uint8_t *status
         ) noexcept nogil
 

@@ -18,7 +18,6 @@ cnp.import_array()
 cdef enum:
     BLOCK_ENTRIES = 32768  # what a thread takes at a time: enough to make taking it cheap, few enough to share evenly
     BLOCK_ROWS = 256
-    GROUPS_TOGETHER = 4  # rows that are neighbours in memory are worth more together: they share pages
     ENTRIES_PER_THREAD = 32768  # one more thread for so many; below, waking it costs more than it saves
     ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
     MOST_AXES = 64  # NumPy's own limit
@@ -199,7 +198,7 @@ cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcep
     if q.data != NULL:
         q.data += at.q + first * job.run.q
     cdef fastkl_mode caller = fastkl_mode_enter()
-    job.tier.rows(&job.task, p, q, job.n, count, value, status)
+    job.tier.rows(&job.task, &p, &q, job.n, count, value, status)
     for i in range(count):
         (<real *>(to + i * job.run.out))[0] = <real>(value[i] / job.unit)
         if status[i] and (not invalid.status or row + i < invalid.row):
@@ -212,7 +211,7 @@ cdef void _piece(Job *job, fastkl_operand p, fastkl_operand q, ptrdiff_t index,
                  fastkl_sums *sums) noexcept nogil:
     """One piece of a wide row, into sums."""
     cdef fastkl_mode caller = fastkl_mode_enter()
-    job.tier.piece(&job.task, p, q, job.n, index, sums)
+    job.tier.piece(&job.task, &p, &q, job.n, index, sums)
     fastkl_mode_leave(caller)
 
 
@@ -230,7 +229,7 @@ cdef void _wide_row(Job *job, ptrdiff_t row, int threads, fastkl_sums *sums,
     for i in prange((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE, num_threads=threads, schedule="dynamic"):
         _piece(job, p, q, i, &sums[i])
     cdef fastkl_mode caller = fastkl_mode_enter()
-    job.tier.finish(&job.task, p, q, job.n, sums, &value, &status)
+    job.tier.finish(&job.task, &p, &q, job.n, sums, &value, &status)
     (<real *>(<char *>out + at.out + first * job.run.out))[0] = <real>(value / job.unit)
     fastkl_mode_leave(caller)
     if status and not invalid.status:
@@ -285,9 +284,11 @@ def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, in
         job.q = job.p
         job.q.data = NULL
     _coalesce(&job, p, p if q is None else q, out)
+    if q is None:
+        job.q.row = job.q.col = 0
     job.tier = tier
-    job.together = tier.together(&job.task, job.p, job.q, job.n)
-    job.block_rows = max(GROUPS_TOGETHER * job.together if job.together > 1 else 1, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n))
+    job.together = tier.together(&job.task, &job.p, &job.q, job.n)
+    job.block_rows = max(job.together, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n))
     job.blocks_per_run = (job.run.length + job.block_rows - 1) // job.block_rows
     used = _threads(&job, threads)
     invalid = <Invalid *>malloc(used * sizeof(Invalid))

@@ -43,7 +43,7 @@ enum { FASTKL_DTYPES(FASTKL_ROW) FASTKL_DTYPE_COUNT };
 /* What was found wrong with a row; 0 is nothing. */
 enum { FASTKL_VALID, FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM };
 
-/* Without data for the q of a measure that has none; its dtype is then p's. `swapped`: in the other byte order. */
+/* Without data and strides for the q of a measure that has none; its dtype is then p's. `swapped`: in the other byte order. */
 typedef struct {
     const char *data;
     ptrdiff_t row, col;
@@ -92,12 +92,13 @@ typedef struct {
 typedef struct {
     const char *name;
     int (*usable)(void);
-    int (*together)(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
-    void (*rows)(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t count, double *value,
-                 uint8_t *status);
-    void (*piece)(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t index, fastkl_sums *);
-    void (*finish)(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const fastkl_sums *pieces,
-                   double *value, uint8_t *status);
+    int (*together)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n);
+    void (*rows)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
+                 double *value, uint8_t *status);
+    void (*piece)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t index,
+                  fastkl_sums *);
+    void (*finish)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                   const fastkl_sums *pieces, double *value, uint8_t *status);
 } fastkl_tier;
 
 /* dispatch.c: the tiers that this build has, best first, up to a NULL; the tables' names. */

@@ -1,136 +1,225 @@
-/* Sums side by side: how entries of any type, stride and alignment come to stand in columns of LANES, and how the columns are
-   added up. In REAL. Whether a column belongs to one row or to LANES of them, rows.inc.h knows. */
+/* Sums side by side: columns of LANES entries are added up, one sum of each kind in each lane. Whether a column belongs to one
+   row or to LANES of them, rows.inc.h knows. In REAL.
 
-/* Four entries of a lane are added in REAL, pairwise; from there on the lanes' sums, and at last the row's, are in double and
-   compensated. So a sum of non-negative terms is right to 2 units in the last place of REAL, however long the row. */
-#define GROUP (4 * LANES)
-#define CHUNK (16 * GROUP)
+   Four entries of a lane are added pairwise; the lane's sum takes in the four's, and what rounding takes from that is summed
+   beside it. So a sum of non-negative terms is right to 2 units in the last place, however long the row. */
 
-typedef NAME(entry) NAME(term)(REAL p, REAL q, NAME(factor) c);
+/* How far ahead of the arithmetic memory is asked for. */
+#define LINES_AHEAD (2048 / 64)
+#define COLUMNS_AHEAD 64
 
 /* A sum in each lane, and what rounding took from it. */
 typedef struct {
-    double sum[LANES], low[LANES];
-} NAME(lane_sums);
+    REAL sum[LANES], low[LANES];
+} NAME(lane_sum);
 
+/* What is known of the entries seen so far: the three sums, the OR of p's bits, the least q, and the OR of the guard's bits, whose
+   sign says that there was a p > 0 where q is zero, or too small for the term to be trusted. */
 typedef struct {
-    NAME(lane_sums) term, other, weight;
-    UINT entry_bits[LANES], guard_bits[LANES];
+    NAME(lane_sum) term, other, weight;
+    UINT p_bits[LANES], guard_bits[LANES];
+    REAL least_q[LANES];
 } NAME(lanes);
 
-/* sum + low += x, exactly but for the rounding of low (Knuth's two-sum). */
-FASTKL_INLINE void NAME(add)(double *sum, double *low, double x) {
-    const double total = *sum + x, x_part = total - *sum;
-    *low += (*sum - (total - x_part)) + (x - x_part);
-    *sum = total;
+/* LANES entries in each column: entry j of column i stands at data[i step + j lane]. */
+typedef struct {
+    const REAL *data;
+    ptrdiff_t step, lane;
+} NAME(columns);
+
+typedef NAME(entry) NAME(term)(REAL p, REAL q, NAME(factor) c);
+
+FASTKL_INLINE void NAME(clear)(NAME(lanes) *lanes) {
+    memset(lanes, 0, sizeof *lanes);
+    for (int j = 0; j < LANES; j++)
+        lanes->least_q[j] = 1;
 }
 
-/* As `add` where |x| <= |sum| (Dekker's fast two-sum), or where doubles take in the sums of floats. An x that is larger costs
-   half a unit of it; among non-negative x such are at least twice as large each time, so that all cost 1 unit of the last. */
-FASTKL_INLINE void NAME(accumulate)(double *sum, double *low, REAL x) {
-#if REAL_BITS == 64
-    const double total = *sum + x;
-    *low += x - (total - *sum);
-    *sum = total;
-#else
-    (void)low;
-    *sum += (double)x;
-#endif
-}
-
-/* Adds the lanes up, by halving, into the row's sum. */
-FASTKL_INLINE void NAME(fold)(NAME(lane_sums) *lane, double *sum, double *low) {
-    for (int half = LANES / 2; half; half /= 2)
-        for (int j = 0; j < half; j++) {
-            NAME(add)(&lane->sum[j], &lane->low[j], lane->sum[j + half]);
-            lane->low[j] += lane->low[j + half];
-        }
-    NAME(add)(sum, low, lane->sum[0]);
-    *low += lane->low[0];
-}
-
-/* What a pair of entries adds, its bits included; and what two such add together. */
-FASTKL_INLINE NAME(entry) NAME(pair)(NAME(term) *term, REAL p, REAL q, NAME(factor) c) {
-    NAME(entry) entry = term(p, q, c);
-    entry.bits = NAME(bits)(p) | NAME(bits)(q);
-    return entry;
+/* sum + low += x where |x| <= |sum| (Dekker's fast two-sum). An x that is larger costs half a unit of it; among non-negative x
+   such are at least twice as large each time, so that all cost 1 unit of the last. */
+FASTKL_INLINE void NAME(accumulate)(NAME(lane_sum) *to, int j, REAL x) {
+    const REAL total = to->sum[j] + x;
+    to->low[j] += x - (total - to->sum[j]);
+    to->sum[j] = total;
 }
 
 FASTKL_INLINE NAME(entry) NAME(both)(NAME(entry) a, NAME(entry) b) {
-    return (NAME(entry)){a.term + b.term, a.other + b.other, a.weight + b.weight, a.guard | b.guard, a.bits | b.bits};
+    return (NAME(entry)){a.term + b.term, a.other + b.other, a.weight + b.weight};
 }
 
-/* Adds `columns` columns of LANES entries each, four at a time; entry j of column i stands at p[i p_step + j]. A column holds
-   LANES successive entries of one row, or one entry of each of LANES rows. */
-FASTKL_INLINE void NAME(add_columns)(NAME(term) *term, int pair, const REAL *p, ptrdiff_t p_step, const REAL *q,
-                                     ptrdiff_t q_step, NAME(factor) c, int columns, NAME(lanes) *lanes) {
-    for (int i = 0; i < columns; i += 4, p += 4 * p_step, q += 4 * q_step) {
+FASTKL_INLINE REAL NAME(lesser)(REAL a, REAL b) { return a < b ? a : b; }
+
+/* Looks at the pairs for a p > 0 where q is zero or nearly. */
+FASTKL_INLINE void NAME(look_for_zeros)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
+    for (ptrdiff_t i = 0; i < count; i++, p.data += p.step, q.data += q.step) {
+        FASTKL_VECTORIZE
+        for (int j = 0; j < LANES; j++) {
+            const REAL a = p.data[j * p.lane], b = q.data[j * q.lane];
+            guard_bits[j] |= NAME(bits)(b - SMALL) & NAME(bits)(b - a);
+        }
+    }
+}
+
+/* Adds groups of four columns. `ahead`: where the memory is that will be wanted next, and its columns' step. */
+FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+                                    ptrdiff_t groups, NAME(factor) c, NAME(columns) p_ahead, NAME(columns) q_ahead) {
+    for (; groups; groups--, p.data += 4 * p.step, q.data += 4 * q.step) {
         /* Memory is asked for ahead of the arithmetic, outside of the loop that is vectorised. */
-        for (int line = 0; line < 4; line++) {
-            FASTKL_PREFETCH((const char *)(p + line * p_step) + FASTKL_PREFETCH_AHEAD);
+        for (int line = 0; line < 4; line++, p_ahead.data += p_ahead.step, q_ahead.data += q_ahead.step) {
+            FASTKL_PREFETCH(p_ahead.data);
             if (pair)
-                FASTKL_PREFETCH((const char *)(q + line * q_step) + FASTKL_PREFETCH_AHEAD);
+                FASTKL_PREFETCH(q_ahead.data);
         }
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
-            const NAME(entry) e = NAME(both)(
-                NAME(both)(NAME(pair)(term, p[j], q[j], c), NAME(pair)(term, p[j + p_step], q[j + q_step], c)),
-                NAME(both)(NAME(pair)(term, p[j + 2 * p_step], q[j + 2 * q_step], c),
-                           NAME(pair)(term, p[j + 3 * p_step], q[j + 3 * q_step], c)));
-            NAME(accumulate)(&lanes->term.sum[j], &lanes->term.low[j], e.term);
-            NAME(accumulate)(&lanes->weight.sum[j], &lanes->weight.low[j], e.weight);
-            lanes->entry_bits[j] |= e.bits;
+            const REAL *const a = p.data + j * p.lane, *const b = q.data + j * q.lane;
+            const REAL a0 = a[0], a1 = a[p.step], a2 = a[2 * p.step], a3 = a[3 * p.step];
+            const REAL b0 = b[0], b1 = b[q.step], b2 = b[2 * q.step], b3 = b[3 * q.step];
+            const NAME(entry) e = NAME(both)(NAME(both)(term(a0, b0, c), term(a1, b1, c)),
+                                             NAME(both)(term(a2, b2, c), term(a3, b3, c)));
+            NAME(accumulate)(&lanes->term, j, e.term);
+            NAME(accumulate)(&lanes->weight, j, e.weight);
+            lanes->p_bits[j] |= (NAME(bits)(a0) | NAME(bits)(a1)) | (NAME(bits)(a2) | NAME(bits)(a3));
             if (pair) {
-                NAME(accumulate)(&lanes->other.sum[j], &lanes->other.low[j], e.other);
-                lanes->guard_bits[j] |= e.guard;
+                NAME(accumulate)(&lanes->other, j, e.other);
+                lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], NAME(lesser)(NAME(lesser)(b0, b1), NAME(lesser)(b2, b3)));
             }
         }
     }
 }
 
-/* Adds what all lanes hold to one row's sums. */
-FASTKL_INLINE void NAME(collect)(NAME(lanes) *lanes, fastkl_sums *sums) {
+/* Adds columns one by one. */
+FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+                                    ptrdiff_t count, NAME(factor) c) {
+    for (; count; count--, p.data += p.step, q.data += q.step) {
+        FASTKL_VECTORIZE
+        for (int j = 0; j < LANES; j++) {
+            const REAL a = p.data[j * p.lane], b = q.data[j * q.lane];
+            const NAME(entry) e = term(a, b, c);
+            NAME(accumulate)(&lanes->term, j, e.term);
+            NAME(accumulate)(&lanes->weight, j, e.weight);
+            lanes->p_bits[j] |= NAME(bits)(a);
+            if (pair) {
+                NAME(accumulate)(&lanes->other, j, e.other);
+                lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], b);
+            }
+        }
+    }
+}
+
+/* The columns `count` further on. */
+FASTKL_INLINE NAME(columns) NAME(further)(NAME(columns) from, ptrdiff_t count) {
+    return (NAME(columns)){from.data + count * from.step, from.step, from.lane};
+}
+
+/* Adds columns by fours, and what is left singly. */
+FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q, ptrdiff_t count,
+                                 NAME(factor) c, NAME(columns) p_ahead, NAME(columns) q_ahead) {
+    const ptrdiff_t in_groups = count / 4 * 4;
+    NAME(add_groups)(lanes, term, pair, p, q, count / 4, c, p_ahead, q_ahead);
+    NAME(add_singly)(lanes, term, pair, NAME(further)(p, in_groups), NAME(further)(q, in_groups), count - in_groups, c);
+}
+
+/* Adds columns, compiled for the layouts that matter: of one row, of rows that are neighbours in memory, of any others. */
+FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, const NAME(columns) *p_from,
+                             const NAME(columns) *q_from, ptrdiff_t count, NAME(factor) c) {
+    const NAME(columns) p = *p_from, q = *q_from, p_line = {p.data, LANES, 1}, q_line = {q.data, LANES, 1};
+    const NAME(columns) p_next = NAME(further)(p_line, LINES_AHEAD), q_next = NAME(further)(q_line, LINES_AHEAD);
+    const int in_line = p.lane == 1 && q.lane == 1;
+    NAME(lanes) now = *lanes;
+    if (in_line && p.step == LANES && q.step == LANES)
+        NAME(add_all)(&now, term, pair, p_line, q_line, count, c, p_next, q_next);
+    else if (in_line)
+        NAME(add_all)(&now, term, pair, (NAME(columns)){p.data, p.step, 1}, (NAME(columns)){q.data, q.step, 1}, count, c,
+                      NAME(further)(p, COLUMNS_AHEAD), NAME(further)(q, COLUMNS_AHEAD));
+    else
+        NAME(add_all)(&now, term, pair, p, q, count, c, p_next, q_next);
+    if (pair) {
+        int small = 0;
+        for (int j = 0; j < LANES; j++)
+            small |= now.least_q[j] < SMALL;
+        if (small)
+            NAME(look_for_zeros)(p, q, count, now.guard_bits);
+    }
+    *lanes = now;
+}
+
+/* Adds columns for one of the measures; c is 1 for the first look at a row. */
+typedef void NAME(adder)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count,
+                         const NAME(factor) *c);
+
+#define ROW(name, pair, sum_of_q, excess)                                                                            \
+    static void NAME(add_##name)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count, \
+                                 const NAME(factor) *c) {                                                            \
+        (void)c;                                                                                                     \
+        NAME(add)(lanes, NAME(name), pair, p, q, count, (NAME(factor)){1, 0, 0});                                    \
+    }
+FASTKL_MEASURES(ROW)
+#undef ROW
+#define ROW(name, pair, sum_of_q, excess) NAME(add_##name),
+static NAME(adder) *const NAME(adders)[] = {FASTKL_MEASURES(ROW)};
+#undef ROW
+
+#if REAL_BITS == 64
+#define ROW(name, pair, sum_of_q, excess)                                                                                     \
+    static void add_scaled_##name(lanes_f64 *lanes, const columns_f64 *p, const columns_f64 *q, ptrdiff_t count,              \
+                                  const factor_f64 *c) {                                                                      \
+        const columns_f64 p_line = {p->data, LANES, 1}, q_line = {q->data, LANES, 1};                                         \
+        add_f64(lanes, name##_f64, pair, &p_line, &q_line, count, (factor_f64){c->high, c->low, 1});                          \
+    }
+FASTKL_MEASURES(ROW)
+#undef ROW
+#define ROW(name, pair, sum_of_q, excess) add_scaled_##name,
+static adder_f64 *const scaled_adders[] = {FASTKL_MEASURES(ROW)};
+#undef ROW
+#endif
+
+/* Adds the lanes up, by halving, to a sum in double. */
+FASTKL_INLINE void NAME(fold)(const NAME(lane_sum) *from, double *to, double *to_low) {
+#if REAL_BITS == 32 /* a double has digits to spare */
+    double sum[LANES];
+    FASTKL_VECTORIZE
+    for (int j = 0; j < LANES; j++)
+        sum[j] = (double)from->sum[j] + (double)from->low[j];
+#define HALVE(half)                   \
+    FASTKL_VECTORIZE                  \
+    for (int j = 0; j < half; j++)    \
+        sum[j] += sum[j + half];
+    HALVE(8)
+    HALVE(4)
+    HALVE(2)
+    HALVE(1)
+#undef HALVE
+    *to = sum[0], *to_low = 0;
+#else
+    double sum[LANES], low[LANES];
+    FASTKL_VECTORIZE
+    for (int j = 0; j < LANES; j++)
+        sum[j] = from->sum[j], low[j] = from->low[j];
+#define HALVE(half)                        \
+    FASTKL_VECTORIZE                       \
+    for (int j = 0; j < half; j++) {       \
+        two_sum(&sum[j], &low[j], sum[j + half]); \
+        low[j] += low[j + half];           \
+    }
+    HALVE(4)
+    HALVE(2)
+    HALVE(1)
+#undef HALVE
+    *to = sum[0], *to_low = low[0];
+#endif
+}
+
+/* The sums of one row, dealt out to the lanes. */
+FASTKL_INLINE void NAME(collect)(const NAME(lanes) *lanes, fastkl_sums *sums) {
     UINT entry_bits = 0, guard_bits = 0;
     NAME(fold)(&lanes->term, &sums->term, &sums->term_low);
     NAME(fold)(&lanes->other, &sums->other, &sums->other_low);
     NAME(fold)(&lanes->weight, &sums->weight, &sums->weight_low);
     for (int j = 0; j < LANES; j++) {
-        entry_bits |= lanes->entry_bits[j];
+        entry_bits |= lanes->p_bits[j] | NAME(bits)(lanes->least_q[j]);
         guard_bits |= lanes->guard_bits[j];
     }
-    sums->entry_bits |= (uint64_t)entry_bits << (64 - REAL_BITS);
-    sums->guard_bits |= (uint64_t)guard_bits << (64 - REAL_BITS);
-}
-
-/* Copies `count` entries from `start` on into the chunk, -0 as 0, and fills up with zeros: they add nothing. */
-FASTKL_NOINLINE void NAME(stage)(REAL *chunk, fastkl_operand from, ptrdiff_t start, int count) {
-    const char *data = from.data + start * from.col;
-    switch (from.dtype) {
-#define ROW(name, type)                                                        \
-    case FASTKL_##name:                                                        \
-        for (int i = 0; i < count; i++) {                                      \
-            type entry;                                                        \
-            fastkl_read(&entry, data + i * from.col, sizeof entry, from.swapped); \
-            chunk[i] = (REAL)entry + 0;                                        \
-        }                                                                      \
-        break;
-        FASTKL_DTYPES(ROW)
-#undef ROW
-    }
-    for (int i = count; i % GROUP; i++)
-        chunk[i] = 0;
-}
-
-/* Raises the chunk's entries to eps; the sums take note of what the entries were. */
-FASTKL_NOINLINE void NAME(raise)(REAL *chunk, int count, REAL eps, fastkl_sums *sums) {
-    UINT bits = 0;
-    double raised = 0;
-    for (int i = 0; i < count; i++) {
-        const REAL entry = chunk[i];
-        chunk[i] = entry < eps ? eps : entry;
-        bits |= NAME(bits)(entry);
-        raised += (double)chunk[i] - (double)entry;
-    }
-    sums->entry_bits |= (uint64_t)bits << (64 - REAL_BITS);
-    sums->raised += raised;
+    sums->entry_bits = (uint64_t)entry_bits << (64 - REAL_BITS);
+    sums->guard_bits = (uint64_t)guard_bits << (64 - REAL_BITS);
 }

@@ -1,5 +1,5 @@
-/* The first look at a row, and the second: its entries into three sums, in one pass. In REAL. Knows nothing of what the sums
-   mean.
+/* The first look at a row, and the second: its entries into three sums, in one pass. How entries of any type, stride and
+   alignment come to stand in columns. In REAL. Knows nothing of what the sums mean.
 
    A row's successive entries are dealt out to the lanes; or, if rows are too short for that or are neighbours in memory, LANES
    rows are looked at together, one in each lane. */
@@ -9,143 +9,148 @@
 #include "measures.inc.h"
 #include "lanes.inc.h"
 
+/* Entries of a row that are staged together. */
+#define GROUP (4 * LANES)
+#define CHUNK (16 * GROUP)
+
 /* The task's eps. Rounded to a float it would be another one: with eps > 0, tier.inc.h looks in double. */
 FASTKL_INLINE REAL NAME(eps)(const fastkl_task *task) { return REAL_BITS == 64 ? (REAL)task->eps : 0; }
 
-/* Can the entries be used where they stand? */
-FASTKL_INLINE int NAME(in_place)(fastkl_operand operand) {
-    return operand.dtype == REAL_DTYPE && operand.col == sizeof(REAL) && !operand.swapped &&
-           (uintptr_t)operand.data % sizeof(REAL) == 0;
+/* Can entries be used where they stand, from `data` on, `stride` bytes apart? */
+FASTKL_INLINE int NAME(usable_at)(const fastkl_operand *operand, const char *data, ptrdiff_t stride) {
+    return operand->dtype == REAL_DTYPE && !operand->swapped && ((uintptr_t)data | (uintptr_t)stride) % sizeof(REAL) == 0;
 }
 
-/* Adds a row, or a piece of one, to the sums. The operand that c multiplies is multiplied by `power`, of two, before. */
-FASTKL_INLINE void NAME(look)(NAME(term) *term, int pair, const fastkl_task *task, fastkl_operand p, fastkl_operand q,
-                              ptrdiff_t n, REAL power, NAME(factor) c, fastkl_sums *sums) {
+/* Copies `count` entries from `data` on into the chunk, -0 as 0, and fills up to `size` with zeros: they add nothing. */
+FASTKL_NOINLINE void NAME(stage)(REAL *chunk, const fastkl_operand *from, const char *data, int count, int size) {
+    const ptrdiff_t col = from->col;
+    const int swapped = from->swapped;
+    switch (from->dtype) {
+#define ROW(name, type)                                                        \
+    case FASTKL_##name:                                                        \
+        for (int i = 0; i < count; i++) {                                      \
+            type entry;                                                        \
+            fastkl_read(&entry, data + i * col, sizeof entry, swapped);       \
+            chunk[i] = (REAL)entry + 0;                                        \
+        }                                                                      \
+        break;
+        FASTKL_DTYPES(ROW)
+#undef ROW
+    }
+    for (int i = count; i < size; i++)
+        chunk[i] = 0;
+}
+
+/* Raises the chunk's entries to eps; takes note of what they were. */
+FASTKL_NOINLINE void NAME(raise)(REAL *chunk, int count, REAL eps, double *raised, uint64_t *bits) {
+    UINT seen = 0;
+    double sum = 0;
+    for (int i = 0; i < count; i++) {
+        const REAL entry = chunk[i];
+        chunk[i] = entry < eps ? eps : entry;
+        seen |= NAME(bits)(entry);
+        sum += (double)chunk[i] - (double)entry;
+    }
+    *raised += sum;
+    *bits |= (uint64_t)seen << (64 - REAL_BITS);
+}
+
+/* The next `count` entries in columns, where they stand or staged. */
+FASTKL_INLINE NAME(columns) NAME(line)(REAL *chunk, const fastkl_operand *from, const char *data, ptrdiff_t count, int in_place) {
+    if (in_place && count % LANES == 0)
+        return (NAME(columns)){(const REAL *)data, LANES, 1};
+    NAME(stage)(chunk, from, data, (int)count, (int)((count + LANES - 1) / LANES * LANES));
+    return (NAME(columns)){chunk, LANES, 1};
+}
+
+/* Looks at a row, or at a piece of one, whose entries start at the data given. The operand that c multiplies is multiplied by
+   `power`, of two, before. */
+FASTKL_INLINE void NAME(look)(NAME(adder) *add, const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
+                              const char *p_data, const char *q_data, ptrdiff_t n, REAL power, NAME(factor) c, fastkl_sums *sums) {
     const REAL eps = NAME(eps)(task);
-    const int p_in_place = NAME(in_place)(p) && !c.scaled, q_in_place = NAME(in_place)(q) && !c.scaled && !(eps > 0);
-    REAL p_chunk[CHUNK], q_chunk[CHUNK], *const scaled_chunk = pair ? q_chunk : p_chunk;
-    NAME(lanes) lanes = {0};
-    for (ptrdiff_t start = 0; start < n;) {
-        const int left = n - start < CHUNK ? (int)(n - start) : CHUNK, count = left < GROUP ? left : left / GROUP * GROUP;
-        const REAL *p_now = p_chunk, *q_now = q_chunk;
-        if (p_in_place && count % GROUP == 0) {
-            p_now = (const REAL *)p.data + start;
-        } else {
-            NAME(stage)(p_chunk, p, start, count);
-        }
-        if (pair && q_in_place && count % GROUP == 0) {
-            q_now = (const REAL *)q.data + start;
-        } else if (pair) {
-            NAME(stage)(q_chunk, q, start, count);
-            if (eps > 0)
-                NAME(raise)(q_chunk, count, eps, sums);
-        } else {
-            q_now = p_now;
-        }
+    const int pair = q->data != NULL;
+    const int p_in_place = !c.scaled && p->col == sizeof(REAL) && NAME(usable_at)(p, p_data, 0);
+    const int q_in_place = pair ? !c.scaled && q->col == sizeof(REAL) && NAME(usable_at)(q, q_data, 0) && !(eps > 0) : p_in_place;
+    const ptrdiff_t whole = n / LANES * LANES, most = p_in_place && q_in_place ? whole : CHUNK;
+    REAL p_chunk[CHUNK], q_chunk[CHUNK], *const scaled = pair ? q_chunk : p_chunk;
+    double raised = 0;
+    uint64_t bits = 0;
+    NAME(lanes) lanes;
+    NAME(clear)(&lanes);
+    for (ptrdiff_t start = 0, count; start < n; start += count) {
+        count = start == whole ? n - whole : whole - start < most ? whole - start : most;
+        const NAME(columns) p_now = NAME(line)(p_chunk, p, p_data + start * p->col, count, p_in_place);
+        const NAME(columns) q_now = pair ? NAME(line)(q_chunk, q, q_data + start * q->col, count, q_in_place) : p_now;
+        if (pair && eps > 0)
+            NAME(raise)(q_chunk, (int)count, eps, &raised, &bits);
         if (c.scaled)
             for (int i = 0; i < count; i++)
-                scaled_chunk[i] *= power;
-        NAME(add_columns)(term, pair, p_now, LANES, q_now, LANES, c, (count + GROUP - 1) / GROUP * 4, &lanes);
-        start += count;
+                scaled[i] *= power;
+        add(&lanes, &p_now, &q_now, (count + LANES - 1) / LANES, &c);
     }
     NAME(collect)(&lanes, sums);
+    sums->raised = raised;
+    sums->entry_bits |= bits;
 }
 
 /* The first look: no scaling. */
-FASTKL_NOINLINE void NAME(first_look)(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
-                                      fastkl_sums *sums) {
-    const NAME(factor) one = {1, 0, 0};
-    switch (task->measure) {
-#define ROW(name, pair, sum_of_q, excess)                          \
-    case FASTKL_##name:                                            \
-        NAME(look)(NAME(name), pair, task, p, q, n, 1, one, sums); \
-        break;
-        FASTKL_MEASURES(ROW)
-#undef ROW
-    }
+FASTKL_NOINLINE void NAME(first_look)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const char *p_data,
+                                      const char *q_data, ptrdiff_t n, fastkl_sums *sums) {
+    NAME(look)(NAME(adders)[task->measure], task, p, q, p_data, q_data, n, 1, (NAME(factor)){1, 0, 0}, sums);
 }
 
-/* Columns of LANES rows that are staged together. */
+/* Entries of each of LANES rows that are staged together. */
 #define TILE 64
 
 /* Are the rows neighbours in memory? No question of alignment, on which no result may depend. */
-FASTKL_INLINE int NAME(neighbours)(fastkl_operand operand) {
-    return operand.dtype == REAL_DTYPE && operand.row == sizeof(REAL);
+FASTKL_INLINE int NAME(neighbours)(const fastkl_operand *operand) {
+    return operand->dtype == REAL_DTYPE && operand->row == sizeof(REAL);
 }
 
-/* Can a column of them be used where it is? */
-FASTKL_INLINE int NAME(column_in_place)(fastkl_operand operand) {
-    return NAME(neighbours)(operand) && operand.col % (ptrdiff_t)sizeof(REAL) == 0 && !operand.swapped &&
-           (uintptr_t)operand.data % sizeof(REAL) == 0;
-}
-
-/* Copies columns from `start` on of `rows` rows into the tile, and fills up with zeros. */
-FASTKL_INLINE void NAME(stage_tile)(REAL *tile, fastkl_operand from, ptrdiff_t start, int columns, int rows, REAL eps,
-                                    fastkl_sums *sums) {
-    REAL chunk[TILE];
-    for (int row = 0; row < LANES; row++, from.data += from.row) {
-        const REAL *entries = chunk;
-        int known = row < rows ? columns : 0;
-        if (NAME(in_place)(from) && !(eps > 0))
-            entries = (const REAL *)from.data + start;
-        else if (row < rows)
-            NAME(stage)(chunk, from, start, columns);
+/* Columns of up to LANES rows whose entries start at `data`, where they stand or staged, a row after the other. */
+FASTKL_INLINE NAME(columns) NAME(tile)(REAL *tile, const fastkl_operand *from, const char *data, int count, int rows, REAL eps,
+                                       double *raised, uint64_t *bits) {
+    if (rows == LANES && NAME(usable_at)(from, data, from->col | from->row) && !(eps > 0))
+        return (NAME(columns)){(const REAL *)data, from->col / (ptrdiff_t)sizeof(REAL), from->row / (ptrdiff_t)sizeof(REAL)};
+    for (int row = 0; row < LANES; row++, data += from->row) {
+        NAME(stage)(tile + row * TILE, from, data, row < rows ? count : 0, count);
         if (eps > 0 && row < rows)
-            NAME(raise)(chunk, columns, eps, &sums[row]);
-        for (int i = 0; i < known; i++)
-            tile[i * LANES + row] = entries[i];
-        for (int i = known; i < (columns + 3) / 4 * 4; i++)
-            tile[i * LANES + row] = 0;
+            NAME(raise)(tile + row * TILE, count, eps, &raised[row], &bits[row]);
     }
+    return (NAME(columns)){tile, 1, TILE};
 }
 
-/* The first look at up to LANES rows together. */
-FASTKL_INLINE void NAME(look_together)(NAME(term) *term, int pair, const fastkl_task *task, fastkl_operand p,
-                                       fastkl_operand q, ptrdiff_t n, int rows, fastkl_sums *sums) {
+/* The first look at up to MOST_AT_ONCE rows together, LANES at a time. */
+FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
+                                               const char *p_data, const char *q_data, ptrdiff_t n, int rows, totals *to) {
     const REAL eps = NAME(eps)(task);
-    const NAME(factor) one = {1, 0, 0};
-    const int full = rows == LANES, p_in_place = full && NAME(column_in_place)(p);
-    const int q_in_place = full && NAME(column_in_place)(q) && !(eps > 0);
+    const int pair = q->data != NULL;
     REAL p_tile[TILE * LANES], q_tile[TILE * LANES];
-    NAME(lanes) lanes = {0};
-    for (ptrdiff_t start = 0; start < n; start += TILE) {
-        const int columns = n - start < TILE ? (int)(n - start) : TILE;
-        const REAL *p_now = p_tile, *q_now = q_tile;
-        ptrdiff_t p_step = LANES, q_step = LANES;
-        if (p_in_place && columns % 4 == 0) {
-            p_now = (const REAL *)(p.data + start * p.col);
-            p_step = p.col / (ptrdiff_t)sizeof(REAL);
-        } else {
-            NAME(stage_tile)(p_tile, p, start, columns, rows, 0, sums);
+    NAME(lanes) lanes[MOST_AT_ONCE / LANES];
+    for (int i = 0; i < rows; i += LANES)
+        NAME(clear)(&lanes[i / LANES]);
+    for (int i = 0; i < rows; i++)
+        to->raised[i] = 0, to->entry_bits[i] = 0;
+    for (ptrdiff_t start = 0; start < n; start += TILE)
+        for (int i = 0; i < rows; i += LANES) {
+            const int count = (int)(n - start < TILE ? n - start : TILE), known = rows - i < LANES ? rows - i : LANES;
+            const NAME(columns) p_now =
+                NAME(tile)(p_tile, p, p_data + i * p->row + start * p->col, count, known, 0, NULL, NULL);
+            const NAME(columns) q_now = pair ? NAME(tile)(q_tile, q, q_data + i * q->row + start * q->col, count, known, eps,
+                                                          to->raised + i, to->entry_bits + i)
+                                             : p_now;
+            NAME(adders)[task->measure](&lanes[i / LANES], &p_now, &q_now, count, NULL);
         }
-        if (pair && q_in_place && columns % 4 == 0) {
-            q_now = (const REAL *)(q.data + start * q.col);
-            q_step = q.col / (ptrdiff_t)sizeof(REAL);
-        } else if (pair) {
-            NAME(stage_tile)(q_tile, q, start, columns, rows, eps, sums);
-        } else {
-            q_now = p_now, q_step = p_step;
+    for (int i = 0; i < rows; i += LANES) {
+        const NAME(lanes) *const from = &lanes[i / LANES];
+        FASTKL_VECTORIZE
+        for (int j = 0; j < LANES; j++) {
+            to->term[i + j] = (double)from->term.sum[j] + (double)from->term.low[j];
+            to->other[i + j] = (double)from->other.sum[j] + (double)from->other.low[j];
+            to->weight[i + j] = (double)from->weight.sum[j] + (double)from->weight.low[j];
+            to->entry_bits[i + j] |= (uint64_t)(from->p_bits[j] | NAME(bits)(from->least_q[j])) << (64 - REAL_BITS);
+            to->guard_bits[i + j] = (uint64_t)from->guard_bits[j] << (64 - REAL_BITS);
         }
-        NAME(add_columns)(term, pair, p_now, p_step, q_now, q_step, one, (columns + 3) / 4 * 4, &lanes);
-    }
-    for (int row = 0; row < rows; row++) {
-        sums[row].term = lanes.term.sum[row], sums[row].term_low = lanes.term.low[row];
-        sums[row].other = lanes.other.sum[row], sums[row].other_low = lanes.other.low[row];
-        sums[row].weight = lanes.weight.sum[row], sums[row].weight_low = lanes.weight.low[row];
-        sums[row].entry_bits |= (uint64_t)lanes.entry_bits[row] << (64 - REAL_BITS);
-        sums[row].guard_bits |= (uint64_t)lanes.guard_bits[row] << (64 - REAL_BITS);
-    }
-}
-
-FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
-                                               int rows, fastkl_sums *sums) {
-    switch (task->measure) {
-#define ROW(name, pair, sum_of_q, excess)                                    \
-    case FASTKL_##name:                                                      \
-        NAME(look_together)(NAME(name), pair, task, p, q, n, rows, sums);    \
-        break;
-        FASTKL_MEASURES(ROW)
-#undef ROW
     }
 }
 
@@ -156,14 +161,6 @@ static const limits NAME(limits) = {SUM_LEAST, SUM_MOST, TERM_LEAST};
 /* Another look, with an operand scaled by c: always in double. */
 FASTKL_NOINLINE void second_look(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, double power,
                                  double high, double low, fastkl_sums *sums) {
-    const factor_f64 c = {high, low, 1};
-    switch (task->measure) {
-#define ROW(name, pair, sum_of_q, excess)                             \
-    case FASTKL_##name:                                               \
-        look_f64(name##_f64, pair, task, p, q, n, power, c, sums);    \
-        break;
-        FASTKL_MEASURES(ROW)
-#undef ROW
-    }
+    look_f64(scaled_adders[task->measure], task, &p, &q, p.data, q.data, n, power, (factor_f64){high, low, 1}, sums);
 }
 #endif

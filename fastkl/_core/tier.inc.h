@@ -6,6 +6,24 @@ typedef struct {
     double sum_least, sum_most, term_least;
 } limits;
 
+/* A row's three sums; and those of some rows, with what else looks found: fastkl_sums says what it is. */
+typedef struct {
+    double term, other, weight;
+} row_sums;
+
+#define MOST_AT_ONCE 128
+typedef struct {
+    double term[MOST_AT_ONCE], other[MOST_AT_ONCE], weight[MOST_AT_ONCE], raised[MOST_AT_ONCE];
+    uint64_t entry_bits[MOST_AT_ONCE], guard_bits[MOST_AT_ONCE];
+} totals;
+
+/* sum + low += x, exactly but for the rounding of low (Knuth's two-sum). */
+FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
+    const double total = *sum + x, x_part = total - *sum;
+    *low += (*sum - (total - x_part)) + (x - x_part);
+    *sum = total;
+}
+
 #define REAL_BITS 64
 #include "rows.inc.h"
 #undef REAL_BITS
@@ -21,50 +39,57 @@ typedef struct {
 
 /* Rows up to this length are looked at together: longer ones fill the lanes well enough. */
 #define SHORT 64
-#define MOST_TOGETHER 16
 
-/* What a look's sums say. `value` is NaN where the look does not settle the row. */
+/* Rows that are looked at before any is concluded hold no more entries than this, so that a second look finds them in cache. */
+#define ENTRIES_AT_ONCE 16384
+
+/* What a look's sums say, whatever the measure. */
 typedef struct {
-    double sum_of_p, sum_of_q, excess, value;
+    double sum_of_p, sum_of_q, excess;
+    conclusion row;
 } reading;
 
-FASTKL_INLINE reading read_sums(int measure, const fastkl_sums *sums) {
-    const double term = sums->term + sums->term_low, other = sums->other + sums->other_low;
-    const double weight = sums->weight + sums->weight_low;
-    const fastkl_totals totals = {term, other, weight};
+FASTKL_INLINE reading read_sums(int measure, row_sums sums) {
+    const double term = sums.term, other = sums.other, weight = sums.weight;
+    (void)term;
     switch (measure) {
 #define ROW(name, pair, sum_of_q, excess) \
     case FASTKL_##name:                   \
-        return (reading){weight, sum_of_q, excess, name##_finish(totals)};
+        return (reading){weight, sum_of_q, excess, name##_finish(sums)};
         FASTKL_MEASURES(ROW)
 #undef ROW
     }
-    return (reading){NAN, NAN, NAN, NAN};
+    return (reading){NAN, NAN, NAN, {NAN, 0}};
+}
+
+/* A row's sums as one number each. */
+FASTKL_INLINE row_sums rounded(const fastkl_sums *sums) {
+    return (row_sums){sums->term + sums->term_low, sums->other + sums->other_low, sums->weight + sums->weight_low};
 }
 
 /* Double lanes, unless both operands are float32 and eps, which has no exact float, is not in play. */
-FASTKL_INLINE int in_float(const fastkl_task *task, fastkl_operand p, fastkl_operand q) {
-    return p.dtype == FASTKL_float32 && q.dtype == FASTKL_float32 && task->eps == 0;
+FASTKL_INLINE int in_float(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q) {
+    return p->dtype == FASTKL_float32 && q->dtype == FASTKL_float32 && task->eps == 0;
 }
 
-/* The first look at the index-th piece of a row. */
-static void piece(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t index,
-                          fastkl_sums *sums) {
+/* The first look at the index-th piece of a row whose entries start at the data given. */
+static void look_at_piece(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const char *p_data,
+                          const char *q_data, ptrdiff_t n, ptrdiff_t index, fastkl_sums *sums) {
     const ptrdiff_t start = index * FASTKL_PIECE, left = n - start, count = left < FASTKL_PIECE ? left : FASTKL_PIECE;
-    p.data += start * p.col;
-    q.data += q.data ? start * q.col : 0;
-    memset(sums, 0, sizeof *sums);
-    if (in_float(task, p, q))
-        first_look_f32(task, p, q, count, sums);
-    else
-        first_look_f64(task, p, q, count, sums);
+    (in_float(task, p, q) ? first_look_f32 : first_look_f64)(task, p, q, p_data + start * p->col, q_data + start * q->col, count,
+                                                             sums);
+}
+
+static void piece(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t index,
+                  fastkl_sums *sums) {
+    look_at_piece(task, p, q, p->data, q->data, n, index, sums);
 }
 
 /* Adds a piece's sums to those of the pieces before it. */
 static void add_piece(fastkl_sums *sums, const fastkl_sums *next) {
-    add_f64(&sums->term, &sums->term_low, next->term);
-    add_f64(&sums->other, &sums->other_low, next->other);
-    add_f64(&sums->weight, &sums->weight_low, next->weight);
+    two_sum(&sums->term, &sums->term_low, next->term);
+    two_sum(&sums->other, &sums->other_low, next->other);
+    two_sum(&sums->weight, &sums->weight_low, next->weight);
     sums->term_low += next->term_low;
     sums->other_low += next->other_low;
     sums->weight_low += next->weight_low;
@@ -73,10 +98,10 @@ static void add_piece(fastkl_sums *sums, const fastkl_sums *next) {
     sums->guard_bits |= next->guard_bits;
 }
 
-/* Can the sums be trusted, whatever the measure? */
-FASTKL_INLINE int trusted(const fastkl_sums *sums, const reading *now, const limits *within) {
-    const double p = now->sum_of_p, q = now->sum_of_q, term = sums->term;
-    return !(sums->guard_bits & FASTKL_SIGN) & (p >= within->sum_least) & (p <= within->sum_most) & (q >= within->sum_least) &
+/* Can the sums be trusted, whatever the measure? Not where one of the signs is set. */
+FASTKL_INLINE int trusted(double term, uint64_t signs, const reading *now, const limits *within) {
+    const double p = now->sum_of_p, q = now->sum_of_q;
+    return ((int64_t)signs >= 0) & (p >= within->sum_least) & (p <= within->sum_most) & (q >= within->sum_least) &
            (q <= within->sum_most) & ((term == 0) | (fabs(term) >= within->term_least));
 }
 
@@ -88,13 +113,13 @@ static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_opera
     for (int i = 0; i < SECOND_LOOKS; i++) {
         int exponent;
         const double high = 2 * frexp(c, &exponent), power = ldexp(1, exponent - 1);
-        fastkl_sums sums = {0};
+        fastkl_sums sums;
         second_look(task, p, q, n, power, high, c_low / power, &sums);
-        const reading now = read_sums(task->measure, &sums);
-        if (!trusted(&sums, &now, &limits_f64))
+        const reading now = read_sums(task->measure, rounded(&sums));
+        if (!trusted(sums.term, sums.guard_bits, &now, &limits_f64))
             break;
-        if (now.value >= SMALL_VALUE)
-            return now.value;
+        if (now.row.settled && now.row.value >= SMALL_VALUE)
+            return now.row.value;
         const double before = c;
         c_low += c * (now.excess / now.sum_of_q);
         c += c_low;
@@ -106,100 +131,115 @@ static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_opera
 /* Does a sum miss 1 by more than the tolerance? An infinite tolerance accepts any. */
 static int misses_one(double sum, double tolerance) { return tolerance < INFINITY && !(fabs(sum - 1) <= tolerance); }
 
-/* The value and the status of a row that the first look did not settle, or found invalid. No entry is invalid where no sign is
+/* The value and the status of row i, which the first look did not settle, or found invalid. No entry is invalid where no sign is
    set and the sums are finite. */
-static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
-                               const fastkl_sums *sums, double *value, uint8_t *status) {
+static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const totals *rows,
+                               int i, double *value, uint8_t *status) {
+    const row_sums sums = {rows->term[i], rows->other[i], rows->weight[i]};
     const reading first = read_sums(task->measure, sums);
     *value = NAN;
     *status = FASTKL_VALID;
-    if ((sums->entry_bits & FASTKL_SIGN) || !isfinite(sums->weight + sums->other))
+    if ((rows->entry_bits[i] & FASTKL_SIGN) || !isfinite(sums.weight + sums.other))
         *status = (uint8_t)fastkl_check_entries(p, q, n);
     if (*status)
         return;
     if (misses_one(first.sum_of_p, task->p_tolerance) || first.sum_of_p == 0)
         *status = FASTKL_P_SUM;
-    else if (q.data && (misses_one(first.sum_of_q - sums->raised, task->q_tolerance) || !fastkl_has_weight(q, n, task->eps)))
+    else if (q.data && (misses_one(first.sum_of_q - rows->raised[i], task->q_tolerance) || !fastkl_has_weight(q, n, task->eps)))
         *status = FASTKL_Q_SUM;
-    else if ((sums->guard_bits & FASTKL_SIGN) && fastkl_is_infinite(task, p, q, n))
+    else if ((rows->guard_bits[i] & FASTKL_SIGN) && fastkl_is_infinite(task, p, q, n))
         *value = INFINITY;
     else
         *value = look_again(task, p, q, n, &first);
 }
 
 /* The values that the sums of first looks give, and whether they settle their rows. */
-FASTKL_INLINE void settle(int measure, const fastkl_task *task, const limits *within, int count, const fastkl_sums *sums,
+FASTKL_INLINE void settle(int measure, const fastkl_task *task, const limits *within, int count, const totals *rows,
                           double *value, int64_t *settled) {
+    const double p_tolerance = task->p_tolerance, q_tolerance = task->q_tolerance;
+    const limits bounds = *within;
     FASTKL_VECTORIZE
     for (int i = 0; i < count; i++) {
-        const reading now = read_sums(measure, &sums[i]);
-        value[i] = now.value;
-        settled[i] = trusted(&sums[i], &now, within) & !(sums[i].entry_bits & FASTKL_SIGN) & (now.value == now.value) &
-                     (fabs(now.sum_of_p - 1) <= task->p_tolerance) &
-                     (fabs(now.sum_of_q - sums[i].raised - 1) <= task->q_tolerance);
+        const reading now = read_sums(measure, (row_sums){rows->term[i], rows->other[i], rows->weight[i]});
+        value[i] = now.row.value;
+        settled[i] = now.row.settled & trusted(rows->term[i], rows->guard_bits[i] | rows->entry_bits[i], &now, &bounds) &
+                     (fabs(now.sum_of_p - 1) <= p_tolerance) & (fabs(now.sum_of_q - rows->raised[i] - 1) <= q_tolerance);
     }
 }
 
-/* The values and statuses of up to MOST_TOGETHER rows, from the sums of first looks. */
-static void conclude(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, int count,
-                     const fastkl_sums *sums, double *value, uint8_t *status) {
+/* The values and statuses of up to MOST_AT_ONCE rows, from the sums of first looks. */
+static void conclude(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const char *p_data,
+                     const char *q_data, ptrdiff_t n, int count, const totals *rows, double *value, uint8_t *status) {
     const limits *const within = in_float(task, p, q) ? &limits_f32 : &limits_f64;
-    int64_t settled[MOST_TOGETHER] = {0};
+    int64_t settled[MOST_AT_ONCE];
     switch (task->measure) {
-#define ROW(name, pair, sum_of_q, excess)                                          \
-    case FASTKL_##name:                                                            \
-        settle(FASTKL_##name, task, within, count, sums, value, settled);          \
+#define ROW(name, pair, sum_of_q, excess)                                 \
+    case FASTKL_##name:                                                   \
+        settle(FASTKL_##name, task, within, count, rows, value, settled); \
         break;
         FASTKL_MEASURES(ROW)
 #undef ROW
     }
-    for (int i = 0; i < count; i++, p.data += p.row, q.data += q.data ? q.row : 0) {
+    for (int i = 0; i < count; i++) {
         status[i] = FASTKL_VALID;
-        if (!settled[i])
-            conclude_unsettled(task, p, q, n, &sums[i], &value[i], &status[i]);
+        if (!settled[i]) {
+            fastkl_operand p_row = *p, q_row = *q;
+            p_row.data = p_data + i * p->row;
+            q_row.data = q->data ? q_data + i * q->row : NULL;
+            conclude_unsettled(task, p_row, q_row, n, rows, i, &value[i], &status[i]);
+        }
     }
 }
 
-/* A row by itself, piece by piece. */
-static void one_row(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, double *value, uint8_t *status) {
-    fastkl_sums sums, next;
-    piece(task, p, q, n, 0, &sums);
-    for (ptrdiff_t index = 1; index * FASTKL_PIECE < n; index++) {
-        piece(task, p, q, n, index, &next);
-        add_piece(&sums, &next);
-    }
-    conclude(task, p, q, n, 1, &sums, value, status);
+/* Enters a row's sums as row i. */
+FASTKL_INLINE void enter(const fastkl_sums *sums, totals *rows, int i) {
+    const row_sums row = rounded(sums);
+    rows->term[i] = row.term, rows->other[i] = row.other, rows->weight[i] = row.weight;
+    rows->raised[i] = sums->raised, rows->entry_bits[i] = sums->entry_bits, rows->guard_bits[i] = sums->guard_bits;
 }
 
 /* How many rows are looked at together: one unless they would not fill the lanes, or are neighbours in memory. That follows from
    the operands' layout alone, so that a row's value does not depend on its place, its neighbours or the threads. */
-static int together(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
-    if (in_float(task, p, q))
-        return n <= SHORT || (neighbours_f32(p) && (!q.data || neighbours_f32(q))) ? 64 / sizeof(float) : 1;
-    return n <= SHORT || (neighbours_f64(p) && (!q.data || neighbours_f64(q))) ? 64 / sizeof(double) : 1;
+static int together(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
+    const int is_float = in_float(task, p, q), lanes = is_float ? 16 : 8;
+    if (is_float ? neighbours_f32(p) && (!q->data || neighbours_f32(q)) : neighbours_f64(p) && (!q->data || neighbours_f64(q)))
+        return 8 * lanes;
+    return n <= SHORT ? 4 * lanes : 1;
 }
 
-static void rows(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t count, double *value,
-                 uint8_t *status) {
-    const int at_once = together(task, p, q, n);
+static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
+                 double *value, uint8_t *status) {
+    const int lanes = together(task, p, q, n);
+    const ptrdiff_t fit = ENTRIES_AT_ONCE / n, at_once = lanes > 1 ? lanes : fit < 1 ? 1 : fit < 16 ? fit : 16;
+    const char *p_data = p->data, *q_data = q->data;
     for (ptrdiff_t i = 0; i < count; i += at_once) {
-        const int now = count - i < at_once ? (int)(count - i) : at_once;
-        if (at_once == 1) {
-            one_row(task, p, q, n, &value[i], &status[i]);
+        const int now = (int)(count - i < at_once ? count - i : at_once);
+        totals found;
+        if (lanes > 1) {
+            (in_float(task, p, q) ? first_look_together_f32 : first_look_together_f64)(task, p, q, p_data, q_data, n, now, &found);
         } else {
-            fastkl_sums sums[MOST_TOGETHER] = {{0}};
-            (in_float(task, p, q) ? first_look_together_f32 : first_look_together_f64)(task, p, q, n, now, sums);
-            conclude(task, p, q, n, now, sums, &value[i], &status[i]);
+            for (int k = 0; k < now; k++) {
+                fastkl_sums sums, next;
+                look_at_piece(task, p, q, p_data + k * p->row, q_data + k * q->row, n, 0, &sums);
+                for (ptrdiff_t index = 1; index * FASTKL_PIECE < n; index++) {
+                    look_at_piece(task, p, q, p_data + k * p->row, q_data + k * q->row, n, index, &next);
+                    add_piece(&sums, &next);
+                }
+                enter(&sums, &found, k);
+            }
         }
-        p.data += at_once * p.row;
-        q.data += q.data ? at_once * q.row : 0;
+        conclude(task, p, q, p_data, q_data, n, now, &found, &value[i], &status[i]);
+        p_data += at_once * p->row;
+        q_data += at_once * q->row;
     }
 }
 
-static void finish(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const fastkl_sums *pieces,
-                   double *value, uint8_t *status) {
+static void finish(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                   const fastkl_sums *pieces, double *value, uint8_t *status) {
     fastkl_sums sums = pieces[0];
+    totals found;
     for (ptrdiff_t index = 1; index * FASTKL_PIECE < n; index++)
         add_piece(&sums, &pieces[index]);
-    conclude(task, p, q, n, 1, &sums, value, status);
+    enter(&sums, &found, 0);
+    conclude(task, p, q, p->data, q->data, n, 1, &found, value, status);
 }
