@@ -87,10 +87,11 @@ FASTKL_INLINE REAL NAME(log)(REAL x) {
 }
 
 /* phi(p, y) = p log(p/y) - (p - y) >= 0, reduced: y_near = y 2^k is the neighbour of p, e = p - y_near. As
-   2 p s = e + s e, phi is p k ln 2 + (y - y_near) + s e + p s z T(z); for k = 0 the first two vanish and nothing cancels. */
-FASTKL_INLINE REAL NAME(phi_reduced)(REAL p, REAL k, REAL e, REAL p_plus_near, REAL y_minus_near) {
+   2 p s = e + s e, phi is p k ln 2 + (y - y_near) + s e + p s z T(z); for k = 0 the first two vanish and nothing cancels. For
+   other k they cancel in part, so that what y - y_near lacks, `low`, comes after them. */
+FASTKL_INLINE REAL NAME(phi_reduced)(REAL p, REAL k, REAL e, REAL p_plus_near, REAL y_minus_near, REAL low) {
     const REAL s = e / p_plus_near, z = s * s;
-    const REAL rest = NAME(mul_add)(s, e, NAME(add_p_k_ln2)(p, k, y_minus_near));
+    const REAL rest = NAME(mul_add)(s, e, NAME(add_p_k_ln2)(p, k, y_minus_near) + low);
     return NAME(mul_add)(p * s * z, NAME(T)(z), rest);
 }
 
@@ -120,11 +121,9 @@ FASTKL_INLINE REAL NAME(phi)(REAL p, REAL q, NAME(factor) c, REAL *difference) {
     const REAL y = NAME(scale)(q, c);
     const UINT step = NAME(exponent_step)(NAME(bits)(p + TINY), NAME(bits)(y));
     const REAL q_near = NAME(from_bits)(NAME(bits)(q) + step), y_near = NAME(scale)(q_near, c);
-    REAL y_minus_near = y - y_near;
-    if (c.scaled)
-        y_minus_near += NAME(scale_low)(q, c, y) - NAME(scale_low)(q_near, c, y_near);
+    const REAL low = c.scaled ? NAME(scale_low)(q, c, y) - NAME(scale_low)(q_near, c, y_near) : -0.0f;
     *difference = c.scaled ? 0 - NAME(less)(p, q, c, y) : y - p; /* 0 - 0, not -0: measures.inc.h reads the sign */
-    return NAME(phi_reduced)(p, NAME(exponent)(step), NAME(less)(p, q_near, c, y_near), p + y_near, y_minus_near);
+    return NAME(phi_reduced)(p, NAME(exponent)(step), NAME(less)(p, q_near, c, y_near), p + y_near, y - y_near, low);
 }
 
 /* phi(p, p - d) where d is known better than p - d can be: for totals. */
@@ -133,5 +132,5 @@ FASTKL_INLINE REAL NAME(phi_of_difference)(REAL p, REAL d) {
     const UINT step = NAME(exponent_step)(NAME(bits)(p), NAME(bits)(q));
     const REAL q_near = NAME(from_bits)(NAME(bits)(q) + step), low_near = step ? 0 : low;
     return NAME(phi_reduced)(p, NAME(exponent)(step), (p - q_near) - low_near, p + q_near,
-                             (q - q_near) + (low - low_near));
+                             q - q_near, low - low_near);
 }

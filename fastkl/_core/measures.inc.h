@@ -56,7 +56,7 @@ FASTKL_INLINE conclusion cross_entropy_finish(row_sums sum) {
 FASTKL_INLINE conclusion kl_divergence_finish(row_sums sum) {
     const double mismatch = phi_of_difference_f64(sum.weight, -sum.other);
     const double value = non_negative(sum.term - mismatch) / sum.weight;
-    return (conclusion){value, (mismatch <= 0.25 * sum.term) & (2 * sum.other >= -sum.weight) &
+    return (conclusion){value, (mismatch <= 0.0625 * sum.term) & (2 * sum.other >= -sum.weight) &
                                    ((sum.term > 0) | (sum.other == 0))};
 }
 #endif
