@@ -91,8 +91,7 @@ FASTKL_INLINE REAL NAME(log)(REAL x) {
    other k they cancel in part, so that what y - y_near lacks, `low`, comes after them. */
 FASTKL_INLINE REAL NAME(phi_reduced)(REAL p, REAL k, REAL e, REAL p_plus_near, REAL y_minus_near, REAL low) {
     const REAL s = e / p_plus_near, z = s * s;
-    const REAL rest = NAME(mul_add)(s, e, NAME(add_p_k_ln2)(p, k, y_minus_near) + low);
-    return NAME(mul_add)(p * s * z, NAME(T)(z), rest);
+    return NAME(mul_add)(s, NAME(mul_add)(p * z, NAME(T)(z), e), NAME(add_p_k_ln2)(p, k, y_minus_near) + low);
 }
 
 /* A factor, c.high + c.low with more digits than a REAL has. `scaled` is a constant wherever it occurs: 0 says that c is 1. */

@@ -50,11 +50,11 @@
 #define LANES 8
 #define SMALL 0x1p-962
 #define FMA fma
-/* largest relative error of T on [0, 0.04]: 5.6e-17 */
-#define T_HIGHEST 0x1.16b68338bd78bp-3
-#define T_COEFFICIENTS(C)                                                           \
-    C(0x1.0e88ea4725d3dp-3) C(0x1.3b29fcbbce66dp-3) C(0x1.745cab2727663p-3)     \
-    C(0x1.c71c72e2f78d5p-3) C(0x1.24924923dba6ap-2) C(0x1.9999999999f30p-2) C(0x1.5555555555555p-1)
+/* largest error of s T(s^2) on [0, 0.2]: 2.9e-16 */
+#define T_HIGHEST 0x1.386bb3dc5d62ep-3
+#define T_COEFFICIENTS(C)                                                                                    \
+    C(0x1.38a5786763bc7p-3) C(0x1.747065110c0fap-3) C(0x1.c71c2020e21d9p-3) C(0x1.2492497cf3d14p-2)     \
+    C(0x1.999999994564bp-2) C(0x1.555555555560fp-1)
 #define LN2_HEAD 0x1.62e4p-1
 #define LN2_REST 0x1.7f7d1cf79abcap-20
 #define LN2_HIGH 0x1.62e42fefa39efp-1
@@ -75,9 +75,9 @@
 #define LANES 16
 #define SMALL 0x1p-96f
 #define FMA fmaf
-/* largest relative error of T on [0, 0.04]: 4.2e-8 */
-#define T_HIGHEST 0x1.e66d70p-3f
-#define T_COEFFICIENTS(C) C(0x1.242c5ap-2f) C(0x1.999a6cp-2f) C(0x1.555556p-1f)
+/* largest error of s T(s^2) on [0, 0.2]: 5.4e-8 */
+#define T_HIGHEST 0x1.35386cp-2f
+#define T_COEFFICIENTS(C) C(0x1.994314p-2f) C(0x1.55558ep-1f)
 #define LN2_HEAD 0x1.6p-1f
 #define LN2_REST 0x1.7217f8p-8f
 #define LN2_HIGH 0x1.62e43p-1f
