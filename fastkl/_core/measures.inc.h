@@ -11,13 +11,13 @@ typedef struct {
 FASTKL_INLINE NAME(entry) NAME(entropy)(REAL p, REAL q, NAME(factor) c) {
     const REAL x = NAME(scale)(p, c);
     (void)q;
-    return (NAME(entry)){.term = x * NAME(log)(x + TINY), .weight = x};
+    return (NAME(entry)){.term = x * NAME(log)(x), .weight = x};
 }
 
 /* H(x, y) = log Q - (sum of p log q) / P. */
 FASTKL_INLINE NAME(entry) NAME(cross_entropy)(REAL p, REAL q, NAME(factor) c) {
     const REAL y = NAME(scale)(q, c);
-    return (NAME(entry)){.term = p * NAME(log)(y + TINY), .other = y, .weight = p};
+    return (NAME(entry)){.term = p * NAME(log)(y), .other = y, .weight = p};
 }
 
 /* D(x || y) = (sum of phi(p, q) - phi(P, Q)) / P. */
