@@ -4,9 +4,10 @@
    Four entries of a lane are added pairwise; the lane's sum takes in the four's, and what rounding takes from that is summed
    beside it. So a sum of non-negative terms is right to 2 units in the last place, however long the row. */
 
-/* How far ahead of the arithmetic memory is asked for. */
-#define LINES_AHEAD (2048 / 64)
-#define COLUMNS_AHEAD 64
+/* How far ahead of the arithmetic memory is asked for, in columns: 2 KB along a row, or the next tile. */
+#define ROW_AHEAD (2048 * 8 / FASTKL_VECTOR_BITS)
+#define TILE_AHEAD TILE
+#define COLUMNS_PER_LINE (512 / FASTKL_VECTOR_BITS)
 
 /* A sum in each lane, and what rounding took from it. */
 typedef struct {
@@ -60,16 +61,17 @@ FASTKL_INLINE void NAME(look_for_zeros)(NAME(columns) p, NAME(columns) q, ptrdif
     }
 }
 
-/* Adds groups of four columns. `ahead`: where the memory is that will be wanted next, and its columns' step. */
+/* Adds groups of four columns. `ahead`: the columns that will be wanted next, of which so many share a line of memory. */
 FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
-                                    ptrdiff_t groups, NAME(factor) c, NAME(columns) p_ahead, NAME(columns) q_ahead) {
+                                    ptrdiff_t groups, NAME(factor) c, NAME(columns) p_ahead, NAME(columns) q_ahead, int per_line) {
     for (; groups; groups--, p.data += 4 * p.step, q.data += 4 * q.step) {
         /* Memory is asked for ahead of the arithmetic, outside of the loop that is vectorised. */
-        for (int line = 0; line < 4; line++, p_ahead.data += p_ahead.step, q_ahead.data += q_ahead.step) {
-            FASTKL_PREFETCH(p_ahead.data);
+        for (int i = 0; i < 4; i += per_line) {
+            FASTKL_PREFETCH(p_ahead.data + i * p_ahead.step);
             if (pair)
-                FASTKL_PREFETCH(q_ahead.data);
+                FASTKL_PREFETCH(q_ahead.data + i * q_ahead.step);
         }
+        p_ahead.data += 4 * p_ahead.step, q_ahead.data += 4 * q_ahead.step;
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
             const REAL *const a = p.data + j * p.lane, *const b = q.data + j * q.lane;
@@ -114,9 +116,9 @@ FASTKL_INLINE NAME(columns) NAME(further)(NAME(columns) from, ptrdiff_t count) {
 
 /* Adds columns by fours, and what is left singly. */
 FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q, ptrdiff_t count,
-                                 NAME(factor) c, NAME(columns) p_ahead, NAME(columns) q_ahead) {
+                                 NAME(factor) c, NAME(columns) p_ahead, NAME(columns) q_ahead, int per_line) {
     const ptrdiff_t in_groups = count / 4 * 4;
-    NAME(add_groups)(lanes, term, pair, p, q, count / 4, c, p_ahead, q_ahead);
+    NAME(add_groups)(lanes, term, pair, p, q, count / 4, c, p_ahead, q_ahead, per_line);
     NAME(add_singly)(lanes, term, pair, NAME(further)(p, in_groups), NAME(further)(q, in_groups), count - in_groups, c);
 }
 
@@ -124,16 +126,16 @@ FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair,
 FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, const NAME(columns) *p_from,
                              const NAME(columns) *q_from, ptrdiff_t count, NAME(factor) c) {
     const NAME(columns) p = *p_from, q = *q_from, p_line = {p.data, LANES, 1}, q_line = {q.data, LANES, 1};
-    const NAME(columns) p_next = NAME(further)(p_line, LINES_AHEAD), q_next = NAME(further)(q_line, LINES_AHEAD);
+    const NAME(columns) p_next = NAME(further)(p_line, ROW_AHEAD), q_next = NAME(further)(q_line, ROW_AHEAD);
     const int in_line = p.lane == 1 && q.lane == 1;
     NAME(lanes) now = *lanes;
     if (in_line && p.step == LANES && q.step == LANES)
-        NAME(add_all)(&now, term, pair, p_line, q_line, count, c, p_next, q_next);
+        NAME(add_all)(&now, term, pair, p_line, q_line, count, c, p_next, q_next, COLUMNS_PER_LINE);
     else if (in_line)
         NAME(add_all)(&now, term, pair, (NAME(columns)){p.data, p.step, 1}, (NAME(columns)){q.data, q.step, 1}, count, c,
-                      NAME(further)(p, COLUMNS_AHEAD), NAME(further)(q, COLUMNS_AHEAD));
+                      NAME(further)(p, TILE_AHEAD), NAME(further)(q, TILE_AHEAD), 1);
     else
-        NAME(add_all)(&now, term, pair, p, q, count, c, p_next, q_next);
+        NAME(add_all)(&now, term, pair, p, q, count, c, p_next, q_next, COLUMNS_PER_LINE);
     if (pair) {
         int small = 0;
         for (int j = 0; j < LANES; j++)
@@ -174,40 +176,40 @@ static adder_f64 *const scaled_adders[] = {FASTKL_MEASURES(ROW)};
 #undef ROW
 #endif
 
+/* Adds the upper half of the lanes' sums to the lower half. */
+FASTKL_INLINE void NAME(halve)(int half, double *sum, double *low) {
+    FASTKL_VECTORIZE
+    for (int j = 0; j < half; j++) {
+#if REAL_BITS == 64
+        two_sum(&sum[j], &low[j], sum[j + half]);
+        low[j] += low[j + half];
+#else /* a double has digits to spare */
+        (void)low;
+        sum[j] += sum[j + half];
+#endif
+    }
+}
+
 /* Adds the lanes up, by halving, to a sum in double. */
 FASTKL_INLINE void NAME(fold)(const NAME(lane_sum) *from, double *to, double *to_low) {
-#if REAL_BITS == 32 /* a double has digits to spare */
-    double sum[LANES];
-    FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++)
-        sum[j] = (double)from->sum[j] + (double)from->low[j];
-#define HALVE(half)                   \
-    FASTKL_VECTORIZE                  \
-    for (int j = 0; j < half; j++)    \
-        sum[j] += sum[j + half];
-    HALVE(8)
-    HALVE(4)
-    HALVE(2)
-    HALVE(1)
-#undef HALVE
-    *to = sum[0], *to_low = 0;
-#else
     double sum[LANES], low[LANES];
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++)
-        sum[j] = from->sum[j], low[j] = from->low[j];
-#define HALVE(half)                        \
-    FASTKL_VECTORIZE                       \
-    for (int j = 0; j < half; j++) {       \
-        two_sum(&sum[j], &low[j], sum[j + half]); \
-        low[j] += low[j + half];           \
+    for (int j = 0; j < LANES; j++) {
+        const double high = (double)from->sum[j], rest = (double)from->low[j];
+        sum[j] = REAL_BITS == 64 ? high : high + rest;
+        low[j] = REAL_BITS == 64 ? rest : 0;
     }
-    HALVE(4)
-    HALVE(2)
-    HALVE(1)
-#undef HALVE
-    *to = sum[0], *to_low = low[0];
+#if LANES >= 16
+    NAME(halve)(8, sum, low);
 #endif
+#if LANES >= 8
+    NAME(halve)(4, sum, low);
+#endif
+#if LANES >= 4
+    NAME(halve)(2, sum, low);
+#endif
+    NAME(halve)(1, sum, low);
+    *to = sum[0], *to_low = low[0];
 }
 
 /* The sums of one row, dealt out to the lanes. */

@@ -6,7 +6,7 @@
    SMALL       below it, TINY can be seen in an entry's logarithm (2^56 TINY in double, 2^28 TINY in float)
    SUM_LEAST, SUM_MOST, TERM_LEAST
                sums outside are not trusted: an entry near TINY, or a rounding to a subnormal number, could count
-   LANES       sums side by side that a row is dealt out to: those of a 512-bit vector, on every tier
+   LANES       sums side by side that a row is dealt out to: those of one of the tier's vectors
    LN2         = LN2_HEAD + LN2_REST, the head so short that head x exponent x (upper half of a significand) is exact;
                = LN2_HIGH + LN2_LOW, the nearest REAL and what it leaves
    T           the polynomial in 2 atanh(s) = 2s + s z T(z), z = s^2: T(z) = 2/3 + 2z/5 + 2z^2/7 + ..., highest power first,
@@ -20,7 +20,6 @@
 #undef MANTISSA_BITS
 #undef ONE_BITS
 #undef TINY
-#undef LANES
 #undef SMALL
 #undef K_UNIT
 #undef SUM_LEAST
@@ -47,7 +46,6 @@
 #define SUM_LEAST 0x1p-500
 #define SUM_MOST 0x1p500
 #define TERM_LEAST 0x1p-950
-#define LANES 8
 #define SMALL 0x1p-962
 #define FMA fma
 /* largest error of s T(s^2) on [0, 0.2]: 2.9e-16 */
@@ -72,7 +70,6 @@
 #define SUM_LEAST 0x1p-30
 #define SUM_MOST 0x1p60
 #define TERM_LEAST 0x1p-60
-#define LANES 16
 #define SMALL 0x1p-96f
 #define FMA fmaf
 /* largest error of s T(s^2) on [0, 0.2]: 5.4e-8 */

@@ -10,8 +10,7 @@
 #include "lanes.inc.h"
 
 /* Entries of a row that are staged together. */
-#define GROUP (4 * LANES)
-#define CHUNK (16 * GROUP)
+#define CHUNK (64 * LANES)
 
 /* The task's eps. Rounded to a float it would be another one: with eps > 0, tier.inc.h looks in double. */
 FASTKL_INLINE REAL NAME(eps)(const fastkl_task *task) { return REAL_BITS == 64 ? (REAL)task->eps : 0; }
@@ -98,9 +97,6 @@ FASTKL_NOINLINE void NAME(first_look)(const fastkl_task *task, const fastkl_oper
                                       const char *q_data, ptrdiff_t n, fastkl_sums *sums) {
     NAME(look)(NAME(adders)[task->measure], task, p, q, p_data, q_data, n, 1, (NAME(factor)){1, 0, 0}, sums);
 }
-
-/* Entries of each of LANES rows that are staged together. */
-#define TILE 64
 
 /* Are the rows neighbours in memory? No question of alignment, on which no result may depend. */
 FASTKL_INLINE int NAME(neighbours)(const fastkl_operand *operand) {

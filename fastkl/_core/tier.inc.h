@@ -24,6 +24,12 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
     *sum = total;
 }
 
+/* One sum of each kind in every lane of a vector. */
+#define LANES (FASTKL_VECTOR_BITS / REAL_BITS)
+
+/* Entries of each of LANES rows that are looked at before the next LANES rows' are. */
+#define TILE 64
+
 #define REAL_BITS 64
 #include "rows.inc.h"
 #undef REAL_BITS
@@ -201,10 +207,10 @@ FASTKL_INLINE void enter(const fastkl_sums *sums, totals *rows, int i) {
 /* How many rows are looked at together: one unless they would not fill the lanes, or are neighbours in memory. That follows from
    the operands' layout alone, so that a row's value does not depend on its place, its neighbours or the threads. */
 static int together(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
-    const int is_float = in_float(task, p, q), lanes = is_float ? 16 : 8;
+    const int is_float = in_float(task, p, q);
     if (is_float ? neighbours_f32(p) && (!q->data || neighbours_f32(q)) : neighbours_f64(p) && (!q->data || neighbours_f64(q)))
-        return 8 * lanes;
-    return n <= SHORT ? 4 * lanes : 1;
+        return MOST_AT_ONCE;
+    return n <= SHORT ? MOST_AT_ONCE / 4 : 1;
 }
 
 static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,

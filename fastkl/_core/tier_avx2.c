@@ -3,6 +3,7 @@
 #include "region.h"
 
 #if FASTKL_X86_TIERS
+#define FASTKL_VECTOR_BITS 256
 #define FASTKL_FMA 1
 #define FASTKL_INT64_TO_DOUBLE 0
 

@@ -2,6 +2,7 @@
 #include "fastkl.h"
 #include "region.h"
 
+#define FASTKL_VECTOR_BITS 128
 #if defined(__aarch64__) || defined(_M_ARM64)
 #define FASTKL_FMA 1
 #define FASTKL_INT64_TO_DOUBLE 1
