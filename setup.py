@@ -19,39 +19,48 @@ FLAGS = {
     "unix": ["-O3", "-std=c11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"],
     "msvc": ["/O2", "/std:c11", "/fp:precise"],
 }
+# GCC alone does not order the instructions before it hands out registers unless told to: 5 % in AVX-512, 15 % in AVX2.
+GCC_FLAGS = ["-fschedule-insns", "-fsched-pressure"]
+GCC_PROBE = """
+#if !defined(__GNUC__) || defined(__clang__)
+#error "not GCC"
+#endif
+int probe(void) { return 0; }
+"""
 # Ways to ask for OpenMP, compile and link arguments: Linux, then Apple's clang with Homebrew's or conda's libomp.
 OPENMP = {
     "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
     "msvc": [(["/openmp"], [])],
 }
-PROBE = "#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n"
+OPENMP_PROBE = "#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n"
 
 
 class Build(build_ext):
-    """Adds the compiler's flags, OpenMP's among them if a shared object with it compiles and links."""
+    """Adds the compiler's flags: those that a shared object compiles and links with."""
 
     def build_extensions(self):
         kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
         compile_args, link_args = self.find_openmp(OPENMP[kind])
+        flags = FLAGS[kind] + (GCC_FLAGS if self.links(GCC_PROBE, GCC_FLAGS, []) else [])
         for extension in self.extensions:
-            extension.extra_compile_args += FLAGS[kind] + compile_args
+            extension.extra_compile_args += flags + compile_args
             extension.extra_link_args += link_args
         super().build_extensions()
 
     def find_openmp(self, candidates):
         if os.environ.get("FASTKL_NO_OPENMP") != "1":
             for compile_args, link_args in candidates:
-                if self.links(compile_args, link_args):
+                if self.links(OPENMP_PROBE, compile_args, link_args):
                     return compile_args, link_args
             if os.environ.get("FASTKL_REQUIRE_OPENMP") == "1":
                 sys.exit("FASTKL_REQUIRE_OPENMP=1, but nothing with OpenMP compiles and links here")
         print("fastkl is built without OpenMP: it will use one thread", file=sys.stderr)
         return [], []
 
-    def links(self, compile_args, link_args):
+    def links(self, text, compile_args, link_args):
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.c")
-            source.write_text(PROBE)
+            source.write_text(text)
             try:
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=compile_args)
                 # As the module is linked: on macOS, LDFLAGS reaches shared objects only.

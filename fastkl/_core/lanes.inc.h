@@ -4,10 +4,7 @@
    Four entries of a lane are added pairwise; the lane's sum takes in the four's, and what rounding takes from that is summed
    beside it. So a sum of non-negative terms is right to 2 units in the last place, however long the row. */
 
-/* How far ahead of the arithmetic memory is asked for, in columns: 2 KB along a row, or the next tile. */
-#define ROW_AHEAD (2048 * 8 / FASTKL_VECTOR_BITS)
-#define TILE_AHEAD TILE
-#define COLUMNS_PER_LINE (512 / FASTKL_VECTOR_BITS)
+#define COLUMN_BYTES (FASTKL_VECTOR_BITS / 8)
 
 /* A sum in each lane, and what rounding took from it. */
 typedef struct {
@@ -22,18 +19,25 @@ typedef struct {
     REAL least_q[LANES];
 } NAME(lanes);
 
-/* LANES entries in each column: entry j of column i stands at data[i step + j lane]. */
+/* LANES entries in each column: entry j of column i stands at data[i step + j]. While column i is added, memory is asked for
+   `ahead_step` i bytes from `ahead` on. */
 typedef struct {
     const REAL *data;
-    ptrdiff_t step, lane;
+    ptrdiff_t step;
+    const char *ahead;
+    ptrdiff_t ahead_step;
 } NAME(columns);
 
 typedef NAME(entry) NAME(term)(REAL p, REAL q, NAME(factor) c);
 
 FASTKL_INLINE void NAME(clear)(NAME(lanes) *lanes) {
-    memset(lanes, 0, sizeof *lanes);
-    for (int j = 0; j < LANES; j++)
+    FASTKL_VECTORIZE
+    for (int j = 0; j < LANES; j++) {
+        lanes->term.sum[j] = lanes->term.low[j] = lanes->other.sum[j] = lanes->other.low[j] = 0;
+        lanes->weight.sum[j] = lanes->weight.low[j] = 0;
+        lanes->p_bits[j] = lanes->guard_bits[j] = 0;
         lanes->least_q[j] = 1;
+    }
 }
 
 /* sum + low += x where |x| <= |sum| (Dekker's fast two-sum). An x that is larger costs half a unit of it; among non-negative x
@@ -50,31 +54,36 @@ FASTKL_INLINE NAME(entry) NAME(both)(NAME(entry) a, NAME(entry) b) {
 
 FASTKL_INLINE REAL NAME(lesser)(REAL a, REAL b) { return a < b ? a : b; }
 
+/* The columns `count` further on. */
+FASTKL_INLINE NAME(columns) NAME(further)(NAME(columns) from, ptrdiff_t count) {
+    return (NAME(columns)){from.data + count * from.step, from.step, from.ahead + count * from.ahead_step, from.ahead_step};
+}
+
 /* Looks at the pairs for a p > 0 where q is zero or nearly. */
 FASTKL_INLINE void NAME(look_for_zeros)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
     for (ptrdiff_t i = 0; i < count; i++, p.data += p.step, q.data += q.step) {
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
-            const REAL a = p.data[j * p.lane], b = q.data[j * q.lane];
+            const REAL a = p.data[j], b = q.data[j];
             guard_bits[j] |= NAME(bits)(b - SMALL) & NAME(bits)(b - a);
         }
     }
 }
 
-/* Adds groups of four columns. `ahead`: the columns that will be wanted next, of which so many share a line of memory. */
+/* Adds groups of four columns. */
 FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
-                                    ptrdiff_t groups, NAME(factor) c, NAME(columns) p_ahead, NAME(columns) q_ahead, int per_line) {
-    for (; groups; groups--, p.data += 4 * p.step, q.data += 4 * q.step) {
-        /* Memory is asked for ahead of the arithmetic, outside of the loop that is vectorised. */
-        for (int i = 0; i < 4; i += per_line) {
-            FASTKL_PREFETCH(p_ahead.data + i * p_ahead.step);
-            if (pair)
-                FASTKL_PREFETCH(q_ahead.data + i * q_ahead.step);
+                                    ptrdiff_t groups, NAME(factor) c) {
+    for (; groups; groups--, p = NAME(further)(p, 4), q = NAME(further)(q, 4)) {
+        /* Memory is asked for outside of the loop that is vectorised. */
+        for (int i = 0; i < 4; i++) {
+            if (p.ahead_step != COLUMN_BYTES || i % (FASTKL_LINE / COLUMN_BYTES) == 0)
+                FASTKL_PREFETCH(p.ahead + i * p.ahead_step);
+            if (pair && (q.ahead_step != COLUMN_BYTES || i % (FASTKL_LINE / COLUMN_BYTES) == 0))
+                FASTKL_PREFETCH(q.ahead + i * q.ahead_step);
         }
-        p_ahead.data += 4 * p_ahead.step, q_ahead.data += 4 * q_ahead.step;
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
-            const REAL *const a = p.data + j * p.lane, *const b = q.data + j * q.lane;
+            const REAL *const a = p.data + j, *const b = q.data + j;
             const REAL a0 = a[0], a1 = a[p.step], a2 = a[2 * p.step], a3 = a[3 * p.step];
             const REAL b0 = b[0], b1 = b[q.step], b2 = b[2 * q.step], b3 = b[3 * q.step];
             const NAME(entry) e = NAME(both)(NAME(both)(term(a0, b0, c), term(a1, b1, c)),
@@ -96,7 +105,7 @@ FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pa
     for (; count; count--, p.data += p.step, q.data += q.step) {
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
-            const REAL a = p.data[j * p.lane], b = q.data[j * q.lane];
+            const REAL a = p.data[j], b = q.data[j];
             const NAME(entry) e = term(a, b, c);
             NAME(accumulate)(&lanes->term, j, e.term);
             NAME(accumulate)(&lanes->weight, j, e.weight);
@@ -109,39 +118,29 @@ FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pa
     }
 }
 
-/* The columns `count` further on. */
-FASTKL_INLINE NAME(columns) NAME(further)(NAME(columns) from, ptrdiff_t count) {
-    return (NAME(columns)){from.data + count * from.step, from.step, from.lane};
-}
-
 /* Adds columns by fours, and what is left singly. */
 FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q, ptrdiff_t count,
-                                 NAME(factor) c, NAME(columns) p_ahead, NAME(columns) q_ahead, int per_line) {
+                                 NAME(factor) c) {
     const ptrdiff_t in_groups = count / 4 * 4;
-    NAME(add_groups)(lanes, term, pair, p, q, count / 4, c, p_ahead, q_ahead, per_line);
+    NAME(add_groups)(lanes, term, pair, p, q, count / 4, c);
     NAME(add_singly)(lanes, term, pair, NAME(further)(p, in_groups), NAME(further)(q, in_groups), count - in_groups, c);
 }
 
-/* Adds columns, compiled for the layouts that matter: of one row, of rows that are neighbours in memory, of any others. */
-FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, const NAME(columns) *p_from,
-                             const NAME(columns) *q_from, ptrdiff_t count, NAME(factor) c) {
-    const NAME(columns) p = *p_from, q = *q_from, p_line = {p.data, LANES, 1}, q_line = {q.data, LANES, 1};
-    const NAME(columns) p_next = NAME(further)(p_line, ROW_AHEAD), q_next = NAME(further)(q_line, ROW_AHEAD);
-    const int in_line = p.lane == 1 && q.lane == 1;
+/* Adds columns, compiled for the layouts that matter: of one row or of a tile, and of rows that are neighbours in memory. */
+FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, const NAME(columns) *p, const NAME(columns) *q,
+                             ptrdiff_t count, NAME(factor) c) {
     NAME(lanes) now = *lanes;
-    if (in_line && p.step == LANES && q.step == LANES)
-        NAME(add_all)(&now, term, pair, p_line, q_line, count, c, p_next, q_next, COLUMNS_PER_LINE);
-    else if (in_line)
-        NAME(add_all)(&now, term, pair, (NAME(columns)){p.data, p.step, 1}, (NAME(columns)){q.data, q.step, 1}, count, c,
-                      NAME(further)(p, TILE_AHEAD), NAME(further)(q, TILE_AHEAD), 1);
+    if (p->step == LANES && q->step == LANES)
+        NAME(add_all)(&now, term, pair, (NAME(columns)){p->data, LANES, p->ahead, COLUMN_BYTES},
+                      (NAME(columns)){q->data, LANES, q->ahead, COLUMN_BYTES}, count, c);
     else
-        NAME(add_all)(&now, term, pair, p, q, count, c, p_next, q_next, COLUMNS_PER_LINE);
+        NAME(add_all)(&now, term, pair, *p, *q, count, c);
     if (pair) {
         int small = 0;
         for (int j = 0; j < LANES; j++)
             small |= now.least_q[j] < SMALL;
         if (small)
-            NAME(look_for_zeros)(p, q, count, now.guard_bits);
+            NAME(look_for_zeros)(*p, *q, count, now.guard_bits);
     }
     *lanes = now;
 }
@@ -166,7 +165,7 @@ static NAME(adder) *const NAME(adders)[] = {FASTKL_MEASURES(ROW)};
 #define ROW(name, pair, sum_of_q, excess)                                                                                     \
     static void add_scaled_##name(lanes_f64 *lanes, const columns_f64 *p, const columns_f64 *q, ptrdiff_t count,              \
                                   const factor_f64 *c) {                                                                      \
-        const columns_f64 p_line = {p->data, LANES, 1}, q_line = {q->data, LANES, 1};                                         \
+        const columns_f64 p_line = {p->data, LANES, p->ahead, COLUMN_BYTES}, q_line = {q->data, LANES, q->ahead, COLUMN_BYTES}; \
         add_f64(lanes, name##_f64, pair, &p_line, &q_line, count, (factor_f64){c->high, c->low, 1});                          \
     }
 FASTKL_MEASURES(ROW)

@@ -60,6 +60,12 @@
 #define FASTKL_VECTORIZE
 #endif
 
+/* Vectors as a type, and any of the entries of two of them as a third. */
+#if defined(__clang__) || (defined(__GNUC__) && __GNUC__ >= 12)
+#define FASTKL_VECTOR(type, size) type __attribute__((vector_size(size)))
+#define FASTKL_SHUFFLE __builtin_shufflevector
+#endif
+
 /* Does this CPU, under this operating system, run the tier? (The compilers' test covers both: it asks XGETBV too.) */
 #if FASTKL_X86_TIERS
 #define FASTKL_CPU_HAS(feature) (__builtin_cpu_supports(feature) != 0)

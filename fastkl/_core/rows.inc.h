@@ -57,9 +57,9 @@ FASTKL_NOINLINE void NAME(raise)(REAL *chunk, int count, REAL eps, double *raise
 /* The next `count` entries in columns, where they stand or staged. */
 FASTKL_INLINE NAME(columns) NAME(line)(REAL *chunk, const fastkl_operand *from, const char *data, ptrdiff_t count, int in_place) {
     if (in_place && count % LANES == 0)
-        return (NAME(columns)){(const REAL *)data, LANES, 1};
+        return (NAME(columns)){(const REAL *)data, LANES, data + FASTKL_PREFETCH_AHEAD, COLUMN_BYTES};
     NAME(stage)(chunk, from, data, (int)count, (int)((count + LANES - 1) / LANES * LANES));
-    return (NAME(columns)){chunk, LANES, 1};
+    return (NAME(columns)){chunk, LANES, data + FASTKL_PREFETCH_AHEAD, COLUMN_BYTES};
 }
 
 /* Looks at a row, or at a piece of one, whose entries start at the data given. The operand that c multiplies is multiplied by
@@ -103,17 +103,69 @@ FASTKL_INLINE int NAME(neighbours)(const fastkl_operand *operand) {
     return operand->dtype == REAL_DTYPE && operand->row == sizeof(REAL);
 }
 
-/* Columns of up to LANES rows whose entries start at `data`, where they stand or staged, a row after the other. */
+#ifdef FASTKL_SHUFFLE
+typedef FASTKL_VECTOR(REAL, 4 * sizeof(REAL)) NAME(four);
+
+/* Four entries of each of four rows, `row` bytes apart, to columns LANES apart. */
+FASTKL_INLINE void NAME(turn_4_by_4)(REAL *to, const char *from, ptrdiff_t row) {
+    NAME(four) a, b, c, d, column[4];
+    memcpy(&a, from, sizeof a);
+    memcpy(&b, from + row, sizeof b);
+    memcpy(&c, from + 2 * row, sizeof c);
+    memcpy(&d, from + 3 * row, sizeof d);
+#if REAL_BITS == 64 /* the order that suits the instructions on four doubles, and on four floats */
+    const NAME(four) ab = FASTKL_SHUFFLE(a, b, 0, 4, 2, 6), ab_odd = FASTKL_SHUFFLE(a, b, 1, 5, 3, 7);
+    const NAME(four) cd = FASTKL_SHUFFLE(c, d, 0, 4, 2, 6), cd_odd = FASTKL_SHUFFLE(c, d, 1, 5, 3, 7);
+    column[0] = FASTKL_SHUFFLE(ab, cd, 0, 1, 4, 5), column[1] = FASTKL_SHUFFLE(ab_odd, cd_odd, 0, 1, 4, 5);
+    column[2] = FASTKL_SHUFFLE(ab, cd, 2, 3, 6, 7), column[3] = FASTKL_SHUFFLE(ab_odd, cd_odd, 2, 3, 6, 7);
+#else
+    const NAME(four) ab = FASTKL_SHUFFLE(a, b, 0, 4, 1, 5), ab_high = FASTKL_SHUFFLE(a, b, 2, 6, 3, 7);
+    const NAME(four) cd = FASTKL_SHUFFLE(c, d, 0, 4, 1, 5), cd_high = FASTKL_SHUFFLE(c, d, 2, 6, 3, 7);
+    column[0] = FASTKL_SHUFFLE(ab, cd, 0, 1, 4, 5), column[1] = FASTKL_SHUFFLE(ab, cd, 2, 3, 6, 7);
+    column[2] = FASTKL_SHUFFLE(ab_high, cd_high, 0, 1, 4, 5), column[3] = FASTKL_SHUFFLE(ab_high, cd_high, 2, 3, 6, 7);
+#endif
+    for (int i = 0; i < 4; i++)
+        memcpy(to + i * LANES, &column[i], sizeof column[i]);
+}
+#endif
+
+/* `count` entries of each of some rows, `row` bytes apart, to the columns of a tile. */
+FASTKL_INLINE void NAME(turn)(REAL *tile, const char *from, ptrdiff_t row, int count, int rows) {
+    int r = 0;
+#ifdef FASTKL_SHUFFLE
+    for (; r + 4 <= rows && count >= 4; r += 4, from += 4 * row) {
+        for (int i = 0; i + 4 <= count; i += 4)
+            NAME(turn_4_by_4)(tile + i * LANES + r, from + i * (ptrdiff_t)sizeof(REAL), row);
+        if (count % 4)
+            NAME(turn_4_by_4)(tile + (count - 4) * LANES + r, from + (count - 4) * (ptrdiff_t)sizeof(REAL), row);
+    }
+#endif
+    for (; r < rows; r++, from += row)
+        for (int i = 0; i < count; i++)
+            tile[i * LANES + r] = ((const REAL *)from)[i];
+}
+
+/* Columns of up to LANES rows whose entries start at `data`, where they stand or staged. */
 FASTKL_INLINE NAME(columns) NAME(tile)(REAL *tile, const fastkl_operand *from, const char *data, int count, int rows, REAL eps,
                                        double *raised, uint64_t *bits) {
-    if (rows == LANES && NAME(usable_at)(from, data, from->col | from->row) && !(eps > 0))
-        return (NAME(columns)){(const REAL *)data, from->col / (ptrdiff_t)sizeof(REAL), from->row / (ptrdiff_t)sizeof(REAL)};
-    for (int row = 0; row < LANES; row++, data += from->row) {
-        NAME(stage)(tile + row * TILE, from, data, row < rows ? count : 0, count);
-        if (eps > 0 && row < rows)
-            NAME(raise)(tile + row * TILE, count, eps, &raised[row], &bits[row]);
+    const int usable = NAME(usable_at)(from, data, from->col | from->row) && !(eps > 0);
+    const char *const ahead = data + rows * from->row + FASTKL_PREFETCH_AHEAD / 2;
+    if (usable && rows == LANES && from->row == sizeof(REAL))
+        return (NAME(columns)){(const REAL *)data, from->col / (ptrdiff_t)sizeof(REAL), data + TILE * from->col, from->col};
+    if (rows < LANES)
+        memset(tile, 0, (size_t)count * LANES * sizeof(REAL));
+    if (usable && from->col == sizeof(REAL)) {
+        NAME(turn)(tile, data, from->row, count, rows);
+    } else {
+        REAL chunk[LANES * TILE];
+        for (int row = 0; row < rows; row++, data += from->row) {
+            NAME(stage)(chunk + row * TILE, from, data, count, count);
+            if (eps > 0)
+                NAME(raise)(chunk + row * TILE, count, eps, &raised[row], &bits[row]);
+        }
+        NAME(turn)(tile, (const char *)chunk, TILE * sizeof(REAL), count, rows);
     }
-    return (NAME(columns)){tile, 1, TILE};
+    return (NAME(columns)){tile, LANES, ahead, COLUMN_BYTES};
 }
 
 /* The first look at up to MOST_AT_ONCE rows together, LANES at a time. */
