@@ -70,16 +70,23 @@ FASTKL_INLINE void NAME(look_for_zeros)(NAME(columns) p, NAME(columns) q, ptrdif
     }
 }
 
+/* Asks for the memory that will be wanted when column i of the next group has been added. */
+FASTKL_INLINE void NAME(ask_for)(NAME(columns) from, int i) {
+    if (from.ahead_step != COLUMN_BYTES)
+        FASTKL_PREFETCH_FAR(from.ahead + i * from.ahead_step);
+    else if (i % (FASTKL_LINE / COLUMN_BYTES) == 0)
+        FASTKL_PREFETCH(from.ahead + i * COLUMN_BYTES);
+}
+
 /* Adds groups of four columns. */
 FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
                                     ptrdiff_t groups, NAME(factor) c) {
     for (; groups; groups--, p = NAME(further)(p, 4), q = NAME(further)(q, 4)) {
         /* Memory is asked for outside of the loop that is vectorised. */
         for (int i = 0; i < 4; i++) {
-            if (p.ahead_step != COLUMN_BYTES || i % (FASTKL_LINE / COLUMN_BYTES) == 0)
-                FASTKL_PREFETCH(p.ahead + i * p.ahead_step);
-            if (pair && (q.ahead_step != COLUMN_BYTES || i % (FASTKL_LINE / COLUMN_BYTES) == 0))
-                FASTKL_PREFETCH(q.ahead + i * q.ahead_step);
+            NAME(ask_for)(p, i);
+            if (pair)
+                NAME(ask_for)(q, i);
         }
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {

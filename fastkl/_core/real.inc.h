@@ -9,8 +9,10 @@
    LANES       sums side by side that a row is dealt out to: those of one of the tier's vectors
    LN2         = LN2_HEAD + LN2_REST, the head so short that head x exponent x (upper half of a significand) is exact;
                = LN2_HIGH + LN2_LOW, the nearest REAL and what it leaves
-   T           the polynomial in 2 atanh(s) = 2s + s z T(z), z = s^2: T(z) = 2/3 + 2z/5 + 2z^2/7 + ..., highest power first,
-               by Chebyshev interpolation on [0, 0.0401] at 60 digits, then rounded. The reduction makes z <= 0.04.
+   T           the polynomial in 2 atanh(s) = 2s + s z T(z), z = s^2: T(z) = 2/3 + 2z/5 + 2z^2/7 + ..., highest power first.
+               With n coefficients, by interpolation at the squares of the positive zeros of the Chebyshev polynomial of
+               degree 2n + 1 on s^2 <= 0.0401, which makes the error of s T(s^2) as small as it can be; at 60 digits, then
+               rounded. The reduction makes z <= 0.04.
                tests/test_constants.py finds the coefficients again and holds them to the error stated. */
 #undef REAL
 #undef UINT

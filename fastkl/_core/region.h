@@ -37,18 +37,22 @@
 #define FASTKL_X86_TIERS 0
 #endif
 
+/* Memory is asked for: to come to all caches; or, where so much is that it would not stay in the first, to the others. */
 #if defined(__GNUC__) || defined(__clang__)
 #define FASTKL_INLINE static inline __attribute__((always_inline))
 #define FASTKL_NOINLINE static __attribute__((noinline))
 #define FASTKL_PREFETCH(address) __builtin_prefetch(address)
+#define FASTKL_PREFETCH_FAR(address) __builtin_prefetch(address, 0, 2)
 #elif defined(_MSC_VER)
 #define FASTKL_INLINE static __forceinline
 #define FASTKL_NOINLINE static __declspec(noinline)
 #define FASTKL_PREFETCH(address) ((void)(address))
+#define FASTKL_PREFETCH_FAR(address) ((void)(address))
 #else
 #define FASTKL_INLINE static inline
 #define FASTKL_NOINLINE static
 #define FASTKL_PREFETCH(address) ((void)(address))
+#define FASTKL_PREFETCH_FAR(address) ((void)(address))
 #endif
 
 /* Before a loop over lanes, which depend on nothing in each other. (clang would unroll the loop first, and then give up.) */

@@ -210,7 +210,7 @@ static int together(const fastkl_task *task, const fastkl_operand *p, const fast
     const int is_float = in_float(task, p, q);
     if (is_float ? neighbours_f32(p) && (!q->data || neighbours_f32(q)) : neighbours_f64(p) && (!q->data || neighbours_f64(q)))
         return MOST_AT_ONCE;
-    return n <= SHORT ? MOST_AT_ONCE / 4 : 1;
+    return n <= SHORT ? 32 : 1;
 }
 
 static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
