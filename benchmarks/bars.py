@@ -1,0 +1,300 @@
+"""The project's speed goals, each as a ratio within one run: `python benchmarks/bars.py [LINE ...]`, all lines by default.
+
+Prints what was wanted and what was measured, and exits with 0 either way: it reports. FASTKL_SIMD=avx2 has goals of its own
+for `large`. Medians of calls in turn; `again` is the noise, the same call measured twice. Needs 4 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import reading
+from cases import DTYPES, MEASURES, Array, Case, operands
+from measuring import READING, Bench, Call, peak_memory, seconds
+from peers import AGAIN, FASTKL, PEERS, missing
+from report import machine
+
+import fastkl
+
+LARGE = Case()
+IN_CACHE = Case(rows=100, threads=1)
+BY_NAME = {peer.name: peer for peer in PEERS}
+
+# Of each tier that has goals: measure, dtype, at least this share of reading.
+LARGE_GOALS = {
+    "avx512": {
+        ("kl_divergence", "float64"): 0.90,
+        ("kl_divergence", "float32"): 0.85,
+        ("cross_entropy", "float64"): 0.90,
+        ("cross_entropy", "float32"): 0.85,
+        ("entropy", "float64"): 0.85,
+        ("entropy", "float32"): 0.70,
+    },
+    "avx2": dict.fromkeys(((measure, dtype) for measure in MEASURES for dtype in DTYPES), 0.60),
+}
+SMALL_CALLS = 200
+
+
+class Result(NamedTuple):
+    """One measured figure. `goal` is None where there is none; `most` says that less is better."""
+
+    what: str
+    measured: float | None
+    goal: float | None
+    unit: str = ""
+    most: bool = False
+    note: str = ""
+
+    def __str__(self) -> str:
+        held = "-"
+        if self.goal is not None and self.measured is not None:
+            held = "held" if (self.measured <= self.goal if self.most else self.measured >= self.goal) else "MISSED"
+        measured = "unknown" if self.measured is None else f"{self.measured:.3f}{self.unit}"
+        goal = "none" if self.goal is None else f"{'<=' if self.most else '>='} {self.goal:.2f}{self.unit}"
+        return f"{self.what:75} {goal:>12} {measured:>12}  {held:6}  {self.note}"
+
+
+Line = Callable[[], Iterator[Result]]
+
+
+def call(bench: Bench, name: str = FASTKL) -> Call:
+    """A contender's call, which must exist."""
+    found = bench.call(BY_NAME[name])
+    if found is None:
+        raise LookupError(f"{name} has no part in {bench.case}. {'; '.join(missing())}")
+    return found
+
+
+def ratio(times: dict[str, float], other: str, ours: str = FASTKL) -> float | None:
+    """How many times as fast as the other we are."""
+    return times[other] / times[ours] if other in times else None
+
+
+def noise(times: dict[str, float]) -> str:
+    """The same call again, as a note."""
+    return f"again {times[AGAIN] / times[FASTKL]:.3f}"
+
+
+def beside_reading(bench: Bench, **others: Call) -> dict[str, float]:
+    """Times of fastkl twice, of reading if it can be had, and of others."""
+    reader = bench.reader()
+    calls = {FASTKL: call(bench), AGAIN: call(bench, AGAIN)} | others
+    return seconds(({READING: reader} if reader else {}) | calls)
+
+
+# The lines ---------------------------------------------------------------------------------------------------------------
+
+
+def _shares(case: Case) -> Iterator[Result]:
+    """Of reading: each measure of the same data, with 1 and 2 threads."""
+    data = operands(case)
+    for measure in MEASURES:
+        goal = LARGE_GOALS.get(fastkl.build_info()["simd"], {}).get((measure, case.dtype))
+        for threads in 1, 2:
+            bench = Bench(replace(case, measure=measure, threads=threads), data[:1] if measure == "entropy" else data)
+            times = beside_reading(bench)
+            speed = f"{case.entries / times[FASTKL] / 1e9:.2f} Gelem/s, {noise(times)}"
+            yield Result(f"{bench.case}, of reading", ratio(times, READING), goal, note=speed)
+
+
+def large() -> Iterator[Result]:
+    """All measures, 100,000 x 1000, 1 and 2 threads, against reading."""
+    for dtype in DTYPES:
+        yield from _shares(replace(LARGE, dtype=dtype))
+
+
+def wide_rows() -> Iterator[Result]:
+    """The same for 4,000 x 131,072 float32."""
+    yield from _shares(replace(LARGE, dtype="float32", rows=4_000, columns=131_072))
+
+
+def in_cache_numkong() -> Iterator[Result]:
+    """KL and CE in cache against NumKong's KL, with the errors of both."""
+    for dtype in DTYPES:
+        rival_bench = Bench(replace(IN_CACHE, dtype=dtype))
+        rival = call(rival_bench, "numkong")
+        theirs = rival_bench.answers(rival()).error_eps
+        for measure in "kl_divergence", "cross_entropy":
+            bench = Bench(replace(IN_CACHE, dtype=dtype, measure=measure), rival_bench.operands)
+            ours = bench.answers(call(bench)()).error_eps
+            times = beside_reading(bench, numkong=rival)
+            note = f"worst error in eps {ours:.2f}, NumKong's KL {theirs:.3g}, {noise(times)}"
+            yield Result(f"{bench.case}, of NumKong's KL", ratio(times, "numkong"), 1.0, note=note)
+
+
+def in_cache_log() -> Iterator[Result]:
+    """KL in cache against MKL's log alone: as MKL chooses it, and the kernel for fastkl's tier."""
+    for dtype, goal in (("float64", 0.85), ("float32", 0.65)):
+        bench = Bench(replace(IN_CACHE, dtype=dtype))
+        for name in "mkl log alone", "mkl log kernel":
+            times = beside_reading(bench, log=call(bench, name))
+            speed = f"{bench.case.entries / times['log'] / 1e9:.2f} Gelem/s, {noise(times)}"
+            yield Result(f"{bench.case}, of {name}", ratio(times, "log"), goal, note=speed)
+
+
+def short_rows() -> Iterator[Result]:
+    """5,000,000 x 10 and 1,000,000 x 50, against reading and NumPy."""
+    for rows, columns in ((5_000_000, 10), (1_000_000, 50)):
+        for dtype in DTYPES:
+            bench = Bench(replace(LARGE, dtype=dtype, rows=rows, columns=columns))
+            times = beside_reading(bench, numpy=call(bench, "numpy"))
+            yield Result(f"{bench.case}, of reading", ratio(times, READING), 0.50, note=noise(times))
+            yield Result(f"{bench.case}, of NumPy", ratio(times, "numpy"), 8.0, "x")
+
+
+def _against(bench: Bench, base: Case, goal: float, what: str) -> Result:
+    """The rate of a case, of that of another."""
+    times = seconds({FASTKL: call(bench), AGAIN: call(bench), "base": call(Bench(base))})
+    measured = bench.case.entries / times[FASTKL] / (base.entries / times["base"])
+    return Result(f"{bench.case}, {what}", measured, goal, note=noise(times))
+
+
+def one_row() -> Iterator[Result]:
+    """One row of 100,000,000 against many rows."""
+    for dtype in DTYPES:
+        case = replace(LARGE, dtype=dtype)
+        yield _against(Bench(replace(case, rows=1, columns=case.entries)), case, 0.9, "of many rows")
+
+
+def fortran() -> Iterator[Result]:
+    """Fortran order and axis=0 against C order, and the memory that they take."""
+    for layout in "F", "axis0":
+        for dtype in DTYPES:
+            base = replace(LARGE, dtype=dtype)
+            bench = Bench(replace(base, layout=layout))
+            yield _against(bench, base, 0.6, "of C order")
+            peak = peak_memory(call(bench))
+            share = None if peak is None else peak / bench.bytes
+            yield Result(f"{bench.case}, memory beyond the result", share, 0.01, " inputs", most=True)
+
+
+def broadcast() -> Iterator[Result]:
+    """One q for all p and one p for all q, against two matrices."""
+    for layout in "one_q", "one_p":
+        for dtype in DTYPES:
+            base = replace(LARGE, dtype=dtype)
+            yield _against(Bench(replace(base, layout=layout)), base, 1.1, "of two matrices")
+
+
+def zeros() -> Iterator[Result]:
+    """Half of p's entries zero and a tenth of q's, against none."""
+    for dtype in DTYPES:
+        base = replace(LARGE, dtype=dtype)
+        yield _against(Bench(replace(base, layout="zeros")), base, 0.9, "of no zeros")
+
+
+def invalid() -> Iterator[Result]:
+    """The time of invalid="raise", of "ignore"."""
+    for case in LARGE, IN_CACHE:
+        for dtype in DTYPES:
+            bench = Bench(replace(case, dtype=dtype))
+            function: Callable[..., Any] = call(bench)
+            modes = {mode: partial(function, invalid=mode) for mode in ("raise", "ignore")}
+            times = seconds({FASTKL: modes["raise"], AGAIN: modes["raise"], "ignore": modes["ignore"]})
+            yield Result(f"{bench.case}, time of ignore", times[FASTKL] / times["ignore"], 1.03, "x", True, noise(times))
+
+
+def threads() -> Iterator[Result]:
+    """2 threads against 1, out of cache."""
+    for measure in MEASURES:
+        for dtype in DTYPES:
+            two = Bench(replace(LARGE, measure=measure, dtype=dtype))
+            one = Bench(replace(two.case, threads=1), two.operands)
+            readers = {name: reader for name, bench in (("r1", one), ("r2", two)) if (reader := bench.reader())}
+            times = seconds({FASTKL: call(two), AGAIN: call(two), "one": call(one)} | readers)
+            note = f"reading {times['r1'] / times['r2']:.2f}x, " if len(readers) == 2 else ""
+            gain = times["one"] / times[FASTKL]
+            yield Result(f"{two.case}, of 1 thread", gain, 1.85, "x", note=note + noise(times))
+
+
+def small_call() -> Iterator[Result]:
+    """A call on 1 x 10, as a user makes it."""
+    for dtype in DTYPES:
+        case = Case(dtype=dtype, rows=1, columns=10, threads=1)
+        p, q = operands(case)
+        ours = partial(fastkl.kl_divergence, p, q)
+        times = seconds({FASTKL: ours, AGAIN: ours, "numpy": call(Bench(case), "numpy")})
+        yield Result(f"{case}, time", times[FASTKL] * 1e6, 2.5, " us", True, noise(times))
+        yield Result(f"{case}, time of NumPy's", times[FASTKL] / times["numpy"], 1.0, "x", True)
+
+
+@contextmanager
+def a_busy_core() -> Iterator[None]:
+    """Another process that never rests."""
+    child = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout is not None
+        child.stdout.readline()  # it runs
+        yield
+    finally:
+        child.kill()
+        child.communicate()
+
+
+def busy() -> Iterator[Result]:
+    """200 small calls with the default threads while another process keeps one core busy, against the same alone."""
+
+    def calls(p: Array, q: Array) -> None:
+        for _ in range(SMALL_CALLS):
+            fastkl.kl_divergence(p, q)
+
+    for rows in 10, 100, 1000:
+        case = replace(LARGE, rows=rows)
+        batch = partial(calls, *operands(case))
+        alone = seconds({FASTKL: batch, AGAIN: batch})
+        with a_busy_core():
+            beside = seconds({FASTKL: batch})
+        note = f"{alone[FASTKL] * 1e3:.1f} ms alone, {noise(alone)}"
+        yield Result(f"{SMALL_CALLS} calls, {case}, time of alone", beside[FASTKL] / alone[FASTKL], 3.0, "x", True, note)
+
+
+LINES: dict[str, Line] = {
+    line.__name__: line
+    for line in (
+        large,
+        in_cache_numkong,
+        in_cache_log,
+        short_rows,
+        one_row,
+        wide_rows,
+        fortran,
+        broadcast,
+        zeros,
+        invalid,
+        threads,
+        small_call,
+        busy,
+    )
+}
+
+
+def main() -> None:
+    """The command."""
+    described = "\n".join(f"  {name:18}{line.__doc__}" for name, line in LINES.items())
+    parser = argparse.ArgumentParser(
+        description=f"{__doc__}\nlines:\n{described}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("lines", nargs="*", metavar="LINE", help="what to measure")
+    wanted = parser.parse_args().lines or list(LINES)
+    if unknown := set(wanted) - set(LINES):
+        parser.error(f"no line {', '.join(sorted(unknown))}; there are {', '.join(LINES)}")
+    print(textwrap.fill(machine(), 124), *filter(None, [reading.PROBLEM]), sep="\n")
+    for name in wanted:
+        print(f"\n{name}: {LINES[name].__doc__}")
+        try:
+            for result in LINES[name]():
+                print(result, flush=True)
+        except LookupError as error:
+            print(f"not measured: {error}")
+
+
+if __name__ == "__main__":
+    main()

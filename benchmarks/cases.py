@@ -1,0 +1,118 @@
+"""What is measured: every case, in a short and a full form, and the matrices of each. Knows nothing of contenders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+MEASURES = ("kl_divergence", "cross_entropy", "entropy")
+DTYPES = ("float64", "float32")
+LAYOUTS = {
+    "C": "both in C order",
+    "F": "both in Fortran order",
+    "axis0": "rows along axis 0 of matrices in C order",
+    "one_q": "one q for every row of p",
+    "one_p": "one p for every row of q",
+    "zeros": "half of p's entries zero, and a tenth of q's, among those",
+}
+
+# Entries made at a time, so that making a matrix of a gigabyte needs no other.
+BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question put to every contender. Its text is the benchmark's id."""
+
+    measure: str = "kl_divergence"
+    dtype: str = "float64"
+    rows: int = 100_000
+    columns: int = 1000
+    layout: str = "C"
+    threads: int = 2
+
+    def __str__(self) -> str:
+        return f"{self.measure}-{self.dtype}-{self.rows}x{self.columns}-{self.layout}-{self.threads}threads"
+
+    @property
+    def entries(self) -> int:
+        """Terms of all the sums."""
+        return self.rows * self.columns
+
+    @property
+    def in_cache(self) -> bool:
+        """Whether the operands fit in what most CPUs have for one core."""
+        return self.entries <= 200_000
+
+    @property
+    def repeats(self) -> int:
+        """How often a row repeats its beginning, a power of two: a row too long for the reference is made of short ones."""
+        repeats = 1
+        while self.columns // repeats > BLOCK:
+            repeats *= 2
+        if self.columns % repeats:
+            raise ValueError(f"{self}: rows longer than {BLOCK} must be a multiple of {repeats}")
+        return repeats
+
+
+def _block(rng: np.random.Generator, shape: tuple[int, int], case: Case) -> tuple[Array, Array]:
+    dtype: Any = np.dtype(case.dtype)
+    p, q = (rng.random(shape, dtype) + np.finfo(dtype).eps for _ in range(2))
+    if case.layout == "zeros":
+        gone = rng.random(shape, np.float32) < 0.5
+        p[gone] = 0
+        q[gone & (rng.random(shape, np.float32) < 0.2)] = 0  # elsewhere a zero would make the row's D infinite
+    return p, q
+
+
+def operands(case: Case, seed: int = 1) -> tuple[Array, ...]:
+    """The matrices that the case's measure takes, with rows along axis 1: random distributions, always the same.
+
+    Of `one_q` and `one_p`, the one row has the shape (1, columns).
+    """
+    names = "p" if case.measure == "entropy" else "pq"
+    shapes = [(1 if case.layout == f"one_{name}" else case.rows, case.columns) for name in names]
+    kind: Any = {"dtype": case.dtype, "order": "F" if case.layout in ("F", "axis0") else "C"}
+    made = tuple(np.empty(shape, **kind) for shape in shapes)
+    width = case.columns // case.repeats
+    step = max(1, BLOCK // width)
+    for start in range(0, case.rows, step):
+        rng = np.random.default_rng([seed, start])
+        rows = min(step, case.rows - start)
+        for matrix, block in zip(made, _block(rng, (rows, width), case), strict=False):
+            block /= block.sum(axis=1, keepdims=True) * case.repeats
+            target = matrix[start : start + rows]
+            for i in range(0, case.columns, width):
+                target[:, i : i + width] = block[: len(target)]
+    return made
+
+
+def _each(**axes: tuple[Any, ...]) -> list[Case]:
+    """A case for every combination, in order."""
+    combinations: list[dict[str, Any]] = [{}]
+    for name, values in axes.items():
+        combinations = [{**combination, name: value} for combination in combinations for value in values]
+    return [Case(**combination) for combination in combinations]
+
+
+# A few minutes on two cores. Out of cache: 160 and 80 MB a matrix.
+SHORT = [
+    *_each(dtype=DTYPES, measure=MEASURES, rows=(20_000,)),
+    *_each(dtype=DTYPES, measure=("kl_divergence", "cross_entropy"), rows=(100,), threads=(1,)),
+]
+
+# Every line of the project's speed goals: gigabytes, and the better part of an hour.
+FULL = [
+    *_each(dtype=DTYPES, measure=MEASURES, threads=(1, 2)),
+    *_each(dtype=DTYPES, measure=MEASURES, rows=(100,), threads=(1,)),
+    *_each(dtype=DTYPES, rows=(5_000_000,), columns=(10,)),
+    *_each(dtype=DTYPES, rows=(1_000_000,), columns=(50,)),
+    *_each(dtype=DTYPES, rows=(1,), columns=(100_000_000,)),
+    *_each(dtype=("float32",), measure=MEASURES, rows=(4_000,), columns=(131_072,)),
+    *_each(dtype=DTYPES, layout=("F", "axis0", "one_q", "one_p", "zeros")),
+    *_each(rows=(1,), columns=(10,), threads=(1,)),
+]

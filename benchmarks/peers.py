@@ -1,0 +1,278 @@
+"""Who is compared: each contender, the package that it needs, and its functions of rows. Knows nothing of time and data.
+
+A function takes the operands of a measure, matrices with rows along axis 1, and returns a value for each row. Each is what
+a user of the package would write; the comment says where there was a choice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+from cases import MEASURES
+
+import fastkl
+
+Array = np.ndarray[Any, Any]
+Function = Callable[..., Any]
+Functions = dict[str, Function]
+
+UNUSABLE: dict[str, str] = {}  # installed, but could not be loaded: why
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A contender. `load` imports its package and gives its functions, a measure each, for a number of threads."""
+
+    name: str
+    package: str
+    load: Callable[[int], Functions]
+    parallel: bool = False
+    whole: bool = True  # False: it does a part of the work, in cache, and its result is not the measure's
+
+    @property
+    def version(self) -> str | None:
+        """The version of the installed package; None if it is missing."""
+        try:
+            return metadata.version(self.package)
+        except metadata.PackageNotFoundError:
+            return None
+
+    def functions(self, threads: int) -> Functions:
+        """Its functions; none if the package is missing or does not work here: `missing` says so."""
+        if self.version is None or self.name in UNUSABLE:
+            return {}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return self.load(threads)
+        except Exception as error:  # of any kind: it is another's package
+            UNUSABLE[self.name] = f"{type(error).__name__}: {error}"
+            return {}
+
+
+def _fastkl(threads: int) -> Functions:
+    return {measure: partial(getattr(fastkl, measure), threads=threads) for measure in MEASURES}
+
+
+def _numpy(_threads: int) -> Functions:
+    return {
+        "kl_divergence": lambda p, q: (p * np.log(p / q)).sum(1),
+        "cross_entropy": lambda p, q: -(p * np.log(q)).sum(1),
+        "entropy": lambda p: -(p * np.log(p)).sum(1),
+    }
+
+
+def _numpy_zero_safe(_threads: int) -> Functions:
+    return {
+        "kl_divergence": lambda p, q: (p * np.log(np.where(p > 0, p / q, 1))).sum(1),
+        "cross_entropy": lambda p, q: -(p * np.log(np.where(p > 0, q, 1))).sum(1),
+        "entropy": lambda p: -(p * np.log(np.where(p > 0, p, 1))).sum(1),
+    }
+
+
+def _scipy_special(_threads: int) -> Functions:
+    from scipy.special import entr, rel_entr
+
+    return {
+        "kl_divergence": lambda p, q: rel_entr(p, q).sum(1),
+        "cross_entropy": lambda p, q: (entr(p) + rel_entr(p, q)).sum(1),
+        "entropy": lambda p: entr(p).sum(1),
+    }
+
+
+def _scipy_stats(_threads: int) -> Functions:
+    from scipy.stats import entropy
+
+    # It has no cross-entropy, and normalises the rows.
+    return dict.fromkeys(("kl_divergence", "entropy"), partial(entropy, axis=1))
+
+
+def _numexpr(threads: int) -> Functions:
+    import numexpr
+
+    # Its own sum runs on one thread (numexpr#417), so the terms are summed by NumPy.
+    def terms(expression: str) -> Function:
+        def call(p: Array, q: Array | None = None) -> Array:
+            if numexpr.get_num_threads() != threads:
+                numexpr.set_num_threads(threads)
+            return numexpr.evaluate(expression, {"p": p, "q": q} if q is not None else {"p": p}).sum(1)  # type: ignore[no-any-return]
+
+        return call
+
+    return {
+        "kl_divergence": terms("where(p > 0, p * log(p / q), 0)"),
+        "cross_entropy": terms("where(p > 0, -p * log(q), 0)"),
+        "entropy": terms("where(p > 0, -p * log(p), 0)"),
+    }
+
+
+@cache
+def _compiled() -> dict[str, Any]:
+    import numba
+
+    # Division by zero gives inf as everywhere else, instead of an exception that would cost time.
+    compiled = numba.njit(parallel=True, error_model="numpy")
+    prange = numba.prange
+
+    @compiled
+    def kl_divergence(p, q, out):  # type: ignore[no-untyped-def]
+        for i in prange(p.shape[0]):
+            total = 0.0
+            for j in range(p.shape[1]):
+                if p[i, j] > 0:
+                    total += p[i, j] * math.log(p[i, j] / q[i, j])
+            out[i] = total
+
+    @compiled
+    def cross_entropy(p, q, out):  # type: ignore[no-untyped-def]
+        for i in prange(p.shape[0]):
+            total = 0.0
+            for j in range(p.shape[1]):
+                if p[i, j] > 0:
+                    total -= p[i, j] * math.log(q[i, j])
+            out[i] = total
+
+    @compiled
+    def entropy(p, out):  # type: ignore[no-untyped-def]
+        for i in prange(p.shape[0]):
+            total = 0.0
+            for j in range(p.shape[1]):
+                if p[i, j] > 0:
+                    total -= p[i, j] * math.log(p[i, j])
+            out[i] = total
+
+    return {"kl_divergence": kl_divergence, "cross_entropy": cross_entropy, "entropy": entropy}
+
+
+def _numba(threads: int) -> Functions:
+    import numba
+
+    def bound(kernel: Function) -> Function:
+        def call(*operands: Array) -> Array:
+            numba.set_num_threads(threads)
+            shape = np.broadcast_shapes(*(x.shape for x in operands))
+            out = np.empty(shape[0], operands[0].dtype)
+            kernel(*(x if x.shape == shape else np.broadcast_to(x, shape) for x in operands), out)
+            return out
+
+        return call
+
+    return {measure: bound(kernel) for measure, kernel in _compiled().items()}
+
+
+def _torch(threads: int) -> Functions:
+    import torch
+
+    def bound(function: Function) -> Function:
+        def call(*operands: Array) -> Array:
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            return function(*map(torch.from_numpy, operands)).numpy()  # type: ignore[no-any-return]
+
+        return call
+
+    return {
+        "kl_divergence": bound(lambda p, q: torch.nn.functional.kl_div(q.log(), p, reduction="none").sum(1)),
+        # Its cross_entropy takes logits; this is the zero-safe sum of probabilities.
+        "cross_entropy": bound(lambda p, q: -torch.special.xlogy(p, q).sum(1)),
+        "entropy": bound(lambda p: torch.special.entr(p).sum(1)),
+    }
+
+
+def _numkong(_threads: int) -> Functions:
+    import numkong
+
+    def kl_divergence(p: Array, q: Array) -> Array:
+        if len(p) != len(q):
+            raise ValueError("does not broadcast")
+        return np.asarray(numkong.kullbackleibler(p, q))
+
+    return {"kl_divergence": kl_divergence}
+
+
+def _mkl_file(name: str) -> str:
+    """A library of the wheel, whatever prefix, version and suffix its name has here."""
+    files = metadata.files("mkl") or []
+    return str(next(file.locate() for file in files if re.match(rf"(lib)?{name}\.", file.name)))
+
+
+@cache
+def _mkl() -> ctypes.CDLL:
+    """MKL, sequential: without an OpenMP of its own beside fastkl's."""
+    library = ctypes.CDLL(_mkl_file("mkl_rt"))
+    sequential = 1
+    library.MKL_Set_Threading_Layer(sequential)
+    return library
+
+
+def _logs(double: Any, single: Any) -> Functions:
+    """The logarithms of p, for the price of which KL is to be had, into a result made once."""
+    most_accurate = ctypes.c_int64(2)  # VML_HA
+    result = cache(np.empty)
+
+    def log(p: Array, _q: Array) -> Array:
+        out = result(p.shape, p.dtype)
+        function = double if p.dtype == np.float64 else single
+        function(ctypes.c_int(p.size), ctypes.c_void_p(p.ctypes.data), ctypes.c_void_p(out.ctypes.data), most_accurate)
+        return out
+
+    return {"kl_divergence": log}
+
+
+def _mkl_log(_threads: int) -> Functions:
+    return _logs(_mkl().vmdLn, _mkl().vmsLn)
+
+
+def _mkl_kernel(_threads: int) -> Functions:
+    # On CPUs that are not Intel's, vmdLn takes MKL's kernel for any x86: a third of the speed on a Zen 4. This is that
+    # for fastkl's instruction set, called by its undocumented name.
+    tier = fastkl.build_info()["simd"]
+    suffix = {"avx512": "Z0HAynn", "avx2": "L9HAynn"}.get(tier)
+    if suffix is None:
+        raise NotImplementedError(f"no kernel known for the tier {tier}")
+    one = np.ones((1, 1))
+    _mkl_log(1)["kl_divergence"](one, one)  # loads what the kernels need
+    dlopen = ctypes.CDLL(None).dlopen
+    dlopen.argtypes, dlopen.restype = [ctypes.c_char_p, ctypes.c_int], ctypes.c_void_p
+    path = _mkl_file(f"mkl_vml_{tier}")
+    kernels = ctypes.CDLL(path, handle=dlopen(path.encode(), os.RTLD_LAZY))  # ctypes alone would bind all names now
+    return _logs(getattr(kernels, f"mkl_vml_kernel_dLn_{suffix}"), getattr(kernels, f"mkl_vml_kernel_sLn_{suffix}"))
+
+
+FASTKL = "fastkl"
+AGAIN = "fastkl again"  # the same function: how much of a difference is noise
+PEERS = [
+    Peer(FASTKL, "fastkl", _fastkl, parallel=True),
+    Peer(AGAIN, "fastkl", _fastkl, parallel=True),
+    Peer("numpy", "numpy", _numpy),
+    Peer("numpy zero-safe", "numpy", _numpy_zero_safe),
+    Peer("scipy.special", "scipy", _scipy_special),
+    Peer("scipy.stats", "scipy", _scipy_stats),
+    Peer("numexpr", "numexpr", _numexpr, parallel=True),
+    Peer("numba", "numba", _numba, parallel=True),
+    Peer("torch", "torch", _torch, parallel=True),
+    Peer("numkong", "numkong", _numkong),
+    Peer("mkl log alone", "mkl", _mkl_log, whole=False),
+    Peer("mkl log kernel", "mkl", _mkl_kernel, whole=False),
+]
+
+
+def missing() -> list[str]:
+    """Those that cannot take part, in words."""
+    absent = [f"{peer.name}: package {peer.package} is not installed" for peer in PEERS if peer.version is None]
+    return absent + [f"{name} does not work here: {why}" for name, why in UNUSABLE.items()]
+
+
+def without(measure: str) -> list[str]:
+    """Those at work here that do not have the measure, in words."""
+    return [f"{peer.name} has no {measure}" for peer in PEERS if (found := peer.functions(1)) and measure not in found]

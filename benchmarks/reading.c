@@ -1,0 +1,74 @@
+/* The upper bound: reads the bytes that a measure reads, and does nothing but add them up.
+ *
+ * As wide, as parallel and as far ahead as a measure could be: vectors of WIDTH bytes, several sums that do not wait for
+ * each other, both matrices at once, and a prefetch. The sums are of integers, for which no value is slow, as subnormal
+ * numbers are for some CPUs. Compiled by reading.py for the instruction set that fastkl uses, with WIDTH from there. */
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint64_t vector __attribute__((vector_size(WIDTH)));
+typedef uint64_t unaligned __attribute__((vector_size(WIDTH), aligned(8), may_alias));
+
+enum {
+    LINE = 64,
+    STEP = 4 * LINE,   /* of each stream, in one turn of the loop */
+    SUMS = 4,          /* of each stream */
+    AHEAD = 2048,
+    BLOCK = 1 << 18    /* what a thread takes at a time */
+};
+
+static inline uint64_t folded(vector sum)
+{
+    uint64_t total = 0;
+    for (int i = 0; i < (int)(WIDTH / sizeof(uint64_t)); i++)
+        total += sum[i];
+    return total;
+}
+
+/* Sums of two streams of the same length. */
+static uint64_t sum_block(const char *a, const char *b, ptrdiff_t bytes)
+{
+    vector a_sums[SUMS] = {{0}}, b_sums[SUMS] = {{0}};
+    ptrdiff_t at = 0;
+    for (; at + STEP <= bytes; at += STEP) {
+        for (int i = 0; i < STEP; i += LINE) {
+            __builtin_prefetch(a + at + i + AHEAD);
+            __builtin_prefetch(b + at + i + AHEAD);
+        }
+        for (int i = 0; i < STEP / WIDTH; i++) {
+            a_sums[i % SUMS] += *(const unaligned *)(a + at + i * WIDTH);
+            b_sums[i % SUMS] += *(const unaligned *)(b + at + i * WIDTH);
+        }
+    }
+    uint64_t total = 0;
+    for (; at < bytes; at++)
+        total += (unsigned char)a[at] + (unsigned char)b[at];
+    for (int i = 0; i < SUMS; i++)
+        total += folded(a_sums[i] + b_sums[i]);
+    return total;
+}
+
+/* The sum of everything in two streams of the same length; the second may be NULL. With one stream, the two halves of each
+ * block are read side by side. */
+uint64_t read_streams(const char *a, const char *b, ptrdiff_t bytes, int threads)
+{
+    uint64_t total = 0;
+    ptrdiff_t blocks = (bytes + BLOCK - 1) / BLOCK;
+#ifdef _OPENMP
+#pragma omp parallel for num_threads(threads) schedule(dynamic) reduction(+ : total)
+#else
+    (void)threads;
+#endif
+    for (ptrdiff_t i = 0; i < blocks; i++) {
+        ptrdiff_t start = i * BLOCK, length = bytes - start < BLOCK ? bytes - start : BLOCK;
+        if (b) {
+            total += sum_block(a + start, b + start, length);
+        } else {
+            ptrdiff_t half = length / 2;
+            total += sum_block(a + start, a + start + half, half);
+            if (length % 2)
+                total += (unsigned char)a[start + length - 1];
+        }
+    }
+    return total;
+}

@@ -1,0 +1,70 @@
+"""The speed of memory: compiles reading.c for the instruction set that fastkl uses, and calls it.
+
+Without a compiler that takes it, `PROBLEM` says why and there is no share of reading.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import setuptools  # type: ignore[import-untyped] # noqa: F401  (brings distutils where Python has none)
+
+import fastkl
+
+SOURCE = Path(__file__).with_name("reading.c")
+# Of each tier: bytes in a vector, and what asks the compiler for it.
+TIERS = {
+    "avx512": (64, ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]),
+    "avx2": (32, ["-mavx2"]),
+    "baseline": (16, []),
+    "neon": (16, []),
+}
+
+
+def _compile(tier: str, openmp: bool) -> Callable[..., int]:
+    width, flags = TIERS[tier]
+    compiler = import_module("distutils.ccompiler").new_compiler()
+    import_module("distutils.sysconfig").customize_compiler(compiler)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        parallel = ["-fopenmp"] if openmp else []
+        objects = compiler.compile(
+            [str(SOURCE)], output_dir=folder, macros=[("WIDTH", str(width))], extra_postargs=["-O3", *flags, *parallel]
+        )
+        library = Path(folder, "reading.so")
+        compiler.link_shared_object(objects, str(library), extra_postargs=parallel)
+        function = ctypes.CDLL(str(library)).read_streams
+    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
+    function.restype = ctypes.c_uint64
+    return function
+
+
+def _find() -> tuple[Callable[..., int] | None, str]:
+    """The function, if there is one, and what is wrong with it."""
+    tier = fastkl.build_info()["simd"]
+    with suppress(Exception):  # each compiler class has errors of its own
+        return _compile(tier, openmp=True), ""
+    try:
+        return _compile(tier, openmp=False), "reading.c does not compile with -fopenmp: no share of it with 2 threads"
+    except Exception as error:
+        return None, f"reading.c does not compile, and no share of it is known: {error}"
+
+
+_read_streams, PROBLEM = _find()
+
+
+def reader(operands: tuple[np.ndarray[Any, Any], ...], threads: int) -> Callable[[], int] | None:
+    """A call that reads the operands with so many threads."""
+    read = _read_streams
+    if read is None or (PROBLEM and threads > 1):
+        return None
+    if len({x.nbytes for x in operands}) == 1:
+        a, b = operands[0].ctypes.data, operands[1].ctypes.data if len(operands) > 1 else None
+        return lambda: read(a, b, operands[0].nbytes, threads)
+    return lambda: sum(read(x.ctypes.data, None, x.nbytes, threads) for x in operands)
