@@ -18,7 +18,8 @@ cnp.import_array()
 cdef enum:
     BLOCK_ENTRIES = 32768  # what a thread takes at a time: enough to make taking it cheap, few enough to share evenly
     BLOCK_ROWS = 256
-    ENTRIES_PER_THREAD = 32768  # one more thread for so many; below, waking it costs more than it saves
+    ENTRIES_PER_THREAD = 262144  # one more thread for so many, 0.2 ms of work: one that has to wait for a busy core costs more
+    ENTRIES_PER_ASKED_THREAD = 32768  # the same if the caller has said how many: below, waking it costs more than it saves
     ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
     MOST_AXES = 64  # NumPy's own limit
 
@@ -116,9 +117,10 @@ cdef int _default_threads() noexcept nogil:
 
 cdef int _threads(Job *job, int asked) noexcept nogil:
     """The number of threads for the job: what was asked for, but no more than the work is worth, or can be cut into."""
+    cdef ptrdiff_t per_thread = ENTRIES_PER_ASKED_THREAD if asked > 0 else ENTRIES_PER_THREAD
     cdef ptrdiff_t rows = job.runs * job.run.length, blocks = job.runs * job.blocks_per_run
     cdef ptrdiff_t parts = max(blocks, (job.n + FASTKL_PIECE - 1) // FASTKL_PIECE)
-    cdef double worth = min(<double>parts, 1 + <double>rows * <double>job.n / ENTRIES_PER_THREAD)
+    cdef double worth = min(<double>parts, 1 + <double>rows * <double>job.n / per_thread)
     if worth < 2 or asked == 1:
         return 1
     return <int>min(worth, asked if asked > 0 else _default_threads())
