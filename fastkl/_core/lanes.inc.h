@@ -19,11 +19,13 @@ typedef struct {
     REAL least_q[LANES];
 } NAME(lanes);
 
-/* LANES entries in each column: entry j of column i stands at data[i step + j]. While column i is added, memory is asked for
-   `ahead_step` i bytes from `ahead` on. */
+/* LANES entries in each column: entry j of column i stands at data[i step + j]. The `left` entries of one more column, and zeros
+   after them, stand at `last`. While column i is added, memory is asked for `ahead_step` i bytes from `ahead` on. */
 typedef struct {
     const REAL *data;
     ptrdiff_t step;
+    const REAL *last;
+    int left;
     const char *ahead;
     ptrdiff_t ahead_step;
 } NAME(columns);
@@ -56,17 +58,16 @@ FASTKL_INLINE REAL NAME(lesser)(REAL a, REAL b) { return a < b ? a : b; }
 
 /* The columns `count` further on. */
 FASTKL_INLINE NAME(columns) NAME(further)(NAME(columns) from, ptrdiff_t count) {
-    return (NAME(columns)){from.data + count * from.step, from.step, from.ahead + count * from.ahead_step, from.ahead_step};
+    return (NAME(columns)){from.data + count * from.step, from.step, from.last, from.left, from.ahead + count * from.ahead_step, from.ahead_step};
 }
 
 /* Looks at the pairs for a p > 0 where q is zero or nearly. */
 FASTKL_INLINE void NAME(look_for_zeros)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
-    for (ptrdiff_t i = 0; i < count; i++, p.data += p.step, q.data += q.step) {
+    for (ptrdiff_t i = 0; i < count + (p.left > 0); i++) {
+        const REAL *const a = i < count ? p.data + i * p.step : p.last, *const b = i < count ? q.data + i * q.step : q.last;
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
-            const REAL a = p.data[j], b = q.data[j];
-            guard_bits[j] |= NAME(bits)(b - SMALL) & NAME(bits)(b - a);
-        }
+        for (int j = 0; j < LANES; j++)
+            guard_bits[j] |= NAME(bits)(b[j] - SMALL) & NAME(bits)(b[j] - a[j]);
     }
 }
 
@@ -106,20 +107,21 @@ FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pa
     }
 }
 
-/* Adds columns one by one. */
+/* Adds columns one by one, and the last. */
 FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
                                     ptrdiff_t count, NAME(factor) c) {
-    for (; count; count--, p.data += p.step, q.data += q.step) {
+    for (ptrdiff_t i = 0; i < count + (p.left > 0); i++) {
+        const REAL *const a = i < count ? p.data + i * p.step : p.last, *const b = i < count ? q.data + i * q.step : q.last;
+        const int real = i < count ? LANES : p.left;
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
-            const REAL a = p.data[j], b = q.data[j];
-            const NAME(entry) e = term(a, b, c);
+            const NAME(entry) e = term(a[j], b[j], c);
             NAME(accumulate)(&lanes->term, j, e.term);
             NAME(accumulate)(&lanes->weight, j, e.weight);
-            lanes->p_bits[j] |= NAME(bits)(a);
+            lanes->p_bits[j] |= NAME(bits)(a[j]);
             if (pair) {
                 NAME(accumulate)(&lanes->other, j, e.other);
-                lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], b);
+                lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], j < real ? b[j] : 1);
             }
         }
     }
@@ -138,8 +140,8 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, con
                              ptrdiff_t count, NAME(factor) c) {
     NAME(lanes) now = *lanes;
     if (p->step == LANES && q->step == LANES)
-        NAME(add_all)(&now, term, pair, (NAME(columns)){p->data, LANES, p->ahead, COLUMN_BYTES},
-                      (NAME(columns)){q->data, LANES, q->ahead, COLUMN_BYTES}, count, c);
+        NAME(add_all)(&now, term, pair, (NAME(columns)){p->data, LANES, p->last, p->left, p->ahead, COLUMN_BYTES},
+                      (NAME(columns)){q->data, LANES, q->last, q->left, q->ahead, COLUMN_BYTES}, count, c);
     else
         NAME(add_all)(&now, term, pair, *p, *q, count, c);
     if (pair) {
@@ -172,7 +174,8 @@ static NAME(adder) *const NAME(adders)[] = {FASTKL_MEASURES(ROW)};
 #define ROW(name, pair, sum_of_q, excess)                                                                                     \
     static void add_scaled_##name(lanes_f64 *lanes, const columns_f64 *p, const columns_f64 *q, ptrdiff_t count,              \
                                   const factor_f64 *c) {                                                                      \
-        const columns_f64 p_line = {p->data, LANES, p->ahead, COLUMN_BYTES}, q_line = {q->data, LANES, q->ahead, COLUMN_BYTES}; \
+        const columns_f64 p_line = {p->data, LANES, p->last, p->left, p->ahead, COLUMN_BYTES};                                         \
+        const columns_f64 q_line = {q->data, LANES, q->last, q->left, q->ahead, COLUMN_BYTES};                                         \
         add_f64(lanes, name##_f64, pair, &p_line, &q_line, count, (factor_f64){c->high, c->low, 1});                          \
     }
 FASTKL_MEASURES(ROW)

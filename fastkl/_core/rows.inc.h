@@ -18,14 +18,14 @@ FASTKL_INLINE void NAME(look)(NAME(adder) *add, const fastkl_task *task, const f
     const int pair = q->data != NULL;
     const int p_in_place = !c.scaled && p->col == sizeof(REAL) && NAME(usable_at)(p, p_data, 0);
     const int q_in_place = pair ? !c.scaled && q->col == sizeof(REAL) && NAME(usable_at)(q, q_data, 0) && !(eps > 0) : p_in_place;
-    const ptrdiff_t whole = n / LANES * LANES, most = p_in_place && q_in_place ? whole : CHUNK;
-    REAL p_chunk[CHUNK], q_chunk[CHUNK], *const scaled = pair ? q_chunk : p_chunk;
+    const ptrdiff_t most = p_in_place && q_in_place ? n : CHUNK;
+    REAL p_chunk[CHUNK + LANES], q_chunk[CHUNK + LANES], *const scaled = pair ? q_chunk : p_chunk;
     double raised = 0;
     uint64_t bits = 0;
     NAME(lanes) lanes;
     NAME(clear)(&lanes);
     for (ptrdiff_t start = 0, count; start < n; start += count) {
-        count = start == whole ? n - whole : whole - start < most ? whole - start : most;
+        count = n - start < most ? n - start : most;
         const NAME(columns) p_now = NAME(line)(p_chunk, p, p_data + start * p->col, count, p_in_place);
         const NAME(columns) q_now = pair ? NAME(line)(q_chunk, q, q_data + start * q->col, count, q_in_place) : p_now;
         if (pair && eps > 0)
@@ -33,7 +33,7 @@ FASTKL_INLINE void NAME(look)(NAME(adder) *add, const fastkl_task *task, const f
         if (c.scaled)
             for (int i = 0; i < count; i++)
                 scaled[i] *= power;
-        add(&lanes, &p_now, &q_now, (count + LANES - 1) / LANES, &c);
+        add(&lanes, &p_now, &q_now, count / LANES, &c);
     }
     NAME(collect)(&lanes, sums);
     sums->raised = raised;
@@ -62,9 +62,10 @@ FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fa
         NAME(clear)(&lanes[i / LANES]);
     for (int i = 0; i < rows; i++)
         to->raised[i] = 0, to->entry_bits[i] = 0;
-    for (ptrdiff_t start = 0; start < n; start += TILE)
+    const ptrdiff_t width = n <= TILE ? n : STRIP;
+    for (ptrdiff_t start = 0; start < n; start += width)
         for (int i = 0; i < rows; i += LANES) {
-            const int count = (int)(n - start < TILE ? n - start : TILE), known = rows - i < LANES ? rows - i : LANES;
+            const int count = (int)(n - start < width ? n - start : width), known = rows - i < LANES ? rows - i : LANES;
             const NAME(columns) p_now =
                 NAME(tile)(p_tile, p, p_data + i * p->row + start * p->col, count, known, 0, NULL, NULL);
             const NAME(columns) q_now = pair ? NAME(tile)(q_tile, q, q_data + i * q->row + start * q->col, count, known, eps,

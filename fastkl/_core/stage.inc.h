@@ -46,12 +46,20 @@ FASTKL_NOINLINE void NAME(raise)(REAL *chunk, int count, REAL eps, double *raise
     *bits |= (uint64_t)seen << (64 - REAL_BITS);
 }
 
-/* The next `count` entries in columns, where they stand or staged. */
+/* The next `count` entries in columns, where they stand or staged; but the last column is staged if it is not full. */
 FASTKL_INLINE NAME(columns) NAME(line)(REAL *chunk, const fastkl_operand *from, const char *data, ptrdiff_t count, int in_place) {
-    if (in_place && count % LANES == 0)
-        return (NAME(columns)){(const REAL *)data, LANES, data + FASTKL_PREFETCH_AHEAD, COLUMN_BYTES};
-    NAME(stage)(chunk, from, data, (int)count, (int)((count + LANES - 1) / LANES * LANES));
-    return (NAME(columns)){chunk, LANES, data + FASTKL_PREFETCH_AHEAD, COLUMN_BYTES};
+    const ptrdiff_t rest = count % LANES, whole = count - rest;
+    NAME(columns) columns = {chunk, LANES, chunk + whole, (int)rest, data + FASTKL_PREFETCH_AHEAD, COLUMN_BYTES};
+    if (in_place) {
+        columns.data = (const REAL *)data;
+        columns.last = chunk;
+        if (rest)
+            for (int j = 0; j < LANES; j++)
+                chunk[j] = j < rest ? columns.data[whole + j] : 0;
+    } else {
+        NAME(stage)(chunk, from, data, (int)count, (int)(whole + LANES));
+    }
+    return columns;
 }
 
 #ifdef FASTKL_SHUFFLE
@@ -100,9 +108,9 @@ FASTKL_INLINE void NAME(turn)(REAL *tile, const char *from, ptrdiff_t row, int c
 FASTKL_INLINE NAME(columns) NAME(tile)(REAL *tile, const fastkl_operand *from, const char *data, int count, int rows, REAL eps,
                                        double *raised, uint64_t *bits) {
     const int usable = NAME(usable_at)(from, data, from->col | from->row) && !(eps > 0);
-    const char *const ahead = data + rows * from->row + FASTKL_PREFETCH_AHEAD / 2;
+    const char *const ahead = data + rows * from->row;
     if (usable && rows == LANES && from->row == sizeof(REAL))
-        return (NAME(columns)){(const REAL *)data, from->col / (ptrdiff_t)sizeof(REAL), data + TILE * from->col, from->col};
+        return (NAME(columns)){(const REAL *)data, from->col / (ptrdiff_t)sizeof(REAL), NULL, 0, data + STRIP * from->col, from->col};
     if (rows < LANES)
         memset(tile, 0, (size_t)count * LANES * sizeof(REAL));
     if (usable && from->col == sizeof(REAL)) {
@@ -116,5 +124,5 @@ FASTKL_INLINE NAME(columns) NAME(tile)(REAL *tile, const fastkl_operand *from, c
         }
         NAME(turn)(tile, (const char *)chunk, TILE * sizeof(REAL), count, rows);
     }
-    return (NAME(columns)){tile, LANES, ahead, COLUMN_BYTES};
+    return (NAME(columns)){tile, LANES, NULL, 0, ahead, COLUMN_BYTES};
 }

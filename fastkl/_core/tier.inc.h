@@ -27,8 +27,12 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
 /* One sum of each kind in every lane of a vector. */
 #define LANES (FASTKL_VECTOR_BITS / REAL_BITS)
 
-/* Entries of each of LANES rows that are looked at before the next LANES rows' are. */
-#define TILE 64
+/* Rows up to this length are turned, LANES of them into a tile, and looked at together. Longer ones fill the lanes well enough,
+   and would leave no room in the first cache. */
+#define TILE 128
+
+/* Columns of rows that are neighbours in memory that are looked at before the next rows' are. */
+#define STRIP 64
 
 #define REAL_BITS 64
 #include "rows.inc.h"
@@ -42,9 +46,6 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
 
 /* Below, an error of 2^-107 in that factor, squared, could be seen in a divergence. */
 #define SMALL_VALUE 0x1p-150
-
-/* Rows up to this length are looked at together: longer ones fill the lanes well enough. */
-#define SHORT 64
 
 /* Rows that are looked at before any is concluded hold no more entries than this, so that a second look finds them in cache. */
 #define ENTRIES_AT_ONCE 16384
@@ -210,7 +211,7 @@ static int together(const fastkl_task *task, const fastkl_operand *p, const fast
     const int is_float = in_float(task, p, q);
     if (is_float ? neighbours_f32(p) && (!q->data || neighbours_f32(q)) : neighbours_f64(p) && (!q->data || neighbours_f64(q)))
         return MOST_AT_ONCE;
-    return n <= SHORT ? 32 : 1;
+    return n <= TILE ? 32 : 1;
 }
 
 static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
