@@ -84,7 +84,7 @@ typedef struct {
 #define FASTKL_SIGN ((uint64_t)1 << 63)
 
 /* How far ahead of the arithmetic memory is asked for, and how much of it at once, in bytes. */
-#define FASTKL_PREFETCH_AHEAD 2048
+#define FASTKL_PREFETCH_AHEAD 4096
 #define FASTKL_LINE 64
 
 /* The maths compiled for one instruction set. `rows` gives `count` rows' values and statuses; it is at its best with multiples

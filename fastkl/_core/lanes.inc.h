@@ -71,8 +71,8 @@ FASTKL_INLINE void NAME(look_for_zeros)(NAME(columns) p, NAME(columns) q, ptrdif
     }
 }
 
-/* Asks for the memory that will be wanted when column i of the next group has been added. */
-FASTKL_INLINE void NAME(ask_for)(NAME(columns) from, int i) {
+/* Asks for the memory that will be wanted some time after column i has been added. */
+FASTKL_INLINE void NAME(ask_for)(NAME(columns) from, ptrdiff_t i) {
     if (from.ahead_step != COLUMN_BYTES)
         FASTKL_PREFETCH_FAR(from.ahead + i * from.ahead_step);
     else if (i % (FASTKL_LINE / COLUMN_BYTES) == 0)
@@ -113,6 +113,9 @@ FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pa
     for (ptrdiff_t i = 0; i < count + (p.left > 0); i++) {
         const REAL *const a = i < count ? p.data + i * p.step : p.last, *const b = i < count ? q.data + i * q.step : q.last;
         const int real = i < count ? LANES : p.left;
+        NAME(ask_for)(p, i);
+        if (pair)
+            NAME(ask_for)(q, i);
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
             const NAME(entry) e = term(a[j], b[j], c);
