@@ -17,7 +17,9 @@ cnp.import_array()
 # None of these changes a result: a row's value does not depend on its surroundings.
 cdef enum:
     BLOCK_ENTRIES = 32768  # what a thread takes at a time: enough to make taking it cheap, few enough to share evenly
-    BLOCK_ROWS = 256
+    BLOCK_ROWS = 512
+    GROUPS = 4  # so many times the rows that are looked at together, if there are plenty: neighbours in memory share pages
+    PLENTY = 16
     ENTRIES_PER_THREAD = 262144  # one more thread for so many, 0.2 ms of work: one that has to wait for a busy core costs more
     ENTRIES_PER_ASKED_THREAD = 32768  # the same if the caller has said how many: below, waking it costs more than it saves
     ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
@@ -271,6 +273,7 @@ def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, in
     """
     cdef Job job
     cdef int i, used, failed
+    cdef ptrdiff_t groups
     cdef Invalid *invalid
     job.task.measure, job.task.eps = measure, eps
     job.task.p_tolerance, job.task.q_tolerance = p_tolerance, q_tolerance
@@ -290,7 +293,8 @@ def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, in
         job.q.row = job.q.col = 0
     job.tier = tier
     job.together = tier.together(&job.task, &job.p, &job.q, job.n)
-    job.block_rows = max(job.together, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n))
+    groups = max(1, min(GROUPS, job.run.length // (PLENTY * job.together)))
+    job.block_rows = max(groups * job.together, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n))
     job.blocks_per_run = (job.run.length + job.block_rows - 1) // job.block_rows
     used = _threads(&job, threads)
     invalid = <Invalid *>malloc(used * sizeof(Invalid))
