@@ -23,6 +23,7 @@ cdef enum:
     ENTRIES_PER_THREAD = 262144  # one more thread for so many, 0.2 ms of work: one that has to wait for a busy core costs more
     ENTRIES_PER_ASKED_THREAD = 32768  # the same if the caller has said how many: below, waking it costs more than it saves
     ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
+    LINE = 64  # bytes of a cache line
     MOST_AXES = 64  # NumPy's own limit
 
 MEASURES = {fastkl_measure_names[i].decode(): i for i in range(FASTKL_MEASURE_COUNT)}
@@ -53,6 +54,7 @@ cdef struct Job:
     Axis outer[MOST_AXES]
     int outer_count
     ptrdiff_t runs, block_rows, blocks_per_run
+    ptrdiff_t missing  # rows that the first block of a run has fewer
     const fastkl_tier *tier
     int together
 
@@ -169,6 +171,12 @@ cdef void _coalesce(Job *job, cnp.ndarray p, cnp.ndarray q, cnp.ndarray out) noe
     job.p.row, job.q.row = last.p, last.q
 
 
+cdef ptrdiff_t _rows_before_a_line(Job *job, cnp.ndarray p) noexcept:
+    """Rows that are neighbours in memory and end where a cache line begins, before p's first: blocks had better begin there."""
+    cdef size_t before = <size_t>job.p.data % LINE
+    return before // job.p.row if job.p.row == p.itemsize and before % <size_t>p.itemsize == 0 else 0
+
+
 cdef Axis _start(Job *job, ptrdiff_t run) noexcept nogil:
     """Where a run begins: byte offsets into p, q and out."""
     cdef Axis at
@@ -189,15 +197,14 @@ cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcep
     cdef double value[BLOCK_ROWS]
     cdef uint8_t status[BLOCK_ROWS]
     cdef ptrdiff_t run = block // job.blocks_per_run, i
-    cdef ptrdiff_t first = (block - run * job.blocks_per_run) * job.block_rows
-    cdef ptrdiff_t row = run * job.run.length + first, count = job.run.length - first
+    cdef ptrdiff_t start = (block - run * job.blocks_per_run) * job.block_rows - job.missing
+    cdef ptrdiff_t first = max(start, 0), count = min(start + job.block_rows, job.run.length) - first
+    cdef ptrdiff_t row = run * job.run.length + first
     cdef Axis at = _start(job, run)
     cdef fastkl_operand p = job.p, q = job.q
     cdef char *to = <char *>out + at.out + first * job.run.out
     if job.stop_at_invalid and invalid.status and invalid.row < row:
         return
-    if count > job.block_rows:
-        count = job.block_rows
     p.data += at.p + first * job.run.p
     if q.data != NULL:
         q.data += at.q + first * job.run.q
@@ -295,7 +302,8 @@ def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, in
     job.together = tier.together(&job.task, &job.p, &job.q, job.n)
     groups = max(1, min(GROUPS, job.run.length // (PLENTY * job.together)))
     job.block_rows = max(groups * job.together, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n))
-    job.blocks_per_run = (job.run.length + job.block_rows - 1) // job.block_rows
+    job.missing = _rows_before_a_line(&job, p) if job.together > 1 else 0
+    job.blocks_per_run = (job.run.length + job.missing + job.block_rows - 1) // job.block_rows
     used = _threads(&job, threads)
     invalid = <Invalid *>malloc(used * sizeof(Invalid))
     if invalid == NULL:
