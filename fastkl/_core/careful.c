@@ -48,13 +48,6 @@ int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     return q.data && !all_valid(q, n) ? FASTKL_Q_ENTRY : FASTKL_VALID;
 }
 
-int fastkl_is_infinite(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; q.data && i < n; i++)
-        if (entry_at(p, i) > 0 && raised_entry_at(q, i, task->eps) == 0)
-            return 1;
-    return 0;
-}
-
 int fastkl_has_weight(fastkl_operand operand, ptrdiff_t n, double eps) {
     for (ptrdiff_t i = 0; i < n; i++)
         if (raised_entry_at(operand, i, eps) > 0)

@@ -68,7 +68,8 @@ typedef struct {
 } fastkl_task;
 
 /* What one look at a row, or at a piece of one, leaves behind: three sums, each with the part that rounding took from it,
-   and the OR of the entries' and of the guards' bit patterns, of which only the sign bit counts (measures.inc.h).
+   and the OR of the entries' and of the guards' bit patterns: FASTKL_SIGN of the former says that there was a negative entry
+   (or -0), that of the latter and FASTKL_ZERO what lanes.inc.h says.
    `raised` is what eps added to q. */
 typedef struct {
     double term, other, weight;
@@ -82,6 +83,7 @@ typedef struct {
 #define FASTKL_PIECE ((ptrdiff_t)1 << 16)
 
 #define FASTKL_SIGN ((uint64_t)1 << 63)
+#define FASTKL_ZERO ((uint64_t)1 << 62)
 
 /* How far ahead of the arithmetic memory is asked for, and how much of it at once, in bytes. */
 #define FASTKL_PREFETCH_AHEAD 4096
@@ -107,10 +109,9 @@ extern const fastkl_tier *const fastkl_tiers[];
 extern const char *const fastkl_measure_names[FASTKL_MEASURE_COUNT];
 extern const char *const fastkl_dtype_names[FASTKL_DTYPE_COUNT];
 
-/* careful.c: is an entry invalid (a status), is there an entry p > 0 where q is 0, has a row a positive entry, the factor that
-   a second look wants (the sum that q should have, by the sum that it has), and the value of a valid row that is not infinite. */
+/* careful.c: is an entry invalid (a status), has a row a positive entry, the factor that a second look wants (the sum that q
+   should have, by the sum that it has), and the value of a valid row that is not infinite. */
 int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
-int fastkl_is_infinite(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 int fastkl_has_weight(fastkl_operand, ptrdiff_t n, double eps);
 double fastkl_quotient(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 double fastkl_careful(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);

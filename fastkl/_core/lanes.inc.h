@@ -6,13 +6,16 @@
 
 #define COLUMN_BYTES (FASTKL_VECTOR_BITS / 8)
 
+/* Columns that are looked at for zeros before what was found is looked at. */
+#define ZEROS_AT_ONCE 8
+
 /* A sum in each lane, and what rounding took from it. */
 typedef struct {
     REAL sum[LANES], low[LANES];
 } NAME(lane_sum);
 
-/* What is known of the entries seen so far: the three sums, the OR of p's bits, the least q, and the OR of the guard's bits, whose
-   sign says that there was a p > 0 where q is zero, or too small for the term to be trusted. */
+/* What is known of the entries seen so far: the three sums, the OR of p's bits, the least q, and the OR of the guard's bits, of
+   which the first says that there was a p > 0 where q is too small for the term to be trusted, the second that q was zero. */
 typedef struct {
     NAME(lane_sum) term, other, weight;
     UINT p_bits[LANES], guard_bits[LANES];
@@ -20,12 +23,13 @@ typedef struct {
 } NAME(lanes);
 
 /* LANES entries in each column: entry j of column i stands at data[i step + j]. The `left` entries of one more column, and zeros
-   after them, stand at `last`. While column i is added, memory is asked for `ahead_step` i bytes from `ahead` on. */
+   after them, stand at `last`. All belong to one row, or each lane has a row of its own. While column i is added, memory is asked
+   for `ahead_step` i bytes from `ahead` on. */
 typedef struct {
     const REAL *data;
     ptrdiff_t step;
     const REAL *last;
-    int left;
+    int left, one_row;
     const char *ahead;
     ptrdiff_t ahead_step;
 } NAME(columns);
@@ -58,16 +62,25 @@ FASTKL_INLINE REAL NAME(lesser)(REAL a, REAL b) { return a < b ? a : b; }
 
 /* The columns `count` further on. */
 FASTKL_INLINE NAME(columns) NAME(further)(NAME(columns) from, ptrdiff_t count) {
-    return (NAME(columns)){from.data + count * from.step, from.step, from.last, from.left, from.ahead + count * from.ahead_step, from.ahead_step};
+    return (NAME(columns)){from.data + count * from.step, from.step, from.last, from.left, from.one_row, from.ahead + count * from.ahead_step, from.ahead_step};
 }
 
-/* Looks at the pairs for a p > 0 where q is zero or nearly. */
+/* Looks at the pairs for a p > 0 where q is zero or nearly; in one row, until q is zero. */
 FASTKL_INLINE void NAME(look_for_zeros)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
-    for (ptrdiff_t i = 0; i < count + (p.left > 0); i++) {
+    const ptrdiff_t all = count + (p.left > 0);
+    const UINT sign = (UINT)1 << (REAL_BITS - 1);
+    UINT found = 0;
+    for (ptrdiff_t i = 0; i < all && !(p.one_row && (found & sign >> 1)); i++) {
         const REAL *const a = i < count ? p.data + i * p.step : p.last, *const b = i < count ? q.data + i * q.step : q.last;
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++)
-            guard_bits[j] |= NAME(bits)(b[j] - SMALL) & NAME(bits)(b[j] - a[j]);
+        for (int j = 0; j < LANES; j++) {
+            const UINT small = NAME(bits)(b[j] - SMALL) & NAME(bits)(b[j] - a[j]);
+            const UINT zero = NAME(bits)(b[j] - LEAST) & NAME(bits)(0 - a[j]);
+            guard_bits[j] |= (small & sign) | (zero & sign) >> 1;
+        }
+        if (i % ZEROS_AT_ONCE == 0)
+            for (int j = 0; j < LANES; j++)
+                found |= guard_bits[j];
     }
 }
 
@@ -143,8 +156,8 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, con
                              ptrdiff_t count, NAME(factor) c) {
     NAME(lanes) now = *lanes;
     if (p->step == LANES && q->step == LANES)
-        NAME(add_all)(&now, term, pair, (NAME(columns)){p->data, LANES, p->last, p->left, p->ahead, COLUMN_BYTES},
-                      (NAME(columns)){q->data, LANES, q->last, q->left, q->ahead, COLUMN_BYTES}, count, c);
+        NAME(add_all)(&now, term, pair, (NAME(columns)){p->data, LANES, p->last, p->left, p->one_row, p->ahead, COLUMN_BYTES},
+                      (NAME(columns)){q->data, LANES, q->last, q->left, q->one_row, q->ahead, COLUMN_BYTES}, count, c);
     else
         NAME(add_all)(&now, term, pair, *p, *q, count, c);
     if (pair) {
@@ -177,8 +190,8 @@ static NAME(adder) *const NAME(adders)[] = {FASTKL_MEASURES(ROW)};
 #define ROW(name, pair, sum_of_q, excess)                                                                                     \
     static void add_scaled_##name(lanes_f64 *lanes, const columns_f64 *p, const columns_f64 *q, ptrdiff_t count,              \
                                   const factor_f64 *c) {                                                                      \
-        const columns_f64 p_line = {p->data, LANES, p->last, p->left, p->ahead, COLUMN_BYTES};                                         \
-        const columns_f64 q_line = {q->data, LANES, q->last, q->left, q->ahead, COLUMN_BYTES};                                         \
+        const columns_f64 p_line = {p->data, LANES, p->last, p->left, p->one_row, p->ahead, COLUMN_BYTES};                                         \
+        const columns_f64 q_line = {q->data, LANES, q->last, q->left, q->one_row, q->ahead, COLUMN_BYTES};                                         \
         add_f64(lanes, name##_f64, pair, &p_line, &q_line, count, (factor_f64){c->high, c->low, 1});                          \
     }
 FASTKL_MEASURES(ROW)

@@ -4,6 +4,7 @@
    TINY        added to an entry before its exponent is taken, so that zeros and subnormals have one: far enough above the
                smallest normal number that a neighbour in [2/3, 3/2] TINY, times the c in [1, 2] of a second look, is normal
    SMALL       below it, TINY can be seen in an entry's logarithm (2^56 TINY in double, 2^28 TINY in float)
+   LEAST       the smallest number above zero
    SUM_LEAST, SUM_MOST, TERM_LEAST
                sums outside are not trusted: an entry near TINY, or a rounding to a subnormal number, could count
    LANES       sums side by side that a row is dealt out to: those of one of the tier's vectors
@@ -23,6 +24,7 @@
 #undef ONE_BITS
 #undef TINY
 #undef SMALL
+#undef LEAST
 #undef K_UNIT
 #undef SUM_LEAST
 #undef SUM_MOST
@@ -49,6 +51,7 @@
 #define SUM_MOST 0x1p500
 #define TERM_LEAST 0x1p-950
 #define SMALL 0x1p-962
+#define LEAST 0x1p-1074
 #define FMA fma
 /* largest error of s T(s^2) on [0, 0.2]: 3.0e-16 */
 #define T_HIGHEST 0x1.386bb3dc5d62ep-3
@@ -73,6 +76,7 @@
 #define SUM_MOST 0x1p60
 #define TERM_LEAST 0x1p-60
 #define SMALL 0x1p-96f
+#define LEAST 0x1p-149f
 #define FMA fmaf
 /* largest error of s T(s^2) on [0, 0.2]: 5.4e-8 */
 #define T_HIGHEST 0x1.35386cp-2f

@@ -49,7 +49,7 @@ FASTKL_NOINLINE void NAME(raise)(REAL *chunk, int count, REAL eps, double *raise
 /* The next `count` entries in columns, where they stand or staged; but the last column is staged if it is not full. */
 FASTKL_INLINE NAME(columns) NAME(line)(REAL *chunk, const fastkl_operand *from, const char *data, ptrdiff_t count, int in_place) {
     const ptrdiff_t rest = count % LANES, whole = count - rest;
-    NAME(columns) columns = {chunk, LANES, chunk + whole, (int)rest, data + FASTKL_PREFETCH_AHEAD, COLUMN_BYTES};
+    NAME(columns) columns = {chunk, LANES, chunk + whole, (int)rest, 1, data + FASTKL_PREFETCH_AHEAD, COLUMN_BYTES};
     if (in_place) {
         columns.data = (const REAL *)data;
         columns.last = chunk;
@@ -110,7 +110,7 @@ FASTKL_INLINE NAME(columns) NAME(tile)(REAL *tile, const fastkl_operand *from, c
     const int usable = NAME(usable_at)(from, data, from->col | from->row) && !(eps > 0);
     const char *const ahead = data + rows * from->row;
     if (usable && rows == LANES && from->row == sizeof(REAL))
-        return (NAME(columns)){(const REAL *)data, from->col / (ptrdiff_t)sizeof(REAL), NULL, 0, data + STRIP * from->col, from->col};
+        return (NAME(columns)){(const REAL *)data, from->col / (ptrdiff_t)sizeof(REAL), NULL, 0, 0, data + STRIP * from->col, from->col};
     if (rows < LANES)
         memset(tile, 0, (size_t)count * LANES * sizeof(REAL));
     if (usable && from->col == sizeof(REAL)) {
@@ -124,5 +124,5 @@ FASTKL_INLINE NAME(columns) NAME(tile)(REAL *tile, const fastkl_operand *from, c
         }
         NAME(turn)(tile, (const char *)chunk, TILE * sizeof(REAL), count, rows);
     }
-    return (NAME(columns)){tile, LANES, NULL, 0, ahead, COLUMN_BYTES};
+    return (NAME(columns)){tile, LANES, NULL, 0, 0, ahead, COLUMN_BYTES};
 }

@@ -113,8 +113,9 @@ FASTKL_INLINE int trusted(double term, uint64_t signs, const reading *now, const
 }
 
 /* A valid row that the first look did not settle: scale an operand, and look at it in double. */
-static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const reading *first) {
-    double c = (first->sum_of_q + first->excess) / first->sum_of_q, c_low = 0;
+static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, double sum_of_q,
+                         double excess) {
+    double c = (sum_of_q + excess) / sum_of_q, c_low = 0;
     if (!(c > 0 && c < 0x1p40)) /* the sum of q, found as a difference, may have lost all digits */
         c = fastkl_quotient(task, p, q, n);
     for (int i = 0; i < SECOND_LOOKS; i++) {
@@ -154,10 +155,10 @@ static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl
         *status = FASTKL_P_SUM;
     else if (q.data && (misses_one(first.sum_of_q - rows->raised[i], task->q_tolerance) || !fastkl_has_weight(q, n, task->eps)))
         *status = FASTKL_Q_SUM;
-    else if ((rows->guard_bits[i] & FASTKL_SIGN) && fastkl_is_infinite(task, p, q, n))
+    else if (rows->guard_bits[i] & FASTKL_ZERO)
         *value = INFINITY;
     else
-        *value = look_again(task, p, q, n, &first);
+        *value = look_again(task, p, q, n, first.sum_of_q, first.excess);
 }
 
 /* The values that the sums of first looks give, and whether they settle their rows. */
