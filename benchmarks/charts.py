@@ -74,7 +74,9 @@ def _throughput(entries: Figures) -> Figure:
         bars = [x for x in entries if x["case"] == case and x["contender"] in STYLES and x["gb_per_s"]][::-1]
         names = [f"{x['contender']} ({x['threads']})" for x in bars]
         drawn = axes.barh(names, [x["gb_per_s"] for x in bars], color=[STYLES[x["contender"]]["color"] for x in bars])
-        axes.bar_label(drawn, [f"{x['gb_per_s']:.1f}, error {x['error_eps']:.2g} ε" for x in bars], padding=2, fontsize=7)
+        texts = [f"{x['gb_per_s']:.1f}, error {x['error_eps']:.2g} ε" for x in bars]
+        for label in axes.bar_label(drawn, texts, padding=2, fontsize=7):  # the line of reading may run through it
+            label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         axes.margins(x=0.35)
         if reading := _reading([x for x in entries if x["case"] == case]):
             axes.axvline(reading, **READING_STYLE)

@@ -20,7 +20,7 @@ cdef enum:
     BLOCK_ROWS = 512
     GROUPS = 4  # so many times the rows that are looked at together, if there are plenty: neighbours in memory share pages
     PLENTY = 16
-    ENTRIES_PER_THREAD = 262144  # one more thread for so many, 0.2 ms of work: one that has to wait for a busy core costs more
+    ENTRIES_PER_THREAD = 262144  # one more thread for so many, 0.2 ms of work: to wait for a busy core costs more
     ENTRIES_PER_ASKED_THREAD = 32768  # the same if the caller has said how many: below, waking it costs more than it saves
     ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
     LINE = 64  # bytes of a cache line
@@ -172,7 +172,7 @@ cdef void _coalesce(Job *job, cnp.ndarray p, cnp.ndarray q, cnp.ndarray out) noe
 
 
 cdef ptrdiff_t _rows_before_a_line(Job *job, cnp.ndarray p) noexcept:
-    """Rows that are neighbours in memory and end where a cache line begins, before p's first: blocks had better begin there."""
+    """How many rows, neighbours in memory, a cache line has before p's first: blocks had better begin where lines do."""
     cdef size_t before = <size_t>job.p.data % LINE
     return before // job.p.row if job.p.row == p.itemsize and before % <size_t>p.itemsize == 0 else 0
 

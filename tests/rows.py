@@ -169,6 +169,16 @@ def switching(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 
 @_generator
+def balanced(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
+    """As `switching`, but the totals agree, or nearly, or but for a factor: one look or the other meets such ratios."""
+    p, q = switching(rng, shape, dtype)
+    p += 0.25 * p.mean(axis=1, keepdims=True)
+    off = rng.choice([0, 1e-9, 0.01, 0.1], shape[0]) * rng.standard_normal(shape[0])
+    q[:, -1] = np.abs(p.sum(axis=1) - q[:, :-1].sum(axis=1)) * (1 + off)
+    return p, q * np.where(rng.random(shape[0]) < 0.5, 1, rng.uniform(0.3, 3, shape[0]))[:, np.newaxis]
+
+
+@_generator
 def ratios(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
     """Weights whose ratios go to 1e-300 and 1e300, or less far."""
     most = _decades(dtype) * rng.choice([0.1, 0.4, 1], (shape[0], 1))

@@ -66,6 +66,20 @@ def test_values_of_wide_rows(tier: str, dtype: str, generator: str) -> None:
         _check(measure, batch, MEASURES[measure](*_operands(measure, batch), normalize=True), exact)
 
 
+@functools.cache
+def _many_balanced(dtype: str, n: int) -> tuple[rows.Rows, DoubleDouble]:
+    batch = rows.make("balanced", dtype, (20_000, n), seed=n)
+    return batch, reference.evaluate("kl_divergence", batch.p, batch.q)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+@dtypes
+def test_divergences_where_the_terms_cancel_most(tier: str, dtype: str, n: int) -> None:
+    """The errors that count are rare: one in thousands of rows."""
+    batch, exact = _many_balanced(dtype, n)
+    _check("kl_divergence", batch, fastkl.kl_divergence(batch.p, batch.q, normalize=True), exact)
+
+
 @generators
 @dtypes
 def test_equal_rows_do_not_diverge(tier: str, dtype: str, generator: str) -> None:

@@ -75,7 +75,7 @@ def test_polynomial_interpolates(lane: Lane) -> None:
 def test_polynomial_is_as_exact_as_stated(lane: Lane) -> None:
     stated = re.search(r"largest error of s T\(s\^2\) on \[0, 0.2\]: (\S+)", lane.text)
     assert stated
-    # By Markov's inequality a polynomial of degree 15 (its own is 13, and the rest of atanh's is hardly more) on [-0.2, 0.2]
+    # By Markov's inequality a polynomial of degree 15 (its own is 13, the rest of atanh's is hardly more) on [-0.2, 0.2]
     # moves by at most 15^2/0.2 0.2/8000 = 3 % of its largest value between a point and the nearest of these.
     points = [mpf("0.2") * i / 4000 for i in range(4001)]
     with mp.workdps(DIGITS):

@@ -69,8 +69,7 @@ typedef struct {
 
 /* What one look at a row, or at a piece of one, leaves behind: three sums, each with the part that rounding took from it,
    and the OR of the entries' and of the guards' bit patterns: FASTKL_SIGN of the former says that there was a negative entry
-   (or -0), that of the latter and FASTKL_ZERO what lanes.inc.h says.
-   `raised` is what eps added to q. */
+   (or -0), that of the latter and FASTKL_ZERO what lanes.inc.h says. `raised` is what eps added to q. */
 typedef struct {
     double term, other, weight;
     double term_low, other_low, weight_low;

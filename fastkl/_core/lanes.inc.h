@@ -60,9 +60,18 @@ FASTKL_INLINE NAME(entry) NAME(both)(NAME(entry) a, NAME(entry) b) {
 
 FASTKL_INLINE REAL NAME(lesser)(REAL a, REAL b) { return a < b ? a : b; }
 
+/* The same columns, of a row or of a tile: the compiler is told their steps. */
+FASTKL_INLINE NAME(columns) NAME(in_line)(NAME(columns) from) {
+    from.step = LANES;
+    from.ahead_step = COLUMN_BYTES;
+    return from;
+}
+
 /* The columns `count` further on. */
 FASTKL_INLINE NAME(columns) NAME(further)(NAME(columns) from, ptrdiff_t count) {
-    return (NAME(columns)){from.data + count * from.step, from.step, from.last, from.left, from.one_row, from.ahead + count * from.ahead_step, from.ahead_step};
+    from.data += count * from.step;
+    from.ahead += count * from.ahead_step;
+    return from;
 }
 
 /* Looks at the pairs for a p > 0 where q is zero or nearly; in one row, until q is zero. */
@@ -156,8 +165,7 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, con
                              ptrdiff_t count, NAME(factor) c) {
     NAME(lanes) now = *lanes;
     if (p->step == LANES && q->step == LANES)
-        NAME(add_all)(&now, term, pair, (NAME(columns)){p->data, LANES, p->last, p->left, p->one_row, p->ahead, COLUMN_BYTES},
-                      (NAME(columns)){q->data, LANES, q->last, q->left, q->one_row, q->ahead, COLUMN_BYTES}, count, c);
+        NAME(add_all)(&now, term, pair, NAME(in_line)(*p), NAME(in_line)(*q), count, c);
     else
         NAME(add_all)(&now, term, pair, *p, *q, count, c);
     if (pair) {
@@ -187,12 +195,11 @@ static NAME(adder) *const NAME(adders)[] = {FASTKL_MEASURES(ROW)};
 #undef ROW
 
 #if REAL_BITS == 64
-#define ROW(name, pair, sum_of_q, excess)                                                                                     \
-    static void add_scaled_##name(lanes_f64 *lanes, const columns_f64 *p, const columns_f64 *q, ptrdiff_t count,              \
-                                  const factor_f64 *c) {                                                                      \
-        const columns_f64 p_line = {p->data, LANES, p->last, p->left, p->one_row, p->ahead, COLUMN_BYTES};                                         \
-        const columns_f64 q_line = {q->data, LANES, q->last, q->left, q->one_row, q->ahead, COLUMN_BYTES};                                         \
-        add_f64(lanes, name##_f64, pair, &p_line, &q_line, count, (factor_f64){c->high, c->low, 1});                          \
+#define ROW(name, pair, sum_of_q, excess)                                                                            \
+    static void add_scaled_##name(lanes_f64 *lanes, const columns_f64 *p, const columns_f64 *q, ptrdiff_t count,     \
+                                  const factor_f64 *c) {                                                             \
+        const columns_f64 p_line = in_line_f64(*p), q_line = in_line_f64(*q);                                        \
+        add_f64(lanes, name##_f64, pair, &p_line, &q_line, count, (factor_f64){c->high, c->low, 1});                 \
     }
 FASTKL_MEASURES(ROW)
 #undef ROW

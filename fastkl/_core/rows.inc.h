@@ -41,8 +41,8 @@ FASTKL_INLINE void NAME(look)(NAME(adder) *add, const fastkl_task *task, const f
 }
 
 /* The first look: no scaling. */
-FASTKL_NOINLINE void NAME(first_look)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const char *p_data,
-                                      const char *q_data, ptrdiff_t n, fastkl_sums *sums) {
+FASTKL_NOINLINE void NAME(first_look)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
+                                      const char *p_data, const char *q_data, ptrdiff_t n, fastkl_sums *sums) {
     NAME(look)(NAME(adders)[task->measure], task, p, q, p_data, q_data, n, 1, (NAME(factor)){1, 0, 0}, sums);
 }
 

@@ -110,7 +110,8 @@ FASTKL_INLINE NAME(columns) NAME(tile)(REAL *tile, const fastkl_operand *from, c
     const int usable = NAME(usable_at)(from, data, from->col | from->row) && !(eps > 0);
     const char *const ahead = data + rows * from->row;
     if (usable && rows == LANES && from->row == sizeof(REAL))
-        return (NAME(columns)){(const REAL *)data, from->col / (ptrdiff_t)sizeof(REAL), NULL, 0, 0, data + STRIP * from->col, from->col};
+        return (NAME(columns)){(const REAL *)data, from->col / (ptrdiff_t)sizeof(REAL), NULL, 0, 0, data + STRIP * from->col,
+                               from->col};
     if (rows < LANES)
         memset(tile, 0, (size_t)count * LANES * sizeof(REAL));
     if (usable && from->col == sizeof(REAL)) {
