@@ -45,7 +45,8 @@ cdef extern from "_core/fastkl.h" nogil:
             fastkl_sums *sums
         ) noexcept nogil
         void (*finish)(
-            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, const fastkl_sums *pieces,
+            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
+            ptrdiff_t n, const fastkl_sums *pieces,
             double *value, uint8_t *status
         ) noexcept nogil
 
