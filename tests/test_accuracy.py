@@ -80,6 +80,14 @@ def test_divergences_where_the_terms_cancel_most(tier: str, dtype: str, n: int) 
     _check("kl_divergence", batch, fastkl.kl_divergence(batch.p, batch.q, normalize=True), exact)
 
 
+def test_rounding_is_not_one_sided_in_long_columns(tier: str) -> None:
+    """Every addition of the same float is rounded to the same side, as long as the sum keeps its exponent."""
+    n = 2_000_000
+    p = np.full((2, n), 1.7, np.float32, order="F")
+    values = fastkl.entropy(p, normalize=True)
+    assert np.all(np.abs(values - np.log(n)) <= reference.BOUND * np.finfo(np.float32).eps * (np.log(n) + 0.5))
+
+
 @generators
 @dtypes
 def test_equal_rows_do_not_diverge(tier: str, dtype: str, generator: str) -> None:

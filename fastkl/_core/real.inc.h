@@ -8,6 +8,9 @@
    SUM_LEAST, SUM_MOST, TERM_LEAST
                sums outside are not trusted: an entry near TINY, or a rounding to a subnormal number, could count
    LANES       sums side by side that a row is dealt out to: those of one of the tier's vectors
+   MOST_COLUMNS
+               a lane's sum of more is taken on in double: what rounding takes from it is itself summed in REAL, with an error
+               that grows with the square of their number, to 2^-31 of the sum in float. A multiple of STRIP
    LN2         = LN2_HEAD + LN2_REST, the head so short that head x exponent x (upper half of a significand) is exact;
                = LN2_HIGH + LN2_LOW, the nearest REAL and what it leaves
    T           the polynomial in 2 atanh(s) = 2s + s z T(z), z = s^2: T(z) = 2/3 + 2z/5 + 2z^2/7 + ..., highest power first.
@@ -25,6 +28,7 @@
 #undef TINY
 #undef SMALL
 #undef LEAST
+#undef MOST_COLUMNS
 #undef K_UNIT
 #undef SUM_LEAST
 #undef SUM_MOST
@@ -52,6 +56,7 @@
 #define TERM_LEAST 0x1p-950
 #define SMALL 0x1p-962
 #define LEAST 0x1p-1074
+#define MOST_COLUMNS PTRDIFF_MAX
 #define FMA fma
 /* largest error of s T(s^2) on [0, 0.2]: 3.0e-16 */
 #define T_HIGHEST 0x1.386bb3dc5d62ep-3
@@ -77,6 +82,7 @@
 #define TERM_LEAST 0x1p-60
 #define SMALL 0x1p-96f
 #define LEAST 0x1p-149f
+#define MOST_COLUMNS 4096
 #define FMA fmaf
 /* largest error of s T(s^2) on [0, 0.2]: 5.4e-8 */
 #define T_HIGHEST 0x1.35386cp-2f

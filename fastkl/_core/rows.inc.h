@@ -51,18 +51,34 @@ FASTKL_INLINE int NAME(neighbours)(const fastkl_operand *operand) {
     return operand->dtype == REAL_DTYPE && operand->row == sizeof(REAL);
 }
 
+/* Adds what each lane holds to the totals of its row, and leaves nothing in it. */
+FASTKL_INLINE void NAME(give)(NAME(lanes) *lanes, totals *to, int row) {
+    FASTKL_VECTORIZE
+    for (int j = 0; j < LANES; j++) {
+        to->term[row + j] += (double)lanes->term.sum[j] + (double)lanes->term.low[j];
+        to->other[row + j] += (double)lanes->other.sum[j] + (double)lanes->other.low[j];
+        to->weight[row + j] += (double)lanes->weight.sum[j] + (double)lanes->weight.low[j];
+        to->entry_bits[row + j] |= (uint64_t)(lanes->p_bits[j] | NAME(bits)(lanes->least_q[j])) << (64 - REAL_BITS);
+        to->guard_bits[row + j] |= (uint64_t)lanes->guard_bits[j] << (64 - REAL_BITS);
+    }
+    NAME(clear)(lanes);
+}
+
 /* The first look at up to MOST_AT_ONCE rows together, LANES at a time. */
 FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                                const char *p_data, const char *q_data, ptrdiff_t n, int rows, totals *to) {
     const REAL eps = NAME(eps)(task);
     const int pair = q->data != NULL;
+    const ptrdiff_t width = n <= TILE ? n : STRIP;
     REAL p_tile[TILE * LANES], q_tile[TILE * LANES];
     NAME(lanes) lanes[MOST_AT_ONCE / LANES];
-    for (int i = 0; i < rows; i += LANES)
+    for (int i = 0; i < rows; i += LANES) {
         NAME(clear)(&lanes[i / LANES]);
-    for (int i = 0; i < rows; i++)
-        to->raised[i] = 0, to->entry_bits[i] = 0;
-    const ptrdiff_t width = n <= TILE ? n : STRIP;
+        for (int j = i; j < i + LANES; j++) {
+            to->term[j] = to->other[j] = to->weight[j] = to->raised[j] = 0;
+            to->entry_bits[j] = to->guard_bits[j] = 0;
+        }
+    }
     for (ptrdiff_t start = 0; start < n; start += width)
         for (int i = 0; i < rows; i += LANES) {
             const int count = (int)(n - start < width ? n - start : width), known = rows - i < LANES ? rows - i : LANES;
@@ -72,18 +88,9 @@ FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fa
                                                           to->raised + i, to->entry_bits + i)
                                              : p_now;
             NAME(adders)[task->measure](&lanes[i / LANES], &p_now, &q_now, count, NULL);
+            if (start + count == n || (start + count) % MOST_COLUMNS == 0)
+                NAME(give)(&lanes[i / LANES], to, i);
         }
-    for (int i = 0; i < rows; i += LANES) {
-        const NAME(lanes) *const from = &lanes[i / LANES];
-        FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
-            to->term[i + j] = (double)from->term.sum[j] + (double)from->term.low[j];
-            to->other[i + j] = (double)from->other.sum[j] + (double)from->other.low[j];
-            to->weight[i + j] = (double)from->weight.sum[j] + (double)from->weight.low[j];
-            to->entry_bits[i + j] |= (uint64_t)(from->p_bits[j] | NAME(bits)(from->least_q[j])) << (64 - REAL_BITS);
-            to->guard_bits[i + j] = (uint64_t)from->guard_bits[j] << (64 - REAL_BITS);
-        }
-    }
 }
 
 /* Where such sums can be trusted, whatever the measure. */
