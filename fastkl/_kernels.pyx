@@ -123,7 +123,7 @@ cdef int _threads(Job *job, int asked) noexcept nogil:
     """The number of threads for the job: what was asked for, but no more than the work is worth, or can be cut into."""
     cdef ptrdiff_t per_thread = ENTRIES_PER_ASKED_THREAD if asked > 0 else ENTRIES_PER_THREAD
     cdef ptrdiff_t rows = job.runs * job.run.length, blocks = job.runs * job.blocks_per_run
-    cdef ptrdiff_t parts = max(blocks, (job.n + FASTKL_PIECE - 1) // FASTKL_PIECE)
+    cdef ptrdiff_t parts = max(blocks, (job.n + FASTKL_PIECE - 1) // FASTKL_PIECE) if job.together == 1 else blocks
     cdef double worth = min(<double>parts, 1 + <double>rows * <double>job.n / per_thread)
     if worth < 2 or asked == 1:
         return 1
@@ -300,8 +300,8 @@ def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, in
         job.q.row = job.q.col = 0
     job.tier = tier
     job.together = tier.together(&job.task, &job.p, &job.q, job.n)
-    groups = max(1, min(GROUPS, job.run.length // (PLENTY * job.together)))
-    job.block_rows = max(groups * job.together, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n))
+    groups = max(1, min(GROUPS, job.run.length // (PLENTY * job.together))) if job.together > 1 else 1
+    job.block_rows = job.together * max(groups, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n) // job.together)
     job.missing = _rows_before_a_line(&job, p) if job.together > 1 else 0
     job.blocks_per_run = (job.run.length + job.missing + job.block_rows - 1) // job.block_rows
     used = _threads(&job, threads)

@@ -46,6 +46,7 @@ def operands(dtype: str, rows: int, n: int, order: str = "C") -> tuple[Array, Ar
     p, q = np.random.default_rng(n).random((2, rows, n))
     p[0, -1] = q[0, -1] = 0
     if rows > 1:
+        p[0::7, n // 4] = -0.0
         q[1::7, n // 2] = 0  # an infinite result
         q[2::7] *= 1000  # sums that differ widely
         q[3::7] = p[3::7]
@@ -147,6 +148,19 @@ def test_same_bits_for_every_alignment(measure: Callable[..., Any], dtype: str, 
     for offset in range(65):
         there_p, there_q = at_byte(offset, p), at_byte((3 * offset) % 64, q)
         assert_same_bits(doubles(measure, there_p, there_q), expected)
+
+
+@pytest.mark.parametrize("n", [1, 20, 200])
+def test_every_row_of_every_block_is_written(n: int) -> None:
+    """Blocks of rows that are neighbours begin where cache lines do, so the first of them and the last may be shorter."""
+    p, q = (np.asfortranarray(x) for x in operands("f8", 1100, n))
+    expected = doubles(fastkl.kl_divergence, p, q)
+    for rows in (127, 128, 129, 255, 256, 257, 511, 512, 513, 1024, 1040):
+        for start in range(17):
+            out = np.full(rows, -1.0)
+            some = slice(start, start + rows)
+            fastkl.kl_divergence(p[some], q[some], normalize=True, invalid="nan", out=out)
+            assert_same_bits(out, expected[some])
 
 
 # ---- invalid rows ----

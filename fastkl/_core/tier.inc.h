@@ -112,6 +112,13 @@ FASTKL_INLINE int trusted(double term, uint64_t signs, const reading *now, const
            (q <= within->sum_most) & ((term == 0) | (fabs(term) >= within->term_least));
 }
 
+/* Does the first look settle row i, of which it says `now`? It does not where one of the signs is set. */
+FASTKL_INLINE int settles(const totals *rows, int i, uint64_t signs, const reading *now, const limits *within, double p_tolerance,
+                          double q_tolerance) {
+    return now->row.settled & trusted(rows->term[i], signs, now, within) & (fabs(now->sum_of_p - 1) <= p_tolerance) &
+           (fabs(now->sum_of_q - rows->raised[i] - 1) <= q_tolerance);
+}
+
 /* A valid row that the first look did not settle: scale an operand, and look at it in double. */
 static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, double sum_of_q,
                          double excess) {
@@ -141,8 +148,8 @@ static int misses_one(double sum, double tolerance) { return tolerance < INFINIT
 
 /* The value and the status of row i, which the first look did not settle, or found invalid. No entry is invalid where no sign is
    set and the sums are finite. */
-static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const totals *rows,
-                               int i, double *value, uint8_t *status) {
+static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const limits *within,
+                               const totals *rows, int i, double *value, uint8_t *status) {
     const row_sums sums = {rows->term[i], rows->other[i], rows->weight[i]};
     const reading first = read_sums(task->measure, sums);
     *value = NAN;
@@ -157,6 +164,8 @@ static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl
         *status = FASTKL_Q_SUM;
     else if (rows->guard_bits[i] & FASTKL_ZERO)
         *value = INFINITY;
+    else if (settles(rows, i, rows->guard_bits[i], &first, within, task->p_tolerance, task->q_tolerance))
+        *value = first.row.value; /* the sign was that of a zero: no other value than with a 0 there */
     else
         *value = look_again(task, p, q, n, first.sum_of_q, first.excess);
 }
@@ -170,8 +179,7 @@ FASTKL_INLINE void settle(int measure, const fastkl_task *task, const limits *wi
     for (int i = 0; i < count; i++) {
         const reading now = read_sums(measure, (row_sums){rows->term[i], rows->other[i], rows->weight[i]});
         value[i] = now.row.value;
-        settled[i] = now.row.settled & trusted(rows->term[i], rows->guard_bits[i] | rows->entry_bits[i], &now, &bounds) &
-                     (fabs(now.sum_of_p - 1) <= p_tolerance) & (fabs(now.sum_of_q - rows->raised[i] - 1) <= q_tolerance);
+        settled[i] = settles(rows, i, rows->guard_bits[i] | rows->entry_bits[i], &now, &bounds, p_tolerance, q_tolerance);
     }
 }
 
@@ -194,7 +202,7 @@ static void conclude(const fastkl_task *task, const fastkl_operand *p, const fas
             fastkl_operand p_row = *p, q_row = *q;
             p_row.data = p_data + i * p->row;
             q_row.data = q->data ? q_data + i * q->row : NULL;
-            conclude_unsettled(task, p_row, q_row, n, rows, i, &value[i], &status[i]);
+            conclude_unsettled(task, p_row, q_row, n, within, rows, i, &value[i], &status[i]);
         }
     }
 }
