@@ -51,17 +51,19 @@ FASTKL_INLINE int NAME(neighbours)(const fastkl_operand *operand) {
     return operand->dtype == REAL_DTYPE && operand->row == sizeof(REAL);
 }
 
-/* Adds what each lane holds to the totals of its row, and leaves nothing in it. */
-FASTKL_INLINE void NAME(give)(NAME(lanes) *lanes, totals *to, int row) {
+/* Gives what each lane holds to the totals of its row: for a start, or to be added to what they are. */
+FASTKL_INLINE void NAME(give)(const NAME(lanes) *lanes, totals *to, int row, int add) {
     FASTKL_VECTORIZE
     for (int j = 0; j < LANES; j++) {
-        to->term[row + j] += (double)lanes->term.sum[j] + (double)lanes->term.low[j];
-        to->other[row + j] += (double)lanes->other.sum[j] + (double)lanes->other.low[j];
-        to->weight[row + j] += (double)lanes->weight.sum[j] + (double)lanes->weight.low[j];
+        const double term = (double)lanes->term.sum[j] + (double)lanes->term.low[j];
+        const double other = (double)lanes->other.sum[j] + (double)lanes->other.low[j];
+        const double weight = (double)lanes->weight.sum[j] + (double)lanes->weight.low[j];
+        to->term[row + j] = add ? to->term[row + j] + term : term;
+        to->other[row + j] = add ? to->other[row + j] + other : other;
+        to->weight[row + j] = add ? to->weight[row + j] + weight : weight;
         to->entry_bits[row + j] |= (uint64_t)(lanes->p_bits[j] | NAME(bits)(lanes->least_q[j])) << (64 - REAL_BITS);
         to->guard_bits[row + j] |= (uint64_t)lanes->guard_bits[j] << (64 - REAL_BITS);
     }
-    NAME(clear)(lanes);
 }
 
 /* The first look at up to MOST_AT_ONCE rows together, LANES at a time. */
@@ -74,10 +76,8 @@ FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fa
     NAME(lanes) lanes[MOST_AT_ONCE / LANES];
     for (int i = 0; i < rows; i += LANES) {
         NAME(clear)(&lanes[i / LANES]);
-        for (int j = i; j < i + LANES; j++) {
-            to->term[j] = to->other[j] = to->weight[j] = to->raised[j] = 0;
-            to->entry_bits[j] = to->guard_bits[j] = 0;
-        }
+        for (int j = i; j < i + LANES; j++)
+            to->raised[j] = 0, to->entry_bits[j] = to->guard_bits[j] = 0;
     }
     for (ptrdiff_t start = 0; start < n; start += width)
         for (int i = 0; i < rows; i += LANES) {
@@ -88,8 +88,11 @@ FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fa
                                                           to->raised + i, to->entry_bits + i)
                                              : p_now;
             NAME(adders)[task->measure](&lanes[i / LANES], &p_now, &q_now, count, NULL);
-            if (start + count == n || (start + count) % MOST_COLUMNS == 0)
-                NAME(give)(&lanes[i / LANES], to, i);
+            if (start + count < n && (start + count) % MOST_COLUMNS)
+                continue;
+            NAME(give)(&lanes[i / LANES], to, i, start >= MOST_COLUMNS);
+            if (start + count < n)
+                NAME(clear)(&lanes[i / LANES]);
         }
 }
 
