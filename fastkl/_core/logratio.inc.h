@@ -4,7 +4,7 @@
    Both reduce to a ratio near 1. The difference of two bit patterns, rounded to a whole number of exponents, is the k for
    which x / (y 2^k) lies in [2/3, 3/2]; adding it to y's pattern multiplies y by 2^k. Then
        s = (x - y') / (x + y'),  |s| <= 0.2,  log(x/y) = k ln 2 + 2 atanh(s) = k ln 2 + 2s + s z T(z),  z = s^2.
-   The arguments have to be normal numbers, TINY or more, so that every pattern in between is that of a normal number. */
+   Normal numbers, TINY or more, have no other patterns in between; log and phi say what becomes of smaller ones. */
 
 FASTKL_INLINE UINT NAME(bits)(REAL x) {
     UINT u;
@@ -120,8 +120,8 @@ FASTKL_INLINE REAL NAME(phi)(REAL p, REAL q, NAME(factor) c, REAL *difference) {
     const REAL y = NAME(scale)(q, c);
     const UINT step = NAME(exponent_step)(NAME(bits)(p + TINY), NAME(bits)(y));
     const REAL q_near = NAME(from_bits)(NAME(bits)(q) + step), y_near = NAME(scale)(q_near, c);
-    const REAL low = c.scaled ? NAME(scale_low)(q, c, y) - NAME(scale_low)(q_near, c, y_near) : -0.0f;
-    *difference = c.scaled ? 0 - NAME(less)(p, q, c, y) : y - p; /* 0 - 0, not -0: measures.inc.h reads the sign */
+    const REAL low = c.scaled ? NAME(scale_low)(q, c, y) - NAME(scale_low)(q_near, c, y_near) : -0.0f; /* x + -0 is x */
+    *difference = c.scaled ? -NAME(less)(p, q, c, y) : y - p;
     return NAME(phi_reduced)(p, NAME(exponent)(step), NAME(less)(p, q_near, c, y_near), p + y_near, y - y_near, low);
 }
 
@@ -130,6 +130,5 @@ FASTKL_INLINE REAL NAME(phi_of_difference)(REAL p, REAL d) {
     const REAL q = p - d, low = (p - q) - d;
     const UINT step = NAME(exponent_step)(NAME(bits)(p), NAME(bits)(q));
     const REAL q_near = NAME(from_bits)(NAME(bits)(q) + step), low_near = step ? 0 : low;
-    return NAME(phi_reduced)(p, NAME(exponent)(step), (p - q_near) - low_near, p + q_near,
-                             q - q_near, low - low_near);
+    return NAME(phi_reduced)(p, NAME(exponent)(step), (p - q_near) - low_near, p + q_near, q - q_near, low - low_near);
 }

@@ -50,8 +50,8 @@ FASTKL_INLINE conclusion cross_entropy_finish(row_sums sum) {
     return (conclusion){value, 1.5 * fabs(mean) + 4 * non_negative(log_other) + fabs(log_other) <= 3 * value + 1};
 }
 
-/* Both terms are non-negative and the second is of second order in P - Q. Where it takes more than a quarter of the first,
-   a look at q P/Q makes it next to nothing. So does one where Q, found as P + (Q - P), has lost digits, or where the terms
+/* Both terms are non-negative and the second is of second order in P - Q. Where it takes more than a sixteenth of the
+   first, a look at q P/Q makes it next to nothing. So does one where Q, found as P + (Q - P), has lost digits, or where the terms
    are too small for a double but not nothing. */
 FASTKL_INLINE conclusion kl_divergence_finish(row_sums sum) {
     const double mismatch = phi_of_difference_f64(sum.weight, -sum.other);
