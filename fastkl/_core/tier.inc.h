@@ -69,6 +69,19 @@ FASTKL_INLINE reading read_sums(int measure, row_sums sums) {
     return (reading){NAN, NAN, NAN, {NAN, 0}};
 }
 
+/* The sum of q alone; that of p is the weight. */
+FASTKL_INLINE double sum_of_q(int measure, row_sums sums) {
+    const double other = sums.other, weight = sums.weight;
+    switch (measure) {
+#define ROW(name, pair, sum_of_q, excess) \
+    case FASTKL_##name:                   \
+        return sum_of_q;
+        FASTKL_MEASURES(ROW)
+#undef ROW
+    }
+    return NAN;
+}
+
 /* A row's sums as one number each. */
 FASTKL_INLINE row_sums rounded(const fastkl_sums *sums) {
     return (row_sums){sums->term + sums->term_low, sums->other + sums->other_low, sums->weight + sums->weight_low};
@@ -151,20 +164,23 @@ static int misses_one(double sum, double tolerance) { return tolerance < INFINIT
 static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const limits *within,
                                const totals *rows, int i, double *value, uint8_t *status) {
     const row_sums sums = {rows->term[i], rows->other[i], rows->weight[i]};
-    const reading first = read_sums(task->measure, sums);
     *value = NAN;
     *status = FASTKL_VALID;
     if ((rows->entry_bits[i] & FASTKL_SIGN) || !isfinite(sums.weight + sums.other))
         *status = (uint8_t)fastkl_check_entries(p, q, n);
     if (*status)
         return;
-    if (misses_one(first.sum_of_p, task->p_tolerance) || first.sum_of_p == 0)
+    if (misses_one(sums.weight, task->p_tolerance) || sums.weight == 0)
         *status = FASTKL_P_SUM;
-    else if (q.data && (misses_one(first.sum_of_q - rows->raised[i], task->q_tolerance) || !fastkl_has_weight(q, n, task->eps)))
+    else if (q.data && (misses_one(sum_of_q(task->measure, sums) - rows->raised[i], task->q_tolerance) ||
+                        !fastkl_has_weight(q, n, task->eps)))
         *status = FASTKL_Q_SUM;
     else if (rows->guard_bits[i] & FASTKL_ZERO)
         *value = INFINITY;
-    else if (settles(rows, i, rows->guard_bits[i], &first, within, task->p_tolerance, task->q_tolerance))
+    if (*status || (rows->guard_bits[i] & FASTKL_ZERO))
+        return;
+    const reading first = read_sums(task->measure, sums);
+    if (settles(rows, i, rows->guard_bits[i], &first, within, task->p_tolerance, task->q_tolerance))
         *value = first.row.value; /* the sign was that of a zero: no other value than with a 0 there */
     else
         *value = look_again(task, p, q, n, first.sum_of_q, first.excess);
