@@ -49,6 +49,10 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
 
 /* Rows that are looked at before any is concluded hold no more entries than this, so that a second look finds them in cache. */
 #define ENTRIES_AT_ONCE 16384
+#define ROWS_AT_ONCE 16
+
+/* Rows that are turned, a tile after the other, before any is concluded. */
+#define SHORT_ROWS_AT_ONCE 32
 
 /* What a look's sums say, whatever the measure. */
 typedef struct {
@@ -177,13 +181,12 @@ static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl
         *status = FASTKL_Q_SUM;
     else if (rows->guard_bits[i] & FASTKL_ZERO)
         *value = INFINITY;
-    if (*status || (rows->guard_bits[i] & FASTKL_ZERO))
-        return;
-    const reading first = read_sums(task->measure, sums);
-    if (settles(rows, i, rows->guard_bits[i], &first, within, task->p_tolerance, task->q_tolerance))
-        *value = first.row.value; /* the sign was that of a zero: no other value than with a 0 there */
-    else
-        *value = look_again(task, p, q, n, first.sum_of_q, first.excess);
+    else {
+        /* If only a sign was in the way, it is that of a zero: the value is no other than with a 0 there. */
+        const reading first = read_sums(task->measure, sums);
+        const int settled = settles(rows, i, rows->guard_bits[i], &first, within, task->p_tolerance, task->q_tolerance);
+        *value = settled ? first.row.value : look_again(task, p, q, n, first.sum_of_q, first.excess);
+    }
 }
 
 /* The values that the sums of first looks give, and whether they settle their rows. */
@@ -236,13 +239,13 @@ static int together(const fastkl_task *task, const fastkl_operand *p, const fast
     const int is_float = in_float(task, p, q);
     if (is_float ? neighbours_f32(p) && (!q->data || neighbours_f32(q)) : neighbours_f64(p) && (!q->data || neighbours_f64(q)))
         return MOST_AT_ONCE;
-    return n <= TILE ? 32 : 1;
+    return n <= TILE ? SHORT_ROWS_AT_ONCE : 1;
 }
 
 static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
                  double *value, uint8_t *status) {
     const int lanes = together(task, p, q, n);
-    const ptrdiff_t fit = ENTRIES_AT_ONCE / n, at_once = lanes > 1 ? lanes : fit < 1 ? 1 : fit < 16 ? fit : 16;
+    const ptrdiff_t fit = ENTRIES_AT_ONCE / n, at_once = lanes > 1 ? lanes : fit < 1 ? 1 : fit < ROWS_AT_ONCE ? fit : ROWS_AT_ONCE;
     const char *p_data = p->data, *q_data = q->data;
     for (ptrdiff_t i = 0; i < count; i += at_once) {
         const int now = (int)(count - i < at_once ? count - i : at_once);
