@@ -11,9 +11,9 @@ Data flows down this list and results come back up; nothing below knows what is 
 
 from ._build import build_info, choose_tier, limit_threads
 from ._version import __version__
-from .measures import cross_entropy, entropy, kl_divergence
+from .measures import cross_entropy, entropy, js_distance, js_divergence, kl_divergence
 
-__all__ = ["__version__", "build_info", "cross_entropy", "entropy", "kl_divergence"]
+__all__ = ["__version__", "build_info", "cross_entropy", "entropy", "js_distance", "js_divergence", "kl_divergence"]
 
 choose_tier()
 limit_threads()

@@ -23,6 +23,7 @@ cdef extern from "_core/fastkl.h" nogil:
 
     ctypedef struct fastkl_task:
         int measure
+        int root
         double eps
         double p_tolerance
         double q_tolerance

@@ -19,6 +19,7 @@ def openmp() -> bool: ...
 def compiler() -> str: ...
 def evaluate(
     measure: int,
+    root: bool,
     p: NDArray[Any],
     p_dtype: int,
     q: NDArray[Any] | None,

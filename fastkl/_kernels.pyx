@@ -6,7 +6,7 @@ checked everything. Raises nothing about rows: it answers with the first invalid
 
 from cython.parallel cimport prange, threadid
 from libc.limits cimport INT_MAX
-from libc.math cimport log
+from libc.math cimport log, sqrt
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
 
@@ -271,9 +271,11 @@ cdef int _run(Job *job, int threads, Invalid *invalid, real *out) noexcept nogil
     return 0
 
 
-def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, int q_dtype, cnp.ndarray out not None,
-             double eps, double p_tolerance, double q_tolerance, double base, bint stop_at_invalid, int threads):
-    """Fill `out` (float32 or float64, of the leading axes' broadcast shape) with a measure of the rows of p and q.
+def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, int q_dtype,
+             cnp.ndarray out not None, double eps, double p_tolerance, double q_tolerance, double base,
+             bint stop_at_invalid, int threads):
+    """Fill `out` (float32 or float64, of the leading axes' broadcast shape) with a measure of the rows of p and q, or with
+    its square root.
 
     `base` is that of the logarithm, 0 for nats. `threads` is 0 for the default. Answers None, or (row, status) of the first
     invalid row, counted in C order; its value is NaN, and with `stop_at_invalid` later rows' values may be missing.
@@ -282,10 +284,12 @@ def evaluate(int measure, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, in
     cdef int i, used, failed
     cdef ptrdiff_t groups
     cdef Invalid *invalid
-    job.task.measure, job.task.eps = measure, eps
+    job.task.measure, job.task.root, job.task.eps = measure, root, eps
     job.task.p_tolerance, job.task.q_tolerance = p_tolerance, q_tolerance
     cdef fastkl_mode caller = fastkl_mode_enter()
     job.unit = log(base) if base else 1
+    if root:
+        job.unit = sqrt(job.unit)
     fastkl_mode_leave(caller)
     job.stop_at_invalid = stop_at_invalid
     job.n = p.shape[p.ndim - 1]

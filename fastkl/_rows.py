@@ -55,8 +55,9 @@ def evaluate(
     out: Array | None,
     keepdims: bool,
     threads: int | None,
+    root: bool = False,
 ) -> Any:
-    """Check the arguments, have the rows' values computed, raise for an invalid row, shape the result.
+    """Check the arguments, have the rows' values or their roots computed, raise for an invalid row, shape the result.
 
     The defaults and equal shapes take short ways past the checks: for one small row, this is most of a call's time.
     """
@@ -80,6 +81,7 @@ def evaluate(
         target = np.empty(leading, _FLOAT32 if result.dtype == _FLOAT32 else _FLOAT64)
     found = _evaluate(
         _MEASURES[measure],
+        root,
         p_rows,
         p_kind.code,
         q_rows,
@@ -88,7 +90,7 @@ def evaluate(
         0.0 if type(eps) is float and eps == 0 else _eps(eps),
         math.inf if any_sum else p_kind.tolerance,
         math.inf if any_sum else q_kind.tolerance,
-        0.0 if base is None else _base(base),
+        0.0 if base is None else _base(base, root),
         invalid == "raise",
         0 if threads is None else _threads(threads),
     )
@@ -181,10 +183,11 @@ def _number(name: str, value: Any, wanted: str) -> float:
         return math.inf
 
 
-def _base(base: Any) -> float:
-    wanted = "None or a positive finite number other than 1"
+def _base(base: Any, root: bool) -> float:
+    """The base; there is no root of the values that a base below 1 makes negative."""
+    wanted = "None or a finite number above 1" if root else "None or a positive finite number other than 1"
     number = _number("base", base, wanted)
-    if not 0 < number < math.inf or number == 1:
+    if not root < number < math.inf or number == 1:
         raise ValueError(f"base={base!r}: must be {wanted}")
     return number
 

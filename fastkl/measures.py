@@ -193,3 +193,104 @@ def kl_divergence(
     array([1.2628..., 0.        ])
     """
     return evaluate("kl_divergence", (p, q), axis, base, normalize, eps, invalid, out, keepdims, threads)
+
+
+def js_divergence(
+    p: ArrayLike,
+    q: ArrayLike,
+    *,
+    axis: SupportsIndex = -1,
+    base: float | None = None,
+    normalize: bool = False,
+    invalid: str = "raise",
+    out: NDArray[Any] | None = None,
+    keepdims: bool = False,
+    threads: int | None = None,
+) -> Any:
+    """Jensen-Shannon divergence ½ D(p‖m) + ½ D(q‖m), m = (p + q)/2, of every pair of rows.
+
+    It is between 0 and log 2, finite whatever is zero, and the same to the bit for `p` and `q` exchanged. It is exactly 0.0
+    where the two rows hold equal values, and right to the last digits where they nearly agree.
+
+    Parameters
+    ----------
+    p, q, axis, base, normalize, invalid, out, keepdims, threads
+        As in `cross_entropy`.
+
+    Returns
+    -------
+    ndarray or NumPy scalar
+        As `cross_entropy`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `cross_entropy`.
+
+    Notes
+    -----
+    Accuracy: relative error at most 4 ε, however small the divergence is.
+
+    With the φ of `kl_divergence` and Σp = Σq, it is Σ (φ(p, (p + q)/2) + φ(q, (p + q)/2)) / 2Σp: again a sum of
+    non-negative terms. Rows whose sums differ are looked at twice, the second time with one of them scaled.
+
+    The definition: J. Lin, Divergence measures based on the Shannon entropy, 1991, section IV.
+
+    Examples
+    --------
+    >>> import fastkl
+    >>> fastkl.js_divergence([1.0, 0.0], [0.0, 1.0], base=2)
+    np.float64(1.0)
+    >>> fastkl.js_divergence([0.5, 0.5], [0.25, 0.75])
+    np.float64(0.033822...)
+    """
+    return evaluate("js_divergence", (p, q), axis, base, normalize, 0.0, invalid, out, keepdims, threads)
+
+
+def js_distance(
+    p: ArrayLike,
+    q: ArrayLike,
+    *,
+    axis: SupportsIndex = -1,
+    base: float | None = None,
+    normalize: bool = False,
+    invalid: str = "raise",
+    out: NDArray[Any] | None = None,
+    keepdims: bool = False,
+    threads: int | None = None,
+) -> Any:
+    """Jensen-Shannon distance of every pair of rows: the square root of `js_divergence`, which is a metric.
+
+    This is what SciPy calls `jensenshannon`.
+
+    Parameters
+    ----------
+    p, q, axis, normalize, invalid, out, keepdims, threads
+        As in `cross_entropy`.
+    base : float, optional
+        As in `cross_entropy`, but above 1: below, the divergence is negative and has no root.
+
+    Returns
+    -------
+    ndarray or NumPy scalar
+        As `cross_entropy`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `cross_entropy`.
+
+    Notes
+    -----
+    Accuracy: relative error at most 4 ε for distances above 1e-280. The root is taken before the divergence is rounded to
+    the result's dtype: no distance is lost because its square is too small for that.
+
+    That it is a metric: D. M. Endres and J. E. Schindelin, A new metric for probability distributions, 2003.
+
+    Examples
+    --------
+    >>> import fastkl
+    >>> fastkl.js_distance([1.0, 0.0], [0.5, 0.5], base=2)
+    np.float64(0.557923...)
+    """
+    return evaluate("js_divergence", (p, q), axis, base, normalize, 0.0, invalid, out, keepdims, threads, root=True)

@@ -91,6 +91,12 @@ class DoubleDouble:
         rest = self - other * DoubleDouble.of(quotient)
         return DoubleDouble(*_quick_two_sum(quotient, rest.high / other.high))
 
+    def sqrt(self) -> DoubleDouble:
+        """The square roots, by a Newton step on those of the high parts."""
+        root = np.sqrt(self.high)
+        rest = self - DoubleDouble.product(root, root)
+        return DoubleDouble(*_quick_two_sum(root, np.where(root > 0, rest.high / (2 * root), 0)))
+
     def __getitem__(self, index: Any) -> DoubleDouble:
         return DoubleDouble(self.high[index], self.low[index])
 
@@ -119,14 +125,14 @@ with mp.workdps(60):
     SERIES = [DoubleDouble.rounded(mpf(2) / j) for j in range(3, 45, 2)]
 
 
-def reduced_log(a: DoubleDouble, b: DoubleDouble) -> tuple[Array, DoubleDouble, DoubleDouble]:
-    """k, s and a tail, so that log(a/b) = k ln 2 + 2 s + tail, for positive a and b.
+def reduced_log(a: DoubleDouble, b: DoubleDouble, difference: DoubleDouble) -> tuple[Array, DoubleDouble, DoubleDouble]:
+    """k, s and a tail, so that log(a/b) = k ln 2 + 2 s + tail, for positive a and b and a - b.
 
     a/b lies in 2^k [2^-1/2, 2^1/2], so |s| < 0.1716, and what SERIES leaves out is below z^21/45 < 2^-112 of the tail.
     """
     k = np.rint(np.log2(a.high / b.high)).astype(np.int32)
     near = b.scaled(k)
-    s = (a - near) / (a + near)
+    s = DoubleDouble.where(k == 0, difference, a - near) / (a + near)
     z = s * s
     series = SERIES[-1]
     for coefficient in SERIES[-2::-1]:
@@ -141,4 +147,4 @@ def expanded_log(k: Array, s: DoubleDouble, tail: DoubleDouble) -> DoubleDouble:
 
 def log_ratio(a: DoubleDouble, b: DoubleDouble) -> DoubleDouble:
     """log(a/b) for positive a and b."""
-    return expanded_log(*reduced_log(a, b))
+    return expanded_log(*reduced_log(a, b, a - b))

@@ -12,5 +12,6 @@ def entropy(p: Any, _: Any, **keywords: Any) -> Any:
     return fastkl.entropy(p, **keywords)
 
 
-MEASURES = [entropy, fastkl.cross_entropy, fastkl.kl_divergence]
+MEASURES = [entropy, fastkl.cross_entropy, fastkl.kl_divergence, fastkl.js_divergence, fastkl.js_distance]
 PAIR_MEASURES = MEASURES[1:]
+EPS_MEASURES = [fastkl.cross_entropy, fastkl.kl_divergence]  # also those that are infinite where q is zero and p is not

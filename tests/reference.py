@@ -1,6 +1,6 @@
 """What the measures are: by definition, a row at a time, and the same numbers sooner for many rows.
 
-`entropy`, `cross_entropy` and `kl_divergence` follow the definitions with mpmath and are the authority. `evaluate` answers
+The functions named as fastkl's follow the definitions with mpmath and are the authority. `evaluate` answers
 for every row of a matrix in double-double arithmetic, and by definition where that is not provably enough. `error` says how
 far results are from it, in the unit that bounds are stated in. Knows nothing of fastkl.
 """
@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from double_double import DoubleDouble, expanded_log, log_ratio, reduced_log
+from double_double import LN2, DoubleDouble, expanded_log, log_ratio, reduced_log
 from mpmath import mp, mpf
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # If two rows of doubles are not proportional, two of their quotients p_i/q_i differ. They are quotients of 53-bit integers
 # and powers of two, so they differ by 2^-106 at least, and x_i = y_i (1 + d) with |d| > 2^-108 for some i. D is a sum of
-# terms >= 0 (phi in ../README.md), so it exceeds y_i d^2/3 > 10^-66 y_i: less is zero. As |log(x/y)| < 10^4, 90 digits and
-# those between a row's sum and its smallest entry leave 20 to any D.
+# terms >= 0 (phi in ../README.md), so it exceeds y_i d^2/3 > 10^-66 y_i, and JS exceeds y_i d^2/9: less is zero. As
+# |log(x/y)| < 10^4, 90 digits and those between a row's sum and its smallest entry leave 20 to any D.
 DIGITS = 90
 ZERO_DIGITS = 66
 
@@ -64,10 +64,28 @@ def kl_divergence(p: Row, q: Row) -> mpf:
         return value if value > mpf(10) ** -(ZERO_DIGITS + spread) else mpf(0)
 
 
+def js_divergence(p: Row, q: Row) -> mpf:
+    """Half of D(x || m) + D(y || m), m = (x + y) / 2."""
+    spread = _spread(p, q)
+    with mp.workdps(DIGITS + spread):
+        x, y = _distribution(p), _distribution(q)
+        value = mp.fsum(a * mp.log(2 * a / (a + b)) for a, b in [*zip(x, y, strict=True), *zip(y, x, strict=True)] if a) / 2
+        return value if value > mpf(10) ** -(ZERO_DIGITS + spread) else mpf(0)
+
+
+def js_distance(p: Row, q: Row) -> mpf:
+    """The square root of JS."""
+    divergence = js_divergence(p, q)
+    with mp.workdps(DIGITS):
+        return mp.sqrt(divergence)
+
+
 DEFINITIONS: dict[str, Callable[..., mpf]] = {
     "entropy": entropy,
     "cross_entropy": cross_entropy,
     "kl_divergence": kl_divergence,
+    "js_divergence": js_divergence,
+    "js_distance": js_distance,
 }
 
 
@@ -98,24 +116,55 @@ def _fast_cross_entropy(p: Array, q: Array) -> DoubleDouble:
     return (DoubleDouble.of(p) * log_ratio(total, y)).sum() / DoubleDouble.of(p).sum()
 
 
-def _phi(a: DoubleDouble, b: DoubleDouble) -> DoubleDouble:
-    """For positive a and b, a log(a/b) - (a - b). Where they are close, 2 a s - (a - b) is s (a - b)."""
-    k, s, tail = reduced_log(a, b)
-    d = a - b
+def _phi(a: DoubleDouble, b: DoubleDouble, d: DoubleDouble) -> DoubleDouble:
+    """For positive a and b, a log(a/b) - d, d = a - b. Where they are close, 2 a s - d is s d."""
+    k, s, tail = reduced_log(a, b, d)
     return DoubleDouble.where(k == 0, s * d + a * tail, a * expanded_log(k, s, tail) - d)
 
 
+def _nearly_equal_sums(p: Array, q: Array) -> tuple[DoubleDouble, DoubleDouble, DoubleDouble, DoubleDouble]:
+    """p, c q, P, and the t in c Q = P (1 - t). As c is P/Q rounded, c q is exact; |t| < 2^-50."""
+    x, p_sum = DoubleDouble.of(p), DoubleDouble.of(p).sum()
+    y = DoubleDouble.product(q, (p_sum.high / DoubleDouble.of(q).sum().high)[:, np.newaxis])
+    return x, y, p_sum, (x - y).sum() / p_sum
+
+
 def _fast_kl_divergence(p: Array, q: Array) -> tuple[DoubleDouble, Array]:
-    """(Sum of phi(p, c q) - phi(P, c Q)) / P, and where that did not cancel. c is P/Q rounded, so that c q is exact."""
-    p_sum = DoubleDouble.of(p).sum()
-    c = p_sum.high / DoubleDouble.of(q).sum().high
-    x, y = DoubleDouble.of(p), DoubleDouble.product(q, c[:, np.newaxis])
+    """(Sum of phi(p, c q) - phi(P, c Q)) / P, and where that did not cancel."""
+    x, y, p_sum, t = _nearly_equal_sums(p, q)
     both, one = (p > 0) & (q > 0), DoubleDouble.of(np.ones_like(p))
-    terms = DoubleDouble.where(both, _phi(DoubleDouble.where(both, x, one), DoubleDouble.where(both, y, one)), y).sum()
-    # phi(P, P - d) = P (t^2/2 + t^3/3 + ...) with t = d/P, and |t| < 2^-50: P, Q and c are rounded once.
-    t = (x - y).sum() / p_sum
-    left = terms - p_sum * t * t * (DoubleDouble.of(np.full_like(c, 0.5)) + DoubleDouble.of(t.high / 3))
+    a, b = DoubleDouble.where(both, x, one), DoubleDouble.where(both, y, one)
+    terms = DoubleDouble.where(both, _phi(a, b, a - b), y).sum()
+    # phi(P, P (1 - t)) = P (t^2/2 + t^3/3 + ...)
+    left = terms - p_sum * t * t * (DoubleDouble.of(np.full_like(t.high, 0.5)) + DoubleDouble.of(t.high / 3))
     return left / p_sum, terms.high <= MOST_CANCELLATION * left.high
+
+
+def _fast_js_divergence(p: Array, q: Array) -> tuple[DoubleDouble, Array]:
+    """(Sum of phi(p, m) + phi(c q, m) - phi(P, M) - phi(c Q, M)) / (P + c Q), m and M the means of p and c q, P and c Q.
+
+    So x and y weigh P / (P + c Q) = 1/2 + t/4 + ... and 1/2 - t/4 - ..., which is t/4 (D(x || m) - D(y || m)) too much.
+    """
+    x, y, p_sum, t = _nearly_equal_sums(p, q)
+    both, one, half = (p > 0) & (q > 0), DoubleDouble.of(np.ones_like(p)), DoubleDouble.of(np.full_like(p, 0.5))
+    a, b = DoubleDouble.where(both, x, one), DoubleDouble.where(both, y, one)
+    mean, e = (a + b) * half, (a - b) * half
+    alone = (x + y) * half
+    # Where one of them is zero, m is half of the other: phi(z, z/2) = z (ln 2 - 1/2), phi(0, z/2) = z/2.
+    of_x, of_y = (
+        DoubleDouble.where(both, _phi(own, mean, d), DoubleDouble.where(z.high > 0, z * (LN2 - half), alone)).sum()
+        for z, own, d in ((x, a, e), (y, b, -e))
+    )
+    # phi(P, M) + phi(Q, M) = M (u^2 + u^4/6 + ...), with u = (P - Q) / (P + Q) and M = (P + Q) / 2 for the Q here.
+    two = DoubleDouble.of(np.full_like(t.high, 2))
+    u = t / (two - t)
+    both_sums = p_sum * (two - t)
+    terms = of_x + of_y
+    left = terms - both_sums / two * u * u * (
+        DoubleDouble.of(np.ones_like(t.high)) + u * u / DoubleDouble.of(np.full_like(t.high, 6))
+    )
+    too_much = t * (of_x - of_y) / (p_sum + p_sum + p_sum + p_sum)
+    return left / both_sums - too_much, terms.high <= MOST_CANCELLATION * left.high
 
 
 def _fast(measure: str, p: Array, q: Array) -> tuple[DoubleDouble, Array]:
@@ -127,6 +176,9 @@ def _fast(measure: str, p: Array, q: Array) -> tuple[DoubleDouble, Array]:
     if measure == "kl_divergence":
         finite, held = _fast_kl_divergence(x, y)
         right &= held | infinite
+    elif measure.startswith("js"):
+        finite, held = _fast_js_divergence(x, y)
+        return finite, right & held
     else:
         finite = _fast_cross_entropy(x, y)
     return DoubleDouble.where(infinite, DoubleDouble.of(np.full(len(p), np.inf)), finite), right | infinite
@@ -141,6 +193,8 @@ def evaluate(measure: str, p: Array, q: Array | None = None) -> DoubleDouble:
         block = slice(start, start + step)
         with np.errstate(all="ignore"):  # rows that double-double is not made for
             value, right = _fast(measure, p[block], q[block])
+            if measure == "js_distance":
+                value = value.sqrt()
         high[block], low[block] = value.high, value.low
         for i in start + np.flatnonzero(~right):
             exact = DoubleDouble.rounded(DEFINITIONS[measure](*operands(measure, p[i], q[i])))
@@ -148,20 +202,23 @@ def evaluate(measure: str, p: Array, q: Array | None = None) -> DoubleDouble:
     return DoubleDouble(high, low)
 
 
-# What fastkl promises and the README quotes: D is off by 4 eps D at most, H and the cross-entropy by 4 eps H + 2 eps. All
-# terms of D are >= 0, but the logarithm of a sum near 1 is as wrong as the sum, whatever is left of H.
+# What fastkl promises and the README quotes: D, JS and its root are off by 4 eps of them at most, H and the cross-entropy
+# by 4 eps H + 2 eps. All terms of D are >= 0, but the logarithm of a sum near 1 is as wrong as the sum, whatever is left
+# of H.
 BOUND = 4
-OFFSET = {"entropy": 0.5, "cross_entropy": 0.5, "kl_divergence": 0.0}
+OFFSET = dict.fromkeys(DEFINITIONS, 0.0) | {"entropy": 0.5, "cross_entropy": 0.5}
 
 
 def error(measure: str, values: Array, exact: DoubleDouble) -> Array:
     """How far the values are off, in eps (|exact| + OFFSET), eps being that of their dtype; inf for one that is NaN or < 0.
 
-    Half of the smallest number is free, for a value that must be rounded to it, and the same for `exact`.
+    Half of the smallest number is free, for a value that must be rounded to it, and the same for `exact`; so are distances
+    whose squares double-double could not hold with all digits, if they were scaled to a largest entry of 1.
     """
     dtype = np.finfo(values.dtype)
     with np.errstate(all="ignore"):
         off = np.abs((values - exact.high) - exact.low)
         errors = off / (np.abs(exact.high) + OFFSET[measure]) / float(dtype.eps)
-    right = (off <= max(float(dtype.smallest_subnormal) / 2, 2.0**-1074)) | (np.isinf(values) & (values == exact.high))
+    free = 1e-280 if measure == "js_distance" else 2.0**-1074
+    right = (off <= max(float(dtype.smallest_subnormal) / 2, free)) | (np.isinf(values) & (values == exact.high))
     return np.where(values < 0, np.inf, np.where(right, 0, np.nan_to_num(errors, nan=np.inf, posinf=np.inf)))

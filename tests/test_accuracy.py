@@ -88,14 +88,26 @@ def test_rounding_is_not_one_sided_in_long_columns(tier: str) -> None:
     assert np.all(np.abs(values - np.log(n)) <= reference.BOUND * np.finfo(np.float32).eps * (np.log(n) + 0.5))
 
 
+@pytest.mark.parametrize("measure", ["js_divergence", "js_distance"])
+@generators
+@dtypes
+def test_symmetric_measures_are_so_to_the_bit(tier: str, dtype: str, generator: str, measure: str) -> None:
+    for batch in rows.batches(generator, dtype, rows.WIDTHS):
+        for p in (batch.p, batch.p.astype(float)):
+            for a, b in ((p, batch.q), *((p[i], batch.q[i]) for i in range(len(p)))):
+                values = [MEASURES[measure](*pair, normalize=True) for pair in ((a, b), (b, a))]
+                assert values[0].tobytes() == values[1].tobytes(), batch.source
+
+
 @generators
 @dtypes
 def test_equal_rows_do_not_diverge(tier: str, dtype: str, generator: str) -> None:
     for batch in rows.batches(generator, dtype, rows.WIDTHS):
         for p in batch[:2]:
             for q in (p.copy(), p.astype(float)):
-                values = fastkl.kl_divergence(p, q, normalize=True)
-                assert np.all((values == 0) & ~np.signbit(values)), batch.source
+                for measure in (fastkl.kl_divergence, fastkl.js_divergence, fastkl.js_distance):
+                    values = measure(p, q, normalize=True)
+                    assert np.all((values == 0) & ~np.signbit(values)), batch.source
 
 
 @measures

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import reference
-from measures import MEASURES, PAIR_MEASURES, entropy
+from measures import EPS_MEASURES, MEASURES, PAIR_MEASURES, entropy
 
 import fastkl
 
@@ -292,7 +292,7 @@ def test_each_operand_has_the_tolerance_of_its_own_dtype() -> None:
         for wide in "f8", "i4", "u1":
             exact = np.array([1, 0], wide)
             assert measure(exact, off_by(1e-4, 2, "f4")) > 0
-            assert measure(off_by(1e-4, 2, "f4"), exact) == math.inf
+            assert measure(off_by(1e-4, 2, "f4"), exact) > 0
         for off in off_by(1e-4, 2, "f8"), np.array([1, 1]), np.array([True, True]), np.array([0, 0], "u1"):
             with pytest.raises(ValueError, match="q sums to"):
                 measure(off_by(1e-4, 2, "f4"), off)
@@ -325,7 +325,7 @@ def test_rows_at_either_end_of_the_range(measure: Callable[..., Any], dtype: str
 @pytest.mark.parametrize("eps", [1e-50, 1e-12, 0.01, 0.75])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("measure", PAIR_MEASURES)
+@pytest.mark.parametrize("measure", EPS_MEASURES)
 def test_eps_raises_the_entries_below_it_before_q_is_normalised(
     measure: Callable[..., Any], dtype: str, form: str, eps: float
 ) -> None:
@@ -341,7 +341,7 @@ def test_eps_raises_the_entries_below_it_before_q_is_normalised(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("measure", PAIR_MEASURES)
+@pytest.mark.parametrize("measure", EPS_MEASURES)
 def test_the_default_eps_changes_nothing(measure: Callable[..., Any], dtype: str) -> None:
     p, q = grid(dtype)
     unasked = measure(p, q, normalize=True, invalid="nan")
@@ -351,7 +351,7 @@ def test_the_default_eps_changes_nothing(measure: Callable[..., Any], dtype: str
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("measure", PAIR_MEASURES)
+@pytest.mark.parametrize("measure", EPS_MEASURES)
 def test_eps_neither_mends_nor_spoils_the_sum_of_q(measure: Callable[..., Any], dtype: str) -> None:
     p = np.array([0.5, 0.25, 0.25], dtype)
     assert measure(p, np.array([0.98, 0.01, 0.01], dtype), eps=0.5) < math.inf
@@ -372,7 +372,7 @@ def test_eps_and_the_sum_of_a_wide_q(eps: float) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("measure", PAIR_MEASURES)
+@pytest.mark.parametrize("measure", EPS_MEASURES)
 def test_eps_does_not_hide_an_invalid_entry(measure: Callable[..., Any], dtype: str) -> None:
     for bad in refused(dtype):
         for form in FORMS:

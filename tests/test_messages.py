@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from measures import PAIR_MEASURES
+from measures import EPS_MEASURES, PAIR_MEASURES
 
 import fastkl
 
@@ -120,7 +120,7 @@ def test_a_sum_that_overflows(apart: int) -> None:
 
 @on_every_tier
 def test_eps_does_not_show_in_the_sum() -> None:
-    for measure in PAIR_MEASURES:
+    for measure in EPS_MEASURES:
         assert_refused(ValueError, f"q sums to 0.9: {SUM}", measure, HALF, [0.9, 0], eps=0.1)
 
 
@@ -262,6 +262,7 @@ WANTED = {
     "threads": "None or a positive integer",
     "invalid": "'raise', 'nan' or 'ignore'",
 }
+ROOT_BASE = "None or a finite number above 1"
 UNWANTED = [
     ("base", ValueError, [0, -2, 1, 1.0, True, 0.0, np.inf, np.nan, -np.inf, 10**400]),
     ("base", TypeError, ["e", "2", b"2", 2j, [2], (), {}, np.array([2.0, 3.0])]),
@@ -279,11 +280,17 @@ UNWANTED = [
     ids=lambda part: getattr(part, "__name__", str(part)[:15]),
 )
 def test_arguments(name: str, error: type[Exception], value: Any) -> None:
-    message = f"{name}={value!r}: must be {WANTED[name]}"
-    if name != "eps":
-        assert_refused(error, message, fastkl.entropy, HALF, **{name: value})
-    for measure in PAIR_MEASURES:
-        assert_refused(error, message, measure, HALF, HALF, **{name: value})
+    for measure in MEASURES if name != "eps" else EPS_MEASURES:
+        operands = [HALF] * (1 if measure is fastkl.entropy else 2)
+        wanted = ROOT_BASE if name == "base" and measure is fastkl.js_distance else WANTED[name]
+        assert_refused(error, f"{name}={value!r}: must be {wanted}", measure, *operands, **{name: value})
+
+
+def test_a_base_that_leaves_no_root() -> None:
+    """Below 1, divergences are negative."""
+    for base in 0.5, 5e-324, np.nextafter(1, 0):
+        assert fastkl.js_divergence(HALF, [1, 0], base=base) < 0
+        assert_refused(ValueError, f"base={base!r}: must be {ROOT_BASE}", fastkl.js_distance, HALF, [1, 0], base=base)
 
 
 def test_arguments_that_are_allowed() -> None:

@@ -40,6 +40,10 @@ def entropy(p: Array, **keywords: Any) -> Any:
     return fastkl.entropy(p, normalize=True, **keywords)
 
 
+def js(p: Array, q: Array, **keywords: Any) -> Any:
+    return fastkl.js_divergence(p, q, normalize=True, **keywords)
+
+
 def close(result: Any, *parts: Any, offset: float) -> bool:
     """Whether the result is the sum of the parts, if each of them all is 4 eps |x| + offset eps off at most."""
     values = [float(x) for x in (result, *parts)]
@@ -104,6 +108,16 @@ def test_nothing_is_negative_and_only_what_q_lacks_is_infinite(pair: Pair) -> No
     assert all(x >= 0 for x in values)
 
 
+@given(pairs())
+def test_jensen_shannon_lies_between_zero_and_log_2(pair: Pair) -> None:
+    p, q = pair
+    assert 0 <= js(p, q) <= np.log(p.dtype.type(2))
+    assert 0 <= js(p, q, base=2) <= 1
+    assert 0 <= fastkl.js_distance(p, q, normalize=True, base=2) <= 1
+    if not np.any((p > 0) & (q > 0)):
+        assert js(p, q, base=2) == fastkl.js_distance(p, q, normalize=True, base=2) == 1
+
+
 @given(pairs(), st.sampled_from([None, 2, 10, 0.5]))
 def test_equal_rows_have_a_divergence_of_exactly_zero(pair: Pair, base: float | None) -> None:
     for row in pair:
@@ -112,6 +126,31 @@ def test_equal_rows_have_a_divergence_of_exactly_zero(pair: Pair, base: float | 
 
 
 # ---- what the measures are to each other ----
+
+
+@given(pairs())
+def test_the_distance_is_the_root_of_the_divergence(pair: Pair) -> None:
+    """Unless the square is too small for the dtype."""
+    p, q = pair
+    distance, divergence = fastkl.js_distance(p, q, normalize=True), js(p, q)
+    if divergence > 2 * np.finfo(divergence.dtype).smallest_normal:
+        assert close_divergence(float(distance) ** 2, divergence, np.zeros(1, divergence.dtype)[0])
+    assert (distance == 0) <= (divergence == 0)
+
+
+@given(counts(n=7), st.integers(0, 2**9))
+def test_the_distance_is_a_metric(pair: Pair, seed: int) -> None:
+    p, q = pair
+    between = np.random.default_rng(seed).integers(1, 100, 7).astype(p.dtype)
+    distances = [float(fastkl.js_distance(a, b, normalize=True)) for a, b in ((p, q), (p, between), (between, q))]
+    assert distances[0] <= (distances[1] + distances[2]) * (1 + 8 * float(np.finfo(p.dtype).eps))
+
+
+@given(counts(least=1))
+def test_jensen_shannon_is_the_mean_divergence_from_the_mean(pair: Pair) -> None:
+    """For rows of equal sums, whose mean is exact."""
+    p, q = (np.concatenate((row, other[::-1])) for row, other in (pair, pair[::-1]))
+    assert close_divergence(2 * js(p, q), kl(p, p + q), kl(q, p + q))
 
 
 @given(pairs())

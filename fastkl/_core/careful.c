@@ -48,6 +48,15 @@ int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     return q.data && !all_valid(q, n) ? FASTKL_Q_ENTRY : FASTKL_VALID;
 }
 
+int fastkl_is_after(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double a = entry_at(p, i), b = entry_at(q, i);
+        if (a != b)
+            return a > b;
+    }
+    return 0;
+}
+
 int fastkl_has_weight(fastkl_operand operand, ptrdiff_t n, double eps) {
     for (ptrdiff_t i = 0; i < n; i++)
         if (raised_entry_at(operand, i, eps) > 0)
@@ -98,7 +107,8 @@ static scaled sum_of(fastkl_operand operand, ptrdiff_t n, double eps) {
 
 double fastkl_quotient(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const scaled Q = sum_of(q.data ? q : p, n, task->eps);
-    const scaled wanted = task->measure == FASTKL_kl_divergence ? sum_of(p, n, 0) : (scaled){1, 0};
+    const int one = task->measure == FASTKL_entropy || task->measure == FASTKL_cross_entropy;
+    const scaled wanted = one ? (scaled){1, 0} : sum_of(p, n, 0);
     return ldexp(wanted.significand / Q.significand, wanted.exponent - Q.exponent);
 }
 
@@ -117,15 +127,23 @@ static double phi(double a, double b, double d) {
     return fabs(s) <= 0.6 ? s * d + a * atanh_tail(s) : a * log(a / b) - d;
 }
 
+/* phi(a, m) + phi(b, m) for m = (a + b) / 2, likewise. */
+static double phi_of_both(double a, double b, double d) {
+    const double mean = (a + b) / 2;
+    return phi(a, mean, d / 2) + phi(b, mean, -d / 2);
+}
+
 /* a b - c d, exact but for one rounding where the products nearly agree. */
 static double difference_of_products(double a, double b, double c, double d) {
     const double ab = a * b, cd = c * d;
     return (ab - cd) + (fma(a, b, -ab) - fma(c, d, -cd));
 }
 
-/* D(x || y), looked at with q scaled by the exact quotient P/Q. Any quotient will do: (sum of phi(p, c q) - phi(P, c Q)) / P. */
+/* D(x || y), looked at with q scaled by the exact quotient P/Q. Any quotient will do: (sum of phi(p, c q) - phi(P, c Q)) / P. Or
+   their JS, or its square root: with phi_of_both for phi and 2P for P; a quotient near P/Q will do. */
 static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled sum, scaled P,
                          scaled Q) {
+    const int js = task->measure == FASTKL_js_divergence;
     const double c = P.significand / Q.significand;
     total term = {0, 0}, difference = {0, 0};
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -135,30 +153,33 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
         const int apart = b.exponent - a.exponent;
         const double x = ldexp(a.significand, a.exponent + HEADROOM);
         const double y = ldexp(c * b.significand, b.exponent + HEADROOM);
-        if (a.significand == 0) {
-            add(&term, y);
-            add(&difference, -y);
+        if (a.significand == 0 || b.significand == 0) {
+            add(&term, js ? (x + y) * LN2 : y);
+            add(&difference, x - y);
         } else if (-64 <= apart && apart <= 64) {
             const double near = ldexp(b.significand, apart);
             const double d = difference_of_products(a.significand, Q.significand, P.significand, near) / Q.significand;
-            add(&term, ldexp(phi(a.significand, c * near, d), a.exponent + HEADROOM));
+            add(&term, ldexp((js ? phi_of_both : phi)(a.significand, c * near, d), a.exponent + HEADROOM));
             add(&difference, ldexp(d, a.exponent + HEADROOM));
         } else {
-            add(&term, x * (log(a.significand / (c * b.significand)) - apart * LN2 - 1) + y);
+            add(&term, js ? (x + y) * LN2 : x * (log(a.significand / (c * b.significand)) - apart * LN2 - 1) + y);
             add(&difference, x - y);
         }
     }
     const double weight = ldexp(sum.significand, sum.exponent - P.exponent + HEADROOM), d = difference.sum + difference.low;
-    const double value = (term.sum + term.low - phi(weight, weight - d, d)) / weight;
-    return value > 0 ? value : 0;
+    const double excess = term.sum + term.low - (js ? phi_of_both : phi)(weight, weight - d, d);
+    const double part = excess > 0 ? js ? excess / 2 : excess : 0;
+    const double value = task->root ? sqrt(part) / sqrt(weight) : part / weight;
+    const double most = !js ? INFINITY : task->root ? sqrt(LN2) : LN2;
+    return value < most ? value : most;
 }
 
 /* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. Then all
    entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
-static double careful_kl_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+static double careful_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, task->eps);
     const double value = divergence(task, p, q, n, P, P, Q);
-    if (value >= SMALL_DIVERGENCE)
+    if ((task->root ? value * value : value) >= SMALL_DIVERGENCE)
         return value;
     const ptrdiff_t at = largest(p, n);
     return divergence(task, p, q, n, P, split(entry_at(p, at)), split(raised_entry_at(q, at, task->eps)));
@@ -187,7 +208,8 @@ double fastkl_careful(const fastkl_task *task, fastkl_operand p, fastkl_operand 
     case FASTKL_cross_entropy:
         return careful_cross_entropy(p, q, n, task->eps);
     case FASTKL_kl_divergence:
-        return careful_kl_divergence(task, p, q, n);
+    case FASTKL_js_divergence:
+        return careful_divergence(task, p, q, n);
     }
     return NAN;
 }

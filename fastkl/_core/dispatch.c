@@ -14,13 +14,13 @@ const fastkl_tier *const fastkl_tiers[] = {
 };
 
 const char *const fastkl_measure_names[] = {
-#define ROW(name, pair, sum_of_q, excess) #name,
+#define ROW(name, ...) #name,
     FASTKL_MEASURES(ROW)
 #undef ROW
 };
 
 const char *const fastkl_dtype_names[] = {
-#define ROW(name, type) #name,
+#define ROW(name, ...) #name,
     FASTKL_DTYPES(ROW)
 #undef ROW
 };

@@ -9,15 +9,18 @@
 #include <stdint.h>
 #include <string.h>
 
-/* The measures, one row each: X(name, pair, sum_of_q, excess). A measure is this row, a term and a finish in measures.inc.h
-   and a case in careful.c. The last two are said in the three sums of a look:
+/* The measures, one row each: X(name, pair, infinite, symmetric, sum_of_p, sum_of_q, excess). A measure is this row, a term and a
+   finish in measures.inc.h and a case in careful.c. The last three are said in the three sums of a look:
        pair       does it compare p with q?
+       infinite   is it infinite where q is zero and p is not?
+       symmetric  is it the same, to the bit, for p and q exchanged?
        sum_of_q   the sum of the operand that a second look scales: q, or p where there is no q
        excess     what that sum should be, less what it is */
-#define FASTKL_MEASURES(X)                      \
-    X(entropy, 0, weight, 1 - weight)           \
-    X(cross_entropy, 1, other, 1 - other)       \
-    X(kl_divergence, 1, weight + other, -other)
+#define FASTKL_MEASURES(X)                                                              \
+    X(entropy, 0, 0, 0, weight, weight, 1 - weight)                                     \
+    X(cross_entropy, 1, 1, 0, weight, other, 1 - other)                                 \
+    X(kl_divergence, 1, 1, 0, weight, weight + other, -other)                           \
+    X(js_divergence, 1, 0, 1, 0.5 * (weight - other), 0.5 * (weight + other), -other)
 
 /* The element types that can be read, one row each: X(name, C type). */
 #define FASTKL_DTYPES(X) \
@@ -33,10 +36,10 @@
     X(int64, int64_t)    \
     X(uint64, uint64_t)
 
-#define FASTKL_ROW(name, pair, sum_of_q, excess) FASTKL_##name,
+#define FASTKL_ROW(name, ...) FASTKL_##name,
 enum { FASTKL_MEASURES(FASTKL_ROW) FASTKL_MEASURE_COUNT };
 #undef FASTKL_ROW
-#define FASTKL_ROW(name, type) FASTKL_##name,
+#define FASTKL_ROW(name, ...) FASTKL_##name,
 enum { FASTKL_DTYPES(FASTKL_ROW) FASTKL_DTYPE_COUNT };
 #undef FASTKL_ROW
 
@@ -60,9 +63,10 @@ static inline void fastkl_read(void *entry, const char *from, size_t size, int s
     }
 }
 
-/* What is asked of every row. A tolerance says how far a row's sum may be from 1; INFINITY accepts every positive sum. */
+/* What is asked of every row: a measure, or its square root. A tolerance says how far a row's sum may be from 1; INFINITY accepts
+   every positive sum. */
 typedef struct {
-    int measure;
+    int measure, root;
     double eps;
     double p_tolerance, q_tolerance;
 } fastkl_task;
@@ -108,9 +112,11 @@ extern const fastkl_tier *const fastkl_tiers[];
 extern const char *const fastkl_measure_names[FASTKL_MEASURE_COUNT];
 extern const char *const fastkl_dtype_names[FASTKL_DTYPE_COUNT];
 
-/* careful.c: is an entry invalid (a status), has a row a positive entry, the factor that a second look wants (the sum that q
-   should have, by the sum that it has), and the value of a valid row that is not infinite. */
+/* careful.c: is an entry invalid (a status), is p after q in the order of their first entries that differ, has a row a positive
+   entry, the factor that a second look wants (the sum that q should have, by the sum that it has), and the value of a valid row
+   that is not infinite. */
 int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+int fastkl_is_after(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 int fastkl_has_weight(fastkl_operand, ptrdiff_t n, double eps);
 double fastkl_quotient(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 double fastkl_careful(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);

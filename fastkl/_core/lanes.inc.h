@@ -161,14 +161,14 @@ FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair,
 }
 
 /* Adds columns, compiled for the layouts that matter: of one row or of a tile, and of rows that are neighbours in memory. */
-FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, const NAME(columns) *p, const NAME(columns) *q,
-                             ptrdiff_t count, NAME(factor) c) {
+FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, int infinite, const NAME(columns) *p,
+                             const NAME(columns) *q, ptrdiff_t count, NAME(factor) c) {
     NAME(lanes) now = *lanes;
     if (p->step == LANES && q->step == LANES)
         NAME(add_all)(&now, term, pair, NAME(in_line)(*p), NAME(in_line)(*q), count, c);
     else
         NAME(add_all)(&now, term, pair, *p, *q, count, c);
-    if (pair) {
+    if (infinite) {
         int small = 0;
         for (int j = 0; j < LANES; j++)
             small |= now.least_q[j] < SMALL;
@@ -182,28 +182,28 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, con
 typedef void NAME(adder)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count,
                          const NAME(factor) *c);
 
-#define ROW(name, pair, sum_of_q, excess)                                                                            \
+#define ROW(name, pair, infinite, ...)                                                                               \
     static void NAME(add_##name)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count, \
                                  const NAME(factor) *c) {                                                            \
         (void)c;                                                                                                     \
-        NAME(add)(lanes, NAME(name), pair, p, q, count, (NAME(factor)){1, 0, 0});                                    \
+        NAME(add)(lanes, NAME(name), pair, infinite, p, q, count, (NAME(factor)){1, 0, 0});                          \
     }
 FASTKL_MEASURES(ROW)
 #undef ROW
-#define ROW(name, pair, sum_of_q, excess) NAME(add_##name),
+#define ROW(name, ...) NAME(add_##name),
 static NAME(adder) *const NAME(adders)[] = {FASTKL_MEASURES(ROW)};
 #undef ROW
 
 #if REAL_BITS == 64
-#define ROW(name, pair, sum_of_q, excess)                                                                            \
+#define ROW(name, pair, infinite, ...)                                                                               \
     static void add_scaled_##name(lanes_f64 *lanes, const columns_f64 *p, const columns_f64 *q, ptrdiff_t count,     \
                                   const factor_f64 *c) {                                                             \
         const columns_f64 p_line = in_line_f64(*p), q_line = in_line_f64(*q);                                        \
-        add_f64(lanes, name##_f64, pair, &p_line, &q_line, count, (factor_f64){c->high, c->low, 1});                 \
+        add_f64(lanes, name##_f64, pair, infinite, &p_line, &q_line, count, (factor_f64){c->high, c->low, 1});       \
     }
 FASTKL_MEASURES(ROW)
 #undef ROW
-#define ROW(name, pair, sum_of_q, excess) add_scaled_##name,
+#define ROW(name, ...) add_scaled_##name,
 static adder_f64 *const scaled_adders[] = {FASTKL_MEASURES(ROW)};
 #undef ROW
 #endif

@@ -125,6 +125,20 @@ FASTKL_INLINE REAL NAME(phi)(REAL p, REAL q, NAME(factor) c, REAL *difference) {
     return NAME(phi_reduced)(p, NAME(exponent)(step), NAME(less)(p, q_near, c, y_near), p + y_near, y - y_near, low);
 }
 
+/* phi(p, mean) where p - mean is known better than it can be had from the mean, which is within a factor of 2^k of p for the k
+   of a phi, and not less than half of p. What is said of phi for p = 0 holds. */
+FASTKL_INLINE REAL NAME(phi_to_mean)(REAL p, REAL mean, REAL difference) {
+    const UINT step = NAME(exponent_step)(NAME(bits)(p + TINY), NAME(bits)(mean));
+    const REAL near = NAME(from_bits)(NAME(bits)(mean) + step), e = step ? p - near : difference;
+    return NAME(phi_reduced)(p, NAME(exponent)(step), e, p + near, mean - near, -0.0f);
+}
+
+/* phi(p, m) + phi(q, m) for m = (p + q) / 2, from p + q and q - p: the same bits for p and q exchanged. */
+FASTKL_INLINE REAL NAME(phi_of_both)(REAL p, REAL q, REAL sum, REAL difference) {
+    const REAL mean = (REAL)0.5 * sum, half = (REAL)0.5 * difference;
+    return NAME(phi_to_mean)(p, mean, -half) + NAME(phi_to_mean)(q, mean, half);
+}
+
 /* phi(p, p - d) where d is known better than p - d can be: for totals. */
 FASTKL_INLINE REAL NAME(phi_of_difference)(REAL p, REAL d) {
     const REAL q = p - d, low = (p - q) - d;

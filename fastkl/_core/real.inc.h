@@ -7,6 +7,7 @@
    LEAST       the smallest number above zero
    SUM_LEAST, SUM_MOST, TERM_LEAST
                sums outside are not trusted: an entry near TINY, or a rounding to a subnormal number, could count
+   EXCESS_MOST the share of P + Q that P and Q may differ by and count as equal, at half a unit in the last place of a value
    LANES       sums side by side that a row is dealt out to: those of one of the tier's vectors
    MOST_COLUMNS
                a lane's sum of more is taken on in double: what rounding takes from it is itself summed in REAL, with an error
@@ -33,6 +34,7 @@
 #undef SUM_LEAST
 #undef SUM_MOST
 #undef TERM_LEAST
+#undef EXCESS_MOST
 #undef T_HIGHEST
 #undef T_COEFFICIENTS
 #undef LN2_HEAD
@@ -54,6 +56,7 @@
 #define SUM_LEAST 0x1p-500
 #define SUM_MOST 0x1p500
 #define TERM_LEAST 0x1p-950
+#define EXCESS_MOST 0x1p-53
 #define SMALL 0x1p-962
 #define LEAST 0x1p-1074
 #define MOST_COLUMNS PTRDIFF_MAX
@@ -80,6 +83,7 @@
 #define SUM_LEAST 0x1p-30
 #define SUM_MOST 0x1p60
 #define TERM_LEAST 0x1p-60
+#define EXCESS_MOST 0x1p-24
 #define SMALL 0x1p-96f
 #define LEAST 0x1p-149f
 #define MOST_COLUMNS 4096

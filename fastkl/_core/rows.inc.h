@@ -97,7 +97,7 @@ FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fa
 }
 
 /* Where such sums can be trusted, whatever the measure. */
-static const limits NAME(limits) = {SUM_LEAST, SUM_MOST, TERM_LEAST};
+static const limits NAME(limits) = {SUM_LEAST, SUM_MOST, TERM_LEAST, EXCESS_MOST};
 
 #if REAL_BITS == 64
 /* Another look, with an operand scaled by c: always in double. */

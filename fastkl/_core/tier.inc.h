@@ -3,7 +3,7 @@
    A row that the first look does not settle is looked at again, still in cache: to see that its entries are valid, if the
    sums hint at the contrary; with an operand scaled so that both sums agree; in the last resort by careful.c. */
 typedef struct {
-    double sum_least, sum_most, term_least;
+    double sum_least, sum_most, term_least, excess_most;
 } limits;
 
 /* A row's three sums; and those of some rows, with what else looks found: fastkl_sums says what it is. */
@@ -57,33 +57,20 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
 /* What a look's sums say, whatever the measure. */
 typedef struct {
     double sum_of_p, sum_of_q, excess;
+    int symmetric;
     conclusion row;
 } reading;
 
 FASTKL_INLINE reading read_sums(int measure, row_sums sums) {
-    const double term = sums.term, other = sums.other, weight = sums.weight;
-    (void)term;
-    switch (measure) {
-#define ROW(name, pair, sum_of_q, excess) \
-    case FASTKL_##name:                   \
-        return (reading){weight, sum_of_q, excess, name##_finish(sums)};
-        FASTKL_MEASURES(ROW)
-#undef ROW
-    }
-    return (reading){NAN, NAN, NAN, {NAN, 0}};
-}
-
-/* The sum of q alone; that of p is the weight. */
-FASTKL_INLINE double sum_of_q(int measure, row_sums sums) {
     const double other = sums.other, weight = sums.weight;
     switch (measure) {
-#define ROW(name, pair, sum_of_q, excess) \
-    case FASTKL_##name:                   \
-        return sum_of_q;
+#define ROW(name, pair, infinite, symmetric, sum_of_p, sum_of_q, excess) \
+    case FASTKL_##name:                                                  \
+        return (reading){sum_of_p, sum_of_q, excess, symmetric, name##_finish(sums)};
         FASTKL_MEASURES(ROW)
 #undef ROW
     }
-    return NAN;
+    return (reading){NAN, NAN, NAN, 0, {NAN, 0}};
 }
 
 /* A row's sums as one number each. */
@@ -122,11 +109,13 @@ static void add_piece(fastkl_sums *sums, const fastkl_sums *next) {
     sums->guard_bits |= next->guard_bits;
 }
 
-/* Can the sums be trusted, whatever the measure? Not where one of the signs is set. */
+/* Can the sums be trusted, whatever the measure? Not where one of the signs is set, nor where p and q weigh the same but have
+   different sums. */
 FASTKL_INLINE int trusted(double term, uint64_t signs, const reading *now, const limits *within) {
     const double p = now->sum_of_p, q = now->sum_of_q;
     return ((int64_t)signs >= 0) & (p >= within->sum_least) & (p <= within->sum_most) & (q >= within->sum_least) &
-           (q <= within->sum_most) & ((term == 0) | (fabs(term) >= within->term_least));
+           (q <= within->sum_most) & ((term == 0) | (fabs(term) >= within->term_least)) &
+           (!now->symmetric | (fabs(now->excess) <= within->excess_most * (p + q)));
 }
 
 /* Does the first look settle row i, of which it says `now`? It does not where one of the signs is set. */
@@ -136,10 +125,16 @@ FASTKL_INLINE int settles(const totals *rows, int i, uint64_t signs, const readi
            (fabs(now->sum_of_q - rows->raised[i] - 1) <= q_tolerance);
 }
 
-/* A valid row that the first look did not settle: scale an operand, and look at it in double. */
-static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, double sum_of_q,
-                         double excess) {
-    double c = (sum_of_q + excess) / sum_of_q, c_low = 0;
+/* What is asked for, from the measure's value. */
+FASTKL_INLINE double asked(int root, double value) { return root ? sqrt(value) : value; }
+
+/* A valid row that the first look, of which `first` tells, did not settle: scale an operand, and look at it in double. */
+static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const reading *first) {
+    double c = (first->sum_of_q + first->excess) / first->sum_of_q, c_low = 0;
+    if (first->symmetric && fastkl_is_after(p, q, n)) { /* the same operand is scaled, whichever it is called */
+        const fastkl_operand before = p;
+        p = q, q = before, c = (first->sum_of_p - first->excess) / first->sum_of_p;
+    }
     if (!(c > 0 && c < 0x1p40)) /* the sum of q, found as a difference, may have lost all digits */
         c = fastkl_quotient(task, p, q, n);
     for (int i = 0; i < SECOND_LOOKS; i++) {
@@ -151,7 +146,7 @@ static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_opera
         if (!trusted(sums.term, sums.guard_bits, &now, &limits_f64))
             break;
         if (now.row.settled && now.row.value >= SMALL_VALUE)
-            return now.row.value;
+            return asked(task->root, now.row.value);
         const double before = c;
         c_low += c * (now.excess / now.sum_of_q);
         c += c_low;
@@ -168,24 +163,24 @@ static int misses_one(double sum, double tolerance) { return tolerance < INFINIT
 static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const limits *within,
                                const totals *rows, int i, double *value, uint8_t *status) {
     const row_sums sums = {rows->term[i], rows->other[i], rows->weight[i]};
+    const reading first = read_sums(task->measure, sums);
     *value = NAN;
     *status = FASTKL_VALID;
     if ((rows->entry_bits[i] & FASTKL_SIGN) || !isfinite(sums.weight + sums.other))
         *status = (uint8_t)fastkl_check_entries(p, q, n);
     if (*status)
         return;
-    if (misses_one(sums.weight, task->p_tolerance) || sums.weight == 0)
+    if (misses_one(first.sum_of_p, task->p_tolerance) || !fastkl_has_weight(p, n, 0))
         *status = FASTKL_P_SUM;
-    else if (q.data && (misses_one(sum_of_q(task->measure, sums) - rows->raised[i], task->q_tolerance) ||
+    else if (q.data && (misses_one(first.sum_of_q - rows->raised[i], task->q_tolerance) ||
                         !fastkl_has_weight(q, n, task->eps)))
         *status = FASTKL_Q_SUM;
     else if (rows->guard_bits[i] & FASTKL_ZERO)
         *value = INFINITY;
     else {
         /* If only a sign was in the way, it is that of a zero: the value is no other than with a 0 there. */
-        const reading first = read_sums(task->measure, sums);
         const int settled = settles(rows, i, rows->guard_bits[i], &first, within, task->p_tolerance, task->q_tolerance);
-        *value = settled ? first.row.value : look_again(task, p, q, n, first.sum_of_q, first.excess);
+        *value = settled ? asked(task->root, first.row.value) : look_again(task, p, q, n, &first);
     }
 }
 
@@ -194,10 +189,11 @@ FASTKL_INLINE void settle(int measure, const fastkl_task *task, const limits *wi
                           double *value, int64_t *settled) {
     const double p_tolerance = task->p_tolerance, q_tolerance = task->q_tolerance;
     const limits bounds = *within;
+    const int root = task->root;
     FASTKL_VECTORIZE
     for (int i = 0; i < count; i++) {
         const reading now = read_sums(measure, (row_sums){rows->term[i], rows->other[i], rows->weight[i]});
-        value[i] = now.row.value;
+        value[i] = asked(root, now.row.value);
         settled[i] = settles(rows, i, rows->guard_bits[i] | rows->entry_bits[i], &now, &bounds, p_tolerance, q_tolerance);
     }
 }
@@ -208,7 +204,7 @@ static void conclude(const fastkl_task *task, const fastkl_operand *p, const fas
     const limits *const within = in_float(task, p, q) ? &limits_f32 : &limits_f64;
     int64_t settled[MOST_AT_ONCE];
     switch (task->measure) {
-#define ROW(name, pair, sum_of_q, excess)                                 \
+#define ROW(name, ...)                                                    \
     case FASTKL_##name:                                                   \
         settle(FASTKL_##name, task, within, count, rows, value, settled); \
         break;
