@@ -22,6 +22,10 @@ _FLOAT32: Final = np.dtype(np.float32)
 _FLOAT64: Final = np.dtype(np.float64)
 
 
+# NumPy has no bfloat16 of its own: this is its bits. That of ml_dtypes is known by its name.
+BFLOAT16: Final = np.dtype([("bfloat16", np.uint16)])
+
+
 class _Kind(NamedTuple):
     """What a dtype means for a row."""
 
@@ -34,10 +38,11 @@ _KINDS: Final = {  # by NumPy's type number, of which one dtype can have two
     dtype.num: _Kind(
         _kernels.DTYPES[dtype.name],
         math.sqrt(np.finfo(dtype if dtype.kind == "f" else _FLOAT64).eps),
-        _FLOAT32 if dtype.char in "?f" else _FLOAT64,
+        _FLOAT32 if dtype.char in "?ef" else _FLOAT64,
     )
-    for dtype in map(np.dtype, "?bBhHiIlLqQfd")
+    for dtype in map(np.dtype, "?bBhHiIlLqQefd")
 }
+_BFLOAT16_KIND: Final = _Kind(_kernels.DTYPES["bfloat16"], math.sqrt(2.0**-7), _FLOAT32)
 
 _MEASURES: Final = _kernels.MEASURES
 _evaluate: Final = _kernels.evaluate
@@ -98,8 +103,8 @@ def evaluate(
         row, status = found
         at = np.unravel_index(row, leading)
         if q is None or q_rows is None or status in (_kernels.P_ENTRY, _kernels.P_SUM):
-            raise ValueError(_complaint("p", p, p_rows, at, last, any_sum))
-        raise ValueError(_complaint("q", q, q_rows, at, last, any_sum))
+            raise ValueError(_complaint("p", p, p_kind, p_rows, at, last, any_sum))
+        raise ValueError(_complaint("q", q, q_kind, q_rows, at, last, any_sum))
 
     if target is not result:
         with np.errstate(all="ignore"):  # a value that the dtype of `out` cannot hold is infinite or zero there
@@ -124,7 +129,11 @@ def _operand(name: str, values: ArrayLike) -> tuple[Array, _Kind]:
             raise ValueError(f"{name} is not an array of numbers: {error}") from None
     kind = _KINDS.get(array.dtype.num)
     if kind is None:
-        raise TypeError(f"{name} has dtype {array.dtype}: must be float64, float32, bool or an integer dtype")
+        if array.dtype != BFLOAT16 and array.dtype.name != "bfloat16":
+            raise TypeError(
+                f"{name} has dtype {array.dtype}: must be float64, float32, float16, bfloat16, bool or an integer dtype"
+            )
+        array, kind = array.view(np.dtype(np.uint16).newbyteorder(array.dtype.byteorder)), _BFLOAT16_KIND
     if array.ndim == 0:
         raise ValueError(f"{name} is the number {array[()]}: must have at least one axis")
     return array, kind
@@ -235,7 +244,9 @@ def _needs_another(result: Array, p: Array, q: Array | None) -> bool:
     return overlaps or result.dtype not in (_FLOAT32, _FLOAT64)
 
 
-def _complaint(name: str, operand: Array, rows: Array, at: tuple[Any, ...], axis: int, any_sum: bool) -> str:
+def _complaint(
+    name: str, operand: Array, kind: _Kind, rows: Array, at: tuple[Any, ...], axis: int, any_sum: bool
+) -> str:
     """What is wrong with the row of `operand` at index `at` of the result."""
     own = [0 if length == 1 else int(i) for i, length in zip(at, rows.shape[:-1], strict=True)]
     row = rows[tuple(own)]
@@ -246,16 +257,17 @@ def _complaint(name: str, operand: Array, rows: Array, at: tuple[Any, ...], axis
             index.pop()
         return f"{name}[{', '.join(map(str, index))}]" if index else name
 
+    total = 0.0
     for start in range(0, len(row), _SLICE):
         part = row[start : start + _SLICE]
+        if kind is _BFLOAT16_KIND:  # the upper halves of float32
+            part = (part.astype(np.uint32) << 16).view(np.float32)
         bad = np.flatnonzero(~((part >= 0) & (part < np.inf)))
         if len(bad):
-            column = start + int(bad[0])
-            return f"{place(column)} = {row[column]!s}: probabilities must be finite and non-negative"
-    with np.errstate(over="ignore"):
-        total = sum(row[start : start + _SLICE].sum(dtype=float) for start in range(0, len(row), _SLICE))
+            return f"{place(start + int(bad[0]))} = {part[bad[0]]!s}: probabilities must be finite and non-negative"
+        with np.errstate(over="ignore"):
+            total += part.sum(dtype=float)
     wanted = "have a positive sum"
     if not any_sum:
-        tolerance = _KINDS[operand.dtype.num].tolerance
-        wanted = f"sum to 1 within {tolerance:.2g} (normalize=True accepts counts and weights)"
+        wanted = f"sum to 1 within {kind.tolerance:.2g} (normalize=True accepts counts and weights)"
     return f"{place(':')} sums to {total:.10g}: rows must {wanted}"

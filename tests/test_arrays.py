@@ -15,6 +15,7 @@ import pytest
 from measures import EPS_MEASURES, MEASURES, PAIR_MEASURES, entropy
 
 import fastkl
+from fastkl._rows import BFLOAT16
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -238,18 +239,22 @@ def test_one_row_gives_a_scalar(measure: Callable[..., Any], dtype: str) -> None
 
 # ---- dtypes and containers ----
 
+SINGLE = ["f4", "f2", BFLOAT16, "?"]
 INTEGERS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "l", "L", "q", "Q"]
 
 
-@pytest.mark.parametrize("p_dtype", ["f8", "f4", "?", *INTEGERS])
-def test_dtype_of_the_result(p_dtype: str) -> None:
-    p = np.eye(3, dtype=p_dtype)
-    wide = ["f8", *INTEGERS]
-    assert_same(fastkl.entropy(p), np.zeros(3, "f8" if p_dtype in wide else "f4"))
-    for q_dtype in ["f8", "f4", "?", *INTEGERS]:
-        expected = np.zeros(3, "f8" if p_dtype in wide or q_dtype in wide else "f4")
+def given_as(dtype: Any, a: Array) -> Array:
+    return bfloat16(a.astype("f4")) if dtype is BFLOAT16 else a.astype(dtype)
+
+
+@pytest.mark.parametrize("p_dtype", ["f8", *SINGLE, *INTEGERS], ids=str)
+def test_dtype_of_the_result(p_dtype: Any) -> None:
+    p = given_as(p_dtype, np.eye(3))
+    assert_same(fastkl.entropy(p), np.zeros(3, "f4" if p_dtype in SINGLE else "f8"))
+    for q_dtype in ["f8", *SINGLE, *INTEGERS]:
+        expected = np.zeros(3, "f4" if p_dtype in SINGLE and q_dtype in SINGLE else "f8")
         for measure in PAIR_MEASURES:
-            assert_same(measure(p, np.eye(3, dtype=q_dtype)), expected)
+            assert_same(measure(p, given_as(q_dtype, np.eye(3))), expected)
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -270,9 +275,51 @@ def test_integers_are_their_values(measure: Callable[..., Any], dtype: str) -> N
 @pytest.mark.parametrize("measure", MEASURES)
 def test_bools_are_zero_and_one(measure: Callable[..., Any], dtype: str) -> None:
     p, q = np.random.default_rng(20).random((4, WIDE)) < 0.5, rows(21, (4, WIDE), dtype)
-    expected = measure(p.astype(float), q, normalize=True)
-    single = measure is entropy or dtype == "f4"
-    assert_same(measure(p, q, normalize=True), expected.astype("f4") if single else expected)
+    same = p.astype("f4" if measure is entropy or dtype == "f4" else "f8")
+    assert_same(measure(p, q, normalize=True), measure(same, q, normalize=True))
+
+
+def bfloat16(a: Array) -> Array:
+    """The upper halves of float32."""
+    return (a.view("u4") >> 16).astype("u2").view(BFLOAT16)
+
+
+def every_half() -> tuple[Array, Array]:
+    """All numbers of either half precision that a row may hold."""
+    bits = np.arange(0x8000, dtype="u2")
+    half = bits[bits < 0x7C00].view("f2")
+    return half, bits[bits < 0x7F80].view(BFLOAT16)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_half_precision_is_its_values(measure: Callable[..., Any]) -> None:
+    """Every number of it, subnormal ones, too, in rows of all lengths, and whatever the other operand is."""
+    for numbers, values in zip(every_half(), (every_half()[0].astype("f4"), None), strict=True):
+        if values is None:
+            values = (numbers.view("u2").astype("u4") << 16).view("f4")
+        rng = np.random.default_rng(25)
+        for n in 1, 3, 33, 100, WIDE:
+            chosen = rng.permuted(np.arange(len(numbers)))[: len(numbers) // n * n].reshape(-1, n)
+            chosen = chosen[(values[chosen] > 0).any(axis=1)]
+            p, q = numbers[chosen], numbers[chosen[::-1]]
+            same_p, same_q = values[chosen], values[chosen[::-1]]
+            assert_same(measure(p, q, normalize=True), measure(same_p, same_q, normalize=True))
+            assert_same(measure(p, same_q, normalize=True), measure(same_p, same_q, normalize=True))
+            double = same_q.astype("f8")
+            assert_same(
+                measure(p, double, normalize=True),
+                measure(same_p.astype("f8") if measure is not entropy else same_p, double, normalize=True),
+            )
+
+
+def test_bfloat16_of_ml_dtypes() -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    p, q = rows(31, (4, WIDE), ml_dtypes.bfloat16), rows(32, (4, WIDE), ml_dtypes.bfloat16)
+    for measure in MEASURES:
+        expected = measure(p.astype("f4"), q.astype("f4"), normalize=True)
+        assert_same(measure(p, q), expected)
+        for given in p.view(BFLOAT16), p.astype(p.dtype.newbyteorder("S")):
+            assert_same(measure(given, q), expected)
 
 
 @pytest.mark.parametrize("measure", PAIR_MEASURES)

@@ -22,7 +22,7 @@ HALF = [0.5, 0.5]
 ENTRY = "probabilities must be finite and non-negative"
 SUM = "rows must sum to 1 within 1.5e-08 (normalize=True accepts counts and weights)"
 POSITIVE = "rows must have a positive sum"
-DTYPES = "must be float64, float32, bool or an integer dtype"
+DTYPES = "must be float64, float32, float16, bfloat16, bool or an integer dtype"
 
 
 def assert_refused(error: type[Exception], message: str, call: Callable[..., Any], *args: Any, **keywords: Any) -> None:

@@ -16,11 +16,11 @@
 
 static double entry_at(fastkl_operand operand, ptrdiff_t i) {
     switch (operand.dtype) {
-#define ROW(name, type)                                                                   \
-    case FASTKL_##name: {                                                                 \
-        type entry;                                                                       \
+#define ROW(name, type, value, single)                                                      \
+    case FASTKL_##name: {                                                                   \
+        type entry;                                                                         \
         fastkl_read(&entry, operand.data + i * operand.col, sizeof entry, operand.swapped); \
-        return (double)entry;                                                             \
+        return (double)value(entry);                                                        \
     }
         FASTKL_DTYPES(ROW)
 #undef ROW

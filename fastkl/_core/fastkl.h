@@ -7,7 +7,8 @@
 
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
+
+#include "dtypes.h"
 
 /* The measures, one row each: X(name, pair, infinite, symmetric, sum_of_p, sum_of_q, excess). A measure is this row, a term and a
    finish in measures.inc.h and a case in careful.c. The last three are said in the three sums of a look:
@@ -22,25 +23,8 @@
     X(kl_divergence, 1, 1, 0, weight, weight + other, -other)                           \
     X(js_divergence, 1, 0, 1, 0.5 * (weight - other), 0.5 * (weight + other), -other)
 
-/* The element types that can be read, one row each: X(name, C type). */
-#define FASTKL_DTYPES(X) \
-    X(float64, double)   \
-    X(float32, float)    \
-    X(bool, uint8_t)     \
-    X(int8, int8_t)      \
-    X(uint8, uint8_t)    \
-    X(int16, int16_t)    \
-    X(uint16, uint16_t)  \
-    X(int32, int32_t)    \
-    X(uint32, uint32_t)  \
-    X(int64, int64_t)    \
-    X(uint64, uint64_t)
-
 #define FASTKL_ROW(name, ...) FASTKL_##name,
 enum { FASTKL_MEASURES(FASTKL_ROW) FASTKL_MEASURE_COUNT };
-#undef FASTKL_ROW
-#define FASTKL_ROW(name, ...) FASTKL_##name,
-enum { FASTKL_DTYPES(FASTKL_ROW) FASTKL_DTYPE_COUNT };
 #undef FASTKL_ROW
 
 /* What was found wrong with a row; 0 is nothing. */
@@ -52,16 +36,6 @@ typedef struct {
     ptrdiff_t row, col;
     int dtype, swapped;
 } fastkl_operand;
-
-/* One entry's bytes, of any alignment, in this machine's order. */
-static inline void fastkl_read(void *entry, const char *from, size_t size, int swapped) {
-    memcpy(entry, from, size);
-    for (size_t i = 0; swapped && i < size / 2; i++) {
-        char *const bytes = (char *)entry, byte = bytes[i];
-        bytes[i] = bytes[size - 1 - i];
-        bytes[size - 1 - i] = byte;
-    }
-}
 
 /* What is asked of every row: a measure, or its square root. A tolerance says how far a row's sum may be from 1; INFINITY accepts
    every positive sum. */

@@ -12,21 +12,53 @@ FASTKL_INLINE int NAME(usable_at)(const fastkl_operand *operand, const char *dat
     return operand->dtype == REAL_DTYPE && !operand->swapped && ((uintptr_t)data | (uintptr_t)stride) % sizeof(REAL) == 0;
 }
 
+#if REAL_BITS == 64
+/* Do the entries of a row stand side by side? The entries of a column? In this machine's byte order, of any alignment. */
+FASTKL_INLINE int in_a_row(const fastkl_operand *operand) {
+    return operand->col == fastkl_size(operand->dtype) && !operand->swapped;
+}
+FASTKL_INLINE int in_a_column(const fastkl_operand *operand) {
+    return operand->row == fastkl_size(operand->dtype) && !operand->swapped;
+}
+#endif
+
+/* Copies `count` entries, side by side from `data` on, into the chunk, -0 as 0. */
+FASTKL_INLINE void NAME(convert)(REAL *chunk, int dtype, const char *data, int count) {
+    switch (dtype) {
+#define ROW(name, type, value, single)                                  \
+    case FASTKL_##name:                                                 \
+        for (int i = 0; i < count; i++) {                               \
+            type entry;                                                 \
+            memcpy(&entry, data + i * sizeof entry, sizeof entry);      \
+            chunk[i] = (REAL)value(entry) + 0;                          \
+        }                                                               \
+        break;
+        FASTKL_DTYPES(ROW)
+#undef ROW
+    }
+}
+
 /* Copies `count` entries from `data` on into the chunk, -0 as 0, and fills up to `size` with zeros: they add nothing. */
 FASTKL_NOINLINE void NAME(stage)(REAL *chunk, const fastkl_operand *from, const char *data, int count, int size) {
     const ptrdiff_t col = from->col;
     const int swapped = from->swapped;
-    switch (from->dtype) {
-#define ROW(name, type)                                                        \
-    case FASTKL_##name:                                                        \
-        for (int i = 0; i < count; i++) {                                      \
-            type entry;                                                        \
-            fastkl_read(&entry, data + i * col, sizeof entry, swapped);       \
-            chunk[i] = (REAL)entry + 0;                                        \
-        }                                                                      \
+    if (in_a_row(from)) {
+        for (ptrdiff_t i = 0; i < count * col; i += FASTKL_LINE)
+            FASTKL_PREFETCH(data + i + FASTKL_PREFETCH_AHEAD);
+        NAME(convert)(chunk, from->dtype, data, count);
+    } else {
+        switch (from->dtype) {
+#define ROW(name, type, value, single)                                  \
+    case FASTKL_##name:                                                 \
+        for (int i = 0; i < count; i++) {                               \
+            type entry;                                                 \
+            fastkl_read(&entry, data + i * col, sizeof entry, swapped); \
+            chunk[i] = (REAL)value(entry) + 0;                          \
+        }                                                               \
         break;
-        FASTKL_DTYPES(ROW)
+            FASTKL_DTYPES(ROW)
 #undef ROW
+        }
     }
     for (int i = count; i < size; i++)
         chunk[i] = 0;

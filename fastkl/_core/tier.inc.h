@@ -78,9 +78,9 @@ FASTKL_INLINE row_sums rounded(const fastkl_sums *sums) {
     return (row_sums){sums->term + sums->term_low, sums->other + sums->other_low, sums->weight + sums->weight_low};
 }
 
-/* Double lanes, unless both operands are float32 and eps, which has no exact float, is not in play. */
+/* Double lanes, unless both operands want no more than float and eps, which has no exact float, is not in play. */
 FASTKL_INLINE int in_float(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q) {
-    return p->dtype == FASTKL_float32 && q->dtype == FASTKL_float32 && task->eps == 0;
+    return fastkl_is_single(p->dtype) && fastkl_is_single(q->dtype) && task->eps == 0;
 }
 
 /* The first look at the index-th piece of a row whose entries start at the data given. */
