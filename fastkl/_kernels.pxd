@@ -35,7 +35,7 @@ cdef extern from "_core/fastkl.h" nogil:
         const char *name
         int (*usable)() noexcept nogil
         int (*together)(
-            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n
+            const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n
         ) noexcept nogil
         void (*rows)(
             const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,

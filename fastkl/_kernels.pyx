@@ -303,7 +303,7 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
     if q is None:
         job.q.row = job.q.col = 0
     job.tier = tier
-    job.together = tier.together(&job.task, &job.p, &job.q, job.n)
+    job.together = tier.together(&job.p, &job.q, job.n)
     groups = max(1, min(GROUPS, job.run.length // (PLENTY * job.together))) if job.together > 1 else 1
     job.block_rows = job.together * max(groups, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n) // job.together)
     job.missing = _rows_before_a_line(&job, p) if job.together > 1 else 0

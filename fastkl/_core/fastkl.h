@@ -72,7 +72,7 @@ typedef struct {
 typedef struct {
     const char *name;
     int (*usable)(void);
-    int (*together)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n);
+    int (*together)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n);
     void (*rows)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
                  double *value, uint8_t *status);
     void (*piece)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t index,

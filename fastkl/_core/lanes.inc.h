@@ -22,12 +22,13 @@ typedef struct {
     REAL least_q[LANES];
 } NAME(lanes);
 
-/* LANES entries in each column: entry j of column i stands at data[i step + j]. The `left` entries of one more column, and zeros
-   after them, stand at `last`. All belong to one row, or each lane has a row of its own. While column i is added, memory is asked
-   for `ahead_step` i bytes from `ahead` on. */
+/* LANES entries in each column, of type `dtype`: those of column i stand side by side `step` i bytes from `data` on. The `left`
+   entries of one more column, and zeros after them, stand at `last`. All belong to one row, or each lane has a row of its own.
+   While column i is added, memory is asked for `ahead_step` i bytes from `ahead` on. */
 typedef struct {
-    const REAL *data;
+    const char *data;
     ptrdiff_t step;
+    int dtype;
     const REAL *last;
     int left, one_row;
     const char *ahead;
@@ -60,10 +61,11 @@ FASTKL_INLINE NAME(entry) NAME(both)(NAME(entry) a, NAME(entry) b) {
 
 FASTKL_INLINE REAL NAME(lesser)(REAL a, REAL b) { return a < b ? a : b; }
 
-/* The same columns, of a row or of a tile: the compiler is told their steps. */
-FASTKL_INLINE NAME(columns) NAME(in_line)(NAME(columns) from) {
-    from.step = LANES;
-    from.ahead_step = COLUMN_BYTES;
+/* The same columns: the compiler is told their type, and that they stand side by side if they do. */
+FASTKL_INLINE NAME(columns) NAME(known)(NAME(columns) from, int dtype, int side_by_side) {
+    from.dtype = dtype;
+    if (side_by_side)
+        from.step = LANES * fastkl_size(dtype);
     return from;
 }
 
@@ -74,13 +76,33 @@ FASTKL_INLINE NAME(columns) NAME(further)(NAME(columns) from, ptrdiff_t count) {
     return from;
 }
 
+/* `count` columns as REALs: where they stand, if they are, or in `to`. */
+FASTKL_INLINE NAME(columns) NAME(as_reals)(NAME(columns) from, int count, REAL *to) {
+    if (from.dtype != REAL_DTYPE) {
+        for (int i = 0; i < count; i++)
+            NAME(convert_column)(to + i * LANES, from.dtype, from.data + i * from.step);
+        from.data = (const char *)to;
+        from.step = COLUMN_BYTES;
+    }
+    return from;
+}
+
+/* Column i as REALs, in `to` unless it is the last. */
+FASTKL_INLINE const REAL *NAME(column)(NAME(columns) from, ptrdiff_t i, ptrdiff_t count, REAL *to) {
+    if (i == count)
+        return from.last;
+    NAME(convert_column)(to, from.dtype, from.data + i * from.step);
+    return to;
+}
+
 /* Looks at the pairs for a p > 0 where q is zero or nearly; in one row, until q is zero. */
 FASTKL_INLINE void NAME(look_for_zeros)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
     const ptrdiff_t all = count + (p.left > 0);
     const UINT sign = (UINT)1 << (REAL_BITS - 1);
     UINT found = 0;
     for (ptrdiff_t i = 0; i < all && !(p.one_row && (found & sign >> 1)); i++) {
-        const REAL *const a = i < count ? p.data + i * p.step : p.last, *const b = i < count ? q.data + i * q.step : q.last;
+        REAL p_column[LANES], q_column[LANES];
+        const REAL *const a = NAME(column)(p, i, count, p_column), *const b = NAME(column)(q, i, count, q_column);
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
             const UINT small = NAME(bits)(b[j] - SMALL) & NAME(bits)(b[j] - a[j]);
@@ -95,10 +117,10 @@ FASTKL_INLINE void NAME(look_for_zeros)(NAME(columns) p, NAME(columns) q, ptrdif
 
 /* Asks for the memory that will be wanted some time after column i has been added. */
 FASTKL_INLINE void NAME(ask_for)(NAME(columns) from, ptrdiff_t i) {
-    if (from.ahead_step != COLUMN_BYTES)
+    if (from.step != LANES * fastkl_size(from.dtype))
         FASTKL_PREFETCH_FAR(from.ahead + i * from.ahead_step);
     else if (i % (FASTKL_LINE / COLUMN_BYTES) == 0)
-        FASTKL_PREFETCH(from.ahead + i * COLUMN_BYTES);
+        FASTKL_PREFETCH(from.ahead + i * from.ahead_step);
 }
 
 /* Adds groups of four columns. */
@@ -111,11 +133,15 @@ FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pa
             if (pair)
                 NAME(ask_for)(q, i);
         }
+        REAL p_four[4 * LANES], q_four[4 * LANES];
+        const NAME(columns) p_now = NAME(as_reals)(p, 4, p_four), q_now = pair ? NAME(as_reals)(q, 4, q_four) : p_now;
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
-            const REAL *const a = p.data + j, *const b = q.data + j;
-            const REAL a0 = a[0], a1 = a[p.step], a2 = a[2 * p.step], a3 = a[3 * p.step];
-            const REAL b0 = b[0], b1 = b[q.step], b2 = b[2 * q.step], b3 = b[3 * q.step];
+            const char *const a = p_now.data + j * sizeof(REAL), *const b = q_now.data + j * sizeof(REAL);
+            const REAL a0 = NAME(load)(a), a1 = NAME(load)(a + p_now.step);
+            const REAL a2 = NAME(load)(a + 2 * p_now.step), a3 = NAME(load)(a + 3 * p_now.step);
+            const REAL b0 = NAME(load)(b), b1 = NAME(load)(b + q_now.step);
+            const REAL b2 = NAME(load)(b + 2 * q_now.step), b3 = NAME(load)(b + 3 * q_now.step);
             const NAME(entry) e = NAME(both)(NAME(both)(term(a0, b0, c), term(a1, b1, c)),
                                              NAME(both)(term(a2, b2, c), term(a3, b3, c)));
             NAME(accumulate)(&lanes->term, j, e.term);
@@ -133,7 +159,8 @@ FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pa
 FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
                                     ptrdiff_t count, NAME(factor) c) {
     for (ptrdiff_t i = 0; i < count + (p.left > 0); i++) {
-        const REAL *const a = i < count ? p.data + i * p.step : p.last, *const b = i < count ? q.data + i * q.step : q.last;
+        REAL p_column[LANES], q_column[LANES];
+        const REAL *const a = NAME(column)(p, i, count, p_column), *const b = pair ? NAME(column)(q, i, count, q_column) : a;
         const int real = i < count ? LANES : p.left;
         NAME(ask_for)(p, i);
         if (pair)
@@ -160,22 +187,39 @@ FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair,
     NAME(add_singly)(lanes, term, pair, NAME(further)(p, in_groups), NAME(further)(q, in_groups), count - in_groups, c);
 }
 
-/* Adds columns, compiled for the layouts that matter: of one row or of a tile, and of rows that are neighbours in memory. */
-FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, int infinite, const NAME(columns) *p,
+/* Adds columns, compiled for the layouts that matter: side by side, or rows that are neighbours in memory. */
+FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, int infinite, int dtype, const NAME(columns) *p,
                              const NAME(columns) *q, ptrdiff_t count, NAME(factor) c) {
     NAME(lanes) now = *lanes;
-    if (p->step == LANES && q->step == LANES)
-        NAME(add_all)(&now, term, pair, NAME(in_line)(*p), NAME(in_line)(*q), count, c);
+    if (dtype != REAL_DTYPE || (p->step == COLUMN_BYTES && q->step == COLUMN_BYTES))
+        NAME(add_all)(&now, term, pair, NAME(known)(*p, dtype, 1), NAME(known)(*q, dtype, 1), count, c);
     else
-        NAME(add_all)(&now, term, pair, *p, *q, count, c);
+        NAME(add_all)(&now, term, pair, NAME(known)(*p, dtype, 0), NAME(known)(*q, dtype, 0), count, c);
     if (infinite) {
         int small = 0;
         for (int j = 0; j < LANES; j++)
             small |= now.least_q[j] < SMALL;
         if (small)
-            NAME(look_for_zeros)(*p, *q, count, now.guard_bits);
+            NAME(look_for_zeros)(NAME(known)(*p, dtype, 0), NAME(known)(*q, dtype, 0), count, now.guard_bits);
     }
     *lanes = now;
+}
+
+/* Adds columns as they are, of the types that go in. */
+FASTKL_INLINE void NAME(add_of_any_type)(NAME(lanes) *lanes, NAME(term) *term, int pair, int infinite, const NAME(columns) *p,
+                                         const NAME(columns) *q, ptrdiff_t count) {
+    const NAME(factor) one = {1, 0, 0};
+    switch (p->dtype) {
+    case REAL_DTYPE:
+        NAME(add)(lanes, term, pair, infinite, REAL_DTYPE, p, q, count, one);
+        break;
+#define ROW(name)                                                                  \
+    case FASTKL_##name:                                                            \
+        NAME(add)(lanes, term, pair, infinite, FASTKL_##name, p, q, count, one);   \
+        break;
+        CONVERTED(ROW)
+#undef ROW
+    }
 }
 
 /* Adds columns for one of the measures; c is 1 for the first look at a row. */
@@ -186,7 +230,7 @@ typedef void NAME(adder)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(
     static void NAME(add_##name)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count, \
                                  const NAME(factor) *c) {                                                            \
         (void)c;                                                                                                     \
-        NAME(add)(lanes, NAME(name), pair, infinite, p, q, count, (NAME(factor)){1, 0, 0});                          \
+        NAME(add_of_any_type)(lanes, NAME(name), pair, infinite, p, q, count);                                       \
     }
 FASTKL_MEASURES(ROW)
 #undef ROW
@@ -198,8 +242,7 @@ static NAME(adder) *const NAME(adders)[] = {FASTKL_MEASURES(ROW)};
 #define ROW(name, pair, infinite, ...)                                                                               \
     static void add_scaled_##name(lanes_f64 *lanes, const columns_f64 *p, const columns_f64 *q, ptrdiff_t count,     \
                                   const factor_f64 *c) {                                                             \
-        const columns_f64 p_line = in_line_f64(*p), q_line = in_line_f64(*q);                                        \
-        add_f64(lanes, name##_f64, pair, infinite, &p_line, &q_line, count, (factor_f64){c->high, c->low, 1});       \
+        add_f64(lanes, name##_f64, pair, infinite, FASTKL_float64, p, q, count, (factor_f64){c->high, c->low, 1});   \
     }
 FASTKL_MEASURES(ROW)
 #undef ROW

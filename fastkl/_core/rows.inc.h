@@ -7,6 +7,7 @@
 
 #include "logratio.inc.h"
 #include "measures.inc.h"
+#include "convert.inc.h"
 #include "lanes.inc.h"
 #include "stage.inc.h"
 
@@ -16,8 +17,9 @@ FASTKL_INLINE void NAME(look)(NAME(adder) *add, const fastkl_task *task, const f
                               const char *p_data, const char *q_data, ptrdiff_t n, REAL power, NAME(factor) c, fastkl_sums *sums) {
     const REAL eps = NAME(eps)(task);
     const int pair = q->data != NULL;
-    const int p_in_place = !c.scaled && p->col == sizeof(REAL) && NAME(usable_at)(p, p_data, 0);
-    const int q_in_place = pair ? !c.scaled && q->col == sizeof(REAL) && NAME(usable_at)(q, q_data, 0) && !(eps > 0) : p_in_place;
+    const int p_fits = !c.scaled && in_a_row(p), q_fits = pair ? !c.scaled && in_a_row(q) && !(eps > 0) : p_fits;
+    const int dtype = p_fits && q_fits && p->dtype == q->dtype && NAME(goes_in)(p->dtype) ? p->dtype : REAL_DTYPE;
+    const int p_in_place = p_fits && p->dtype == dtype, q_in_place = q_fits && q->dtype == dtype;
     const ptrdiff_t most = p_in_place && q_in_place ? n : CHUNK;
     REAL p_chunk[CHUNK + LANES], q_chunk[CHUNK + LANES], *const scaled = pair ? q_chunk : p_chunk;
     double raised = 0;
@@ -44,11 +46,6 @@ FASTKL_INLINE void NAME(look)(NAME(adder) *add, const fastkl_task *task, const f
 FASTKL_NOINLINE void NAME(first_look)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                       const char *p_data, const char *q_data, ptrdiff_t n, fastkl_sums *sums) {
     NAME(look)(NAME(adders)[task->measure], task, p, q, p_data, q_data, n, 1, (NAME(factor)){1, 0, 0}, sums);
-}
-
-/* Are the rows neighbours in memory? No question of alignment, on which no result may depend. */
-FASTKL_INLINE int NAME(neighbours)(const fastkl_operand *operand) {
-    return operand->dtype == REAL_DTYPE && operand->row == sizeof(REAL);
 }
 
 /* Gives what each lane holds to the totals of its row: for a start, or to be added to what they are. */

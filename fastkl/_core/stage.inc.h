@@ -7,11 +7,6 @@
 /* The task's eps. Rounded to a float it would be another one: with eps > 0, tier.inc.h looks in double. */
 FASTKL_INLINE REAL NAME(eps)(const fastkl_task *task) { return REAL_BITS == 64 ? (REAL)task->eps : 0; }
 
-/* Can entries be used where they stand, from `data` on, `stride` bytes apart? */
-FASTKL_INLINE int NAME(usable_at)(const fastkl_operand *operand, const char *data, ptrdiff_t stride) {
-    return operand->dtype == REAL_DTYPE && !operand->swapped && ((uintptr_t)data | (uintptr_t)stride) % sizeof(REAL) == 0;
-}
-
 #if REAL_BITS == 64
 /* Do the entries of a row stand side by side? The entries of a column? In this machine's byte order, of any alignment. */
 FASTKL_INLINE int in_a_row(const fastkl_operand *operand) {
@@ -22,29 +17,11 @@ FASTKL_INLINE int in_a_column(const fastkl_operand *operand) {
 }
 #endif
 
-/* Copies `count` entries, side by side from `data` on, into the chunk, -0 as 0. */
-FASTKL_INLINE void NAME(convert)(REAL *chunk, int dtype, const char *data, int count) {
-    switch (dtype) {
-#define ROW(name, type, value, single)                                  \
-    case FASTKL_##name:                                                 \
-        for (int i = 0; i < count; i++) {                               \
-            type entry;                                                 \
-            memcpy(&entry, data + i * sizeof entry, sizeof entry);      \
-            chunk[i] = (REAL)value(entry) + 0;                          \
-        }                                                               \
-        break;
-        FASTKL_DTYPES(ROW)
-#undef ROW
-    }
-}
-
-/* Copies `count` entries from `data` on into the chunk, -0 as 0, and fills up to `size` with zeros: they add nothing. */
+/* Copies `count` entries from `data` on into the chunk and fills up to `size` with zeros: they add nothing. */
 FASTKL_NOINLINE void NAME(stage)(REAL *chunk, const fastkl_operand *from, const char *data, int count, int size) {
     const ptrdiff_t col = from->col;
     const int swapped = from->swapped;
     if (in_a_row(from)) {
-        for (ptrdiff_t i = 0; i < count * col; i += FASTKL_LINE)
-            FASTKL_PREFETCH(data + i + FASTKL_PREFETCH_AHEAD);
         NAME(convert)(chunk, from->dtype, data, count);
     } else {
         switch (from->dtype) {
@@ -53,7 +30,7 @@ FASTKL_NOINLINE void NAME(stage)(REAL *chunk, const fastkl_operand *from, const 
         for (int i = 0; i < count; i++) {                               \
             type entry;                                                 \
             fastkl_read(&entry, data + i * col, sizeof entry, swapped); \
-            chunk[i] = (REAL)value(entry) + 0;                          \
+            chunk[i] = (REAL)value(entry);                              \
         }                                                               \
         break;
             FASTKL_DTYPES(ROW)
@@ -78,16 +55,31 @@ FASTKL_NOINLINE void NAME(raise)(REAL *chunk, int count, REAL eps, double *raise
     *bits |= (uint64_t)seen << (64 - REAL_BITS);
 }
 
+/* Copies `count` columns of LANES entries, side by side, to the tile; asks for the memory of the columns STRIP further. */
+FASTKL_NOINLINE void NAME(stage_columns)(REAL *tile, const fastkl_operand *from, const char *data, int count) {
+    const ptrdiff_t col = from->col;
+    for (int i = 0; i < count; i++)
+        FASTKL_PREFETCH_FAR(data + (STRIP + i) * col);
+    switch (from->dtype) {
+#define ROW(name, ...)                                                             \
+    case FASTKL_##name:                                                            \
+        for (int i = 0; i < count; i++)                                            \
+            NAME(convert_column)(tile + i * LANES, FASTKL_##name, data + i * col); \
+        break;
+        FASTKL_DTYPES(ROW)
+#undef ROW
+    }
+}
+
 /* The next `count` entries in columns, where they stand or staged; but the last column is staged if it is not full. */
 FASTKL_INLINE NAME(columns) NAME(line)(REAL *chunk, const fastkl_operand *from, const char *data, ptrdiff_t count, int in_place) {
-    const ptrdiff_t rest = count % LANES, whole = count - rest;
-    NAME(columns) columns = {chunk, LANES, chunk + whole, (int)rest, 1, data + FASTKL_PREFETCH_AHEAD, COLUMN_BYTES};
+    const ptrdiff_t rest = count % LANES, whole = count - rest, step = LANES * from->col;
+    NAME(columns) columns = {(const char *)chunk, COLUMN_BYTES, REAL_DTYPE, chunk + whole, (int)rest, 1, data + count * from->col,
+                             step};
     if (in_place) {
-        columns.data = (const REAL *)data;
-        columns.last = chunk;
+        columns = (NAME(columns)){data, step, from->dtype, chunk, (int)rest, 1, data + FASTKL_PREFETCH_AHEAD, step};
         if (rest)
-            for (int j = 0; j < LANES; j++)
-                chunk[j] = j < rest ? columns.data[whole + j] : 0;
+            NAME(stage)(chunk, from, data + whole * from->col, (int)rest, LANES);
     } else {
         NAME(stage)(chunk, from, data, (int)count, (int)(whole + LANES));
     }
@@ -133,29 +125,38 @@ FASTKL_INLINE void NAME(turn)(REAL *tile, const char *from, ptrdiff_t row, int c
 #endif
     for (; r < rows; r++, from += row)
         for (int i = 0; i < count; i++)
-            tile[i * LANES + r] = ((const REAL *)from)[i];
+            tile[i * LANES + r] = NAME(load)(from + i * sizeof(REAL));
 }
 
 /* Columns of up to LANES rows whose entries start at `data`, where they stand or staged. */
 FASTKL_INLINE NAME(columns) NAME(tile)(REAL *tile, const fastkl_operand *from, const char *data, int count, int rows, REAL eps,
                                        double *raised, uint64_t *bits) {
-    const int usable = NAME(usable_at)(from, data, from->col | from->row) && !(eps > 0);
+    const int raised_now = eps > 0, usable = from->dtype == REAL_DTYPE && !raised_now;
     const char *const ahead = data + rows * from->row;
-    if (usable && rows == LANES && from->row == sizeof(REAL))
-        return (NAME(columns)){(const REAL *)data, from->col / (ptrdiff_t)sizeof(REAL), NULL, 0, 0, data + STRIP * from->col,
-                               from->col};
+    REAL chunk[LANES * TILE];
+    if (usable && rows == LANES && in_a_column(from))
+        return (NAME(columns)){data, from->col, REAL_DTYPE, NULL, 0, 0, data + STRIP * from->col, from->col};
     if (rows < LANES)
         memset(tile, 0, (size_t)count * LANES * sizeof(REAL));
-    if (usable && from->col == sizeof(REAL)) {
+    if (usable && in_a_row(from)) {
         NAME(turn)(tile, data, from->row, count, rows);
+    } else if (in_a_column(from) && rows == LANES && !raised_now) {
+        NAME(stage_columns)(tile, from, data, count);
+    } else if (from->row == 0 && !raised_now) { /* one row for all */
+        NAME(stage)(chunk, from, data, count, count);
+        for (int i = 0; i < count; i++)
+            for (int j = 0; j < LANES; j++)
+                tile[i * LANES + j] = chunk[i];
+    } else if (in_a_row(from) && from->row == count * from->col && !raised_now) { /* all rows are as one */
+        NAME(stage)(chunk, from, data, rows * count, rows * count);
+        NAME(turn)(tile, (const char *)chunk, count * (ptrdiff_t)sizeof(REAL), count, rows);
     } else {
-        REAL chunk[LANES * TILE];
         for (int row = 0; row < rows; row++, data += from->row) {
             NAME(stage)(chunk + row * TILE, from, data, count, count);
-            if (eps > 0)
+            if (raised_now)
                 NAME(raise)(chunk + row * TILE, count, eps, &raised[row], &bits[row]);
         }
         NAME(turn)(tile, (const char *)chunk, TILE * sizeof(REAL), count, rows);
     }
-    return (NAME(columns)){tile, LANES, NULL, 0, 0, ahead, COLUMN_BYTES};
+    return (NAME(columns)){(const char *)tile, COLUMN_BYTES, REAL_DTYPE, NULL, 0, 0, ahead, COLUMN_BYTES};
 }

@@ -231,16 +231,15 @@ FASTKL_INLINE void enter(const fastkl_sums *sums, totals *rows, int i) {
 
 /* How many rows are looked at together: one unless they would not fill the lanes, or are neighbours in memory. That follows from
    the operands' layout alone, so that a row's value does not depend on its place, its neighbours or the threads. */
-static int together(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
-    const int is_float = in_float(task, p, q);
-    if (is_float ? neighbours_f32(p) && (!q->data || neighbours_f32(q)) : neighbours_f64(p) && (!q->data || neighbours_f64(q)))
+static int together(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
+    if (in_a_column(p) ? !q->data || in_a_column(q) || q->row == 0 : p->row == 0 && q->data && in_a_column(q))
         return MOST_AT_ONCE;
     return n <= TILE ? SHORT_ROWS_AT_ONCE : 1;
 }
 
 static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
                  double *value, uint8_t *status) {
-    const int lanes = together(task, p, q, n);
+    const int lanes = together(p, q, n);
     const ptrdiff_t fit = ENTRIES_AT_ONCE / n, at_once = lanes > 1 ? lanes : fit < 1 ? 1 : fit < ROWS_AT_ONCE ? fit : ROWS_AT_ONCE;
     const char *p_data = p->data, *q_data = q->data;
     for (ptrdiff_t i = 0; i < count; i += at_once) {

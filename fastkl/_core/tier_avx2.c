@@ -6,6 +6,7 @@
 #define FASTKL_VECTOR_BITS 256
 #define FASTKL_FMA 1
 #define FASTKL_INT64_TO_DOUBLE 0
+#define FASTKL_TO_LANES(dtype) FASTKL_256_##dtype
 
 FASTKL_REGION("avx2,fma,bmi,bmi2,f16c")
 #include "tier.inc.h"

@@ -1,0 +1,57 @@
+/* Entries that stand side by side, of any type and alignment, as REALs. In REAL. Knows nothing of rows.
+
+   The types in CONVERTED are common enough to be converted on the way into the sums, which costs next to nothing there; entries of
+   the others are first copied. */
+#undef CONVERTED
+#if REAL_BITS == 64 && FASTKL_INT64_TO_DOUBLE
+#define CONVERTED(X) X(int64) X(int32) X(uint8)
+#elif REAL_BITS == 64
+#define CONVERTED(X) X(int32) X(uint8)
+#else
+#define CONVERTED(X) X(float16) X(bfloat16)
+#endif
+
+/* Can entries of the type go into the sums from where they stand? */
+FASTKL_INLINE int NAME(goes_in)(int dtype) {
+#define ROW(name) || dtype == FASTKL_##name
+    return dtype == REAL_DTYPE CONVERTED(ROW);
+#undef ROW
+}
+
+FASTKL_INLINE REAL NAME(load)(const char *data) {
+    REAL entry;
+    memcpy(&entry, data, sizeof entry);
+    return entry;
+}
+
+/* `count` entries from `data` on. */
+FASTKL_INLINE void NAME(convert)(REAL *to, int dtype, const char *data, int count) {
+    switch (dtype) {
+#define ROW(name, type, value, single)                             \
+    case FASTKL_##name:                                            \
+        for (int i = 0; i < count; i++) {                          \
+            type entry;                                            \
+            memcpy(&entry, data + i * sizeof entry, sizeof entry); \
+            to[i] = (REAL)value(entry);                            \
+        }                                                          \
+        break;
+        FASTKL_DTYPES(ROW)
+#undef ROW
+    }
+}
+
+/* LANES entries from `data` on, by the tier's instructions if it has any. */
+FASTKL_INLINE void NAME(convert_column)(REAL *to, int dtype, const char *data) {
+    switch (dtype) {
+#ifdef FASTKL_TO_LANES
+#define ROW(name)                        \
+    case FASTKL_##name:                  \
+        FASTKL_TO_LANES(name)(to, data); \
+        break;
+        CONVERTED(ROW)
+#undef ROW
+#endif
+    default:
+        NAME(convert)(to, dtype, data, LANES);
+    }
+}
