@@ -36,12 +36,12 @@ def find(operands: tuple[Any, ...]) -> Adapter | None:
     for name, operand in zip("pq", operands, strict=False):
         library, adapter = _library(operand)
         if isinstance(adapter, str):
-            raise TypeError(f"{name} is {_kind(operand)}: {adapter}")
+            raise TypeError(f"{name} is a {_kind(operand)}: {adapter}")
         if adapter is not None:
             found.append((library, adapter))
     if len(found) == 2 and found[0] != found[1]:
         p, q = map(_kind, operands)
-        raise TypeError(f"p is {p} and q is {q}: must be of one library, or NumPy arrays")
+        raise TypeError(f"p is a {p} and q a {q}: must be of one library, or NumPy arrays")
     return found[0][1] if found else None
 
 
@@ -78,8 +78,7 @@ def _named(operands: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
 
 
 def _kind(operand: Any) -> str:
-    cls = type(operand)
-    return f"a {cls.__module__.partition('.')[0]} {cls.__name__}"
+    return f"{type(operand).__module__.partition('.')[0]}.{type(operand).__name__}"
 
 
 def _null(name: str, flat: int, shape: tuple[int, ...]) -> ValueError:
@@ -108,7 +107,7 @@ def _arrays(view: Callable[[str, Any], Array], wrap: Callable[[Array, Any], Any]
 def _torch_view(name: str, tensor: Any) -> Array:
     torch = sys.modules["torch"]
     if not isinstance(tensor, torch.Tensor):
-        raise TypeError(f"{name} is {_kind(tensor)}: must be a tensor or a NumPy array")
+        raise TypeError(f"{name} is a {_kind(tensor)}: must be a tensor or a NumPy array")
     if tensor.layout != torch.strided or tensor.is_nested:
         layout = "nested" if tensor.is_nested else tensor.layout
         raise TypeError(f"{name} is a tensor of layout {layout}: must be dense (to_dense() makes it so)")
@@ -149,17 +148,19 @@ def _array_api_view(name: str, array: Any) -> Array:
         return np.asarray(array)
     if array.__dlpack_device__()[0] not in _CPU:
         where = getattr(array, "device", array.__dlpack_device__())
-        raise TypeError(f"{name} is {_kind(array)} on device {where}: must be on the CPU")
+        raise TypeError(f"{name} is a {_kind(array)} on device {where}: must be on the CPU")
     try:
         return np.from_dlpack(array)
     except (BufferError, RuntimeError) as error:  # what DLPack has no word for: read-only memory, some dtypes
         if not hasattr(array, "__array__") and not hasattr(array, "__buffer__"):
-            raise TypeError(f"{name} is {_kind(array)}, which is no NumPy array: {error}") from None
+            raise TypeError(f"{name} is a {_kind(array)}, which is no NumPy array: {error}") from None
         return np.asarray(array)
 
 
 def _array_api_wrap(result: Array, like: Any) -> Any:
-    return like.__array_namespace__().asarray(result) if hasattr(like, "__array_namespace__") else result[()]
+    if not hasattr(like, "__array_namespace__"):
+        return result[()]
+    return like.__array_namespace__().asarray(result, device=like.device)
 
 
 _torch: Final = _arrays(_torch_view, _torch_wrap)
@@ -208,7 +209,7 @@ def _arrow_view(name: str, column: Any) -> Array | Pieces:
     pa = sys.modules.get("pyarrow")
     if pa is None:
         raise TypeError(
-            f"{name} is {_kind(column)}, which hands over Arrow data: import pyarrow first, or pass a NumPy array"
+            f"{name} is a {_kind(column)}, which hands over Arrow data: import pyarrow first, or pass a NumPy array"
         )
     if not isinstance(column, (pa.Array, pa.ChunkedArray)):
         column = pa.array(column) if hasattr(column, "__arrow_c_array__") else pa.chunked_array(column)
@@ -317,7 +318,7 @@ _polars_columns: Final = _columns(_polars_column, _polars_column_wrap)
 class _Frames:
     """What has to be known of a library of data frames. A series of it is one row, for every row of a frame."""
 
-    view: Callable[[str, Any, int], Array | Pieces]  # (name, operand, axis): if it has to be cut, not along the axis
+    view: Callable[[str, Any, int], Any]  # (name, operand, axis): if it has to be cut, not along the axis
     labels: Callable[[Any], tuple[Any, ...]]  # of each axis; None where it has none
     wrap: Callable[[Array, int, bool, Any], Any]  # (result, axis, keepdims, labels of the result)
     advice: str  # what to do about labels that differ
@@ -335,10 +336,8 @@ class _Frames:
             self._check("the other axis", *other)
 
         views = tuple(self.view(name, x, last) if _own(x) else x for name, x in _named(operands))
-        if last == -2:  # a series is a distribution, as everywhere
-            views = tuple(
-                x[:, np.newaxis] if _own(o) and len(x.shape) == 1 else x for x, o in zip(views, operands, strict=True)
-            )
+        if last == -2:  # a series is a distribution along this axis, too
+            views = tuple(x[:, None] if len(has) == 1 else x for x, has in zip(views, labels, strict=True))
         result = _pieces.evaluate(call, views, last, out, keepdims and out is not None)
         if out is not None:
             return out
@@ -465,6 +464,9 @@ def _dask(call: Call, operands: tuple[Any, ...], axis: SupportsIndex, out: Any, 
     arrays = [x if _own(x) else da.asarray(_rows._operand(name, x)[0]) for name, x in _named(operands)]
     ndim = max(x.ndim for x in arrays)
     last = _rows._axis(axis, ndim) - ndim
+    if not any(np.isnan(n) for x in arrays for n in x.shape):  # lengths may be unknown
+        shapes = [np.broadcast_to(np.float64(), x.shape) for x in arrays]
+        _rows._align(shapes[0], shapes[1] if len(shapes) == 2 else None, last + ndim, ndim)
     probe = call(tuple(_no_rows(x, last) for x in arrays), axis=last, out=None, keepdims=keepdims, normalize=True)
 
     arrays = [x.rechunk({x.ndim + last: -1}) if x.ndim >= -last else x for x in arrays]
@@ -492,7 +494,7 @@ def _no_rows(array: Any, axis: int) -> Array:
 
 def _dask_block(call: Call, axis: int, keepdims: bool, *blocks: Any, block_info: Any = None) -> Any:
     places = [block_info[i]["array-location"] for i in range(len(blocks))] if block_info else []
-    if places and not np.isnan(np.concatenate(places)).any():  # lengths may be unknown
+    if places and not np.isnan(np.concatenate(places)).any():
         call = _pieces.call_at(call, {name: [int(start) for start, _ in place] for name, place in _named(tuple(places))})
     return call(blocks, axis=axis, out=None, keepdims=keepdims)
 
@@ -521,18 +523,17 @@ def _xarray(call: Call, operands: tuple[Any, ...], axis: SupportsIndex, out: Any
 
     call = _pieces.relocated(call, locate)
     last = p.dims.index(dim) - p.ndim
-    turn = [*range(len(extra), len(order)), *range(len(extra))]  # p's dimensions come first in the result
+    k = len(extra)  # the dimensions that q alone has come first in the views, and last in the result
     if out is not None:
         xr.align(*arrays, join="exact", copy=False)
-        turned = (
-            out.transpose(np.argsort(turn)) if isinstance(out, np.ndarray) and keepdims and out.ndim == len(turn) else out
-        )
+        fits = isinstance(out, np.ndarray) and out.ndim == len(order) - (not keepdims)
+        turned = out.transpose(*range(out.ndim - k, out.ndim), *range(out.ndim - k)) if k and fits else out
         call(views, axis=last, out=turned, keepdims=keepdims)
         return out
 
     def compute(*_: Any) -> Any:
-        values = call(views, axis=last, out=None, keepdims=True)
-        return values.transpose(*turn)[(slice(None),) * (p.ndim + last) + (0,)]
+        values = call(views, axis=last, out=None, keepdims=False)
+        return values.transpose(*range(k, values.ndim), *range(k)) if k else values
 
     result = xr.apply_ufunc(compute, *arrays, input_core_dims=[[dim]] * len(arrays), join="exact", dask="allowed")
     return result.expand_dims(dim, p.dims.index(dim)) if keepdims else result
@@ -557,7 +558,7 @@ def _transposed(array: Any, order: list[Any]) -> tuple[Any, list[Any]]:
 
 # ---- the list --------------------------------------------------------------------------------------------------------
 
-_COLUMN: Final = "pass one of its columns, a FixedSizeListArray, or df.to_pandas()"
+_COLUMN: Final = "pass one of its columns, of a fixed-size list type, or its to_pandas()"
 _SPARSE: Final = "sparse matrices are not supported; toarray() makes it dense"
 
 # By library and name of a class, be it a base. A string says what to do instead, where there is no adapter.
