@@ -64,9 +64,10 @@ def evaluate(call: Call, operands: tuple[Any, ...], axis: SupportsIndex, out: An
     start = 0
     for stop in sorted({end for x in operands if isinstance(x, Pieces) for end in x.ends}):
         parts = tuple(_part(x, cut, start, stop) for x in operands)
+        # This is true of a broadcast operand, too, in the first piece; if it is refused at all, it is there.
         starts = {
-            name: [start if axis == cut and part is not x else 0 for axis in range(-len(x.shape), 0)]
-            for name, x, part in zip("pq", operands, parts, strict=False)
+            name: [start if axis == cut else 0 for axis in range(-len(x.shape), 0)]
+            for name, x in zip("pq", operands, strict=False)
         }
         shape = (*leading[:place], stop - start, *leading[place + 1 :])
         into = None if target is None else np.empty(shape, target.dtype)

@@ -45,8 +45,8 @@ def entropy(
         What happens to a row that is not a distribution: the ValueError below; NaN for this row; or no check of the sum,
         when the caller vouches for the rows (a negative or non-finite entry then makes some result, no error).
     out : ndarray, optional
-        Array of the result's shape and a floating dtype, to be filled and returned. It may overlap `p`. With tensors, it may
-        be a tensor.
+        Array of the result's shape and a floating dtype, to be filled and returned. It may overlap `p`. With torch
+        tensors, it may be a tensor.
     keepdims : bool, default False
         Keep `axis` in the result, with length 1.
     threads : int, optional

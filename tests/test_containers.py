@@ -16,6 +16,7 @@ import pytest
 from measures import MEASURES, PAIR_MEASURES
 
 import fastkl
+from fastkl import _containers, _rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -308,8 +309,6 @@ def test_torch_memory_is_shared() -> None:
 
 def test_torch_bfloat16_is_viewed() -> None:
     """NumPy sees the bits where they are."""
-    from fastkl import _containers, _rows
-
     torch = pytest.importorskip("torch")
     tensor = torch.tensor([[1.0, 2.0, 3.0], [0.5, 0.25, 0.0]], dtype=torch.bfloat16)[:, ::2]
     view = _containers._torch_view("p", tensor)
@@ -442,6 +441,8 @@ def test_pandas_memory() -> None:
     pd = pytest.importorskip("pandas")
     p = pd.DataFrame(rows(9, (20_000, 50)))
     size = p.to_numpy().nbytes
+    for axis in -1, -2:
+        assert np.shares_memory(_containers._pandas_view("p", p, axis), p.to_numpy())
     assert peak(lambda: fastkl.entropy(p)) < size / 20
     assert peak(lambda: fastkl.entropy(p, axis=0, normalize=True)) < size / 20
     blocks = pandas_blocks(p.to_numpy())
@@ -532,6 +533,8 @@ def test_polars_series() -> None:
     pair = pl.Array(pl.Float64, 2)
     assert_refused(ValueError, f"p[1, 0] is null: {FILL}", fastkl.entropy, pl.Series([[1, 0], [None, 1]], dtype=pair))
     assert_refused(ValueError, f"p[1] is null: {FILL}", fastkl.entropy, pl.Series([[1, 0], None], dtype=pair))
+    chunks = pl.concat([pl.Series([[1, 0]] * 2, dtype=pair), pl.Series([[1, None]], dtype=pair)], rechunk=False)
+    assert_refused(ValueError, f"p[2, 1] is null: {FILL}", fastkl.entropy, chunks)
     wanted = "must be an Array (cast it to polars.Array(inner, n))"
     assert_refused(TypeError, f"p has dtype List(Float64): {wanted}", fastkl.entropy, pl.Series([[1.0]]))
     assert_refused(TypeError, "p has dtype String: must be numbers, or an Array of numbers", kl, pl.Series(["a"]), q)
@@ -658,8 +661,9 @@ def test_jax(measure: Callable[..., Any]) -> None:
     assert_values(result, measure(np.asarray(p), np.asarray(q)))
     assert measure(p, Q).dtype == jax.numpy.asarray(np.float64(1)).dtype  # JAX decides whether it has float64
     assert measure(p[0], q[0]).shape == ()
-    with pytest.raises(jax.errors.TracerArrayConversionError):
-        jax.jit(measure)(p, q)
+    for traced, args in (measure, (p, q)), (lambda p: measure(p, q), (p,)):
+        with pytest.raises(jax.errors.TracerArrayConversionError):
+            jax.jit(traced)(*args)
 
 
 def test_jax_reads_in_place() -> None:
@@ -756,6 +760,20 @@ def test_dask_axis_and_broadcasting(p_shape: Any, q_shape: Any, axis: int, keepd
         result = kl(*pair, axis=axis, normalize=True, keepdims=keepdims)
         assert result.shape == expected.shape
         assert_close(result.compute(), expected)
+
+
+@pytest.mark.parametrize(("threads", "used"), [(None, 1), (2, 2)])
+def test_dask_blocks_have_a_thread_each(threads: int | None, used: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    p, asked, kernel = dask_array(P), [], _rows._evaluate
+
+    def record(*args: Any) -> Any:
+        asked.append(args[-1])
+        return kernel(*args)
+
+    result = fastkl.entropy(p, threads=threads)
+    monkeypatch.setattr(_rows, "_evaluate", record)
+    result.compute(scheduler="sync")
+    assert asked == [used] * 3
 
 
 def test_dask_rows() -> None:
