@@ -2,6 +2,8 @@
 
     measures.py   documented functions, the whole public surface
     _rows.py      checks, shapes, dtypes, messages
+                  (beside it, for what is no NumPy array: _containers.py, other libraries' containers; _pieces.py, operands
+                  that are in no array as a whole)
     _kernels.pyx  typed loops over blocks of rows, in parallel, without the GIL
     _core/        plain C: one row's sums, what they say, and the element maths, compiled for each SIMD tier
     _build.py     the tier and the number of threads, chosen at import

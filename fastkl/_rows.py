@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -14,9 +15,13 @@ import numpy as np
 from . import _kernels
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike, NDArray
 
     Array = NDArray[Any]
+    Index = list[int | str]  # of a number, or of a row: then with ":"
+    Locate = Callable[[str, Index], Index]  # from an index into the named operand to that into what the user passed
 
 _FLOAT32: Final = np.dtype(np.float32)
 _FLOAT64: Final = np.dtype(np.float64)
@@ -61,11 +66,21 @@ def evaluate(
     keepdims: bool,
     threads: int | None,
     root: bool = False,
+    locate: Locate | None = None,
 ) -> Any:
     """Check the arguments, have the rows' values or their roots computed, raise for an invalid row, shape the result.
 
     The defaults and equal shapes take short ways past the checks: for one small row, this is most of a call's time.
+    Where operands are not what the user passed, but views of it, `locate` says what an index into them is there.
     """
+    if type(operands[0]) is not np.ndarray or type(operands[-1]) is not np.ndarray:
+        from . import _containers  # here, for it stands above this module: it comes back with NumPy arrays
+
+        adapter = _containers.find(operands)
+        if adapter is not None:
+            keywords: Any = {"base": base, "normalize": normalize, "eps": eps, "invalid": invalid, "threads": threads}
+            call = partial(evaluate, measure, **keywords, root=root, locate=locate)
+            return adapter(call, operands, axis, out, keepdims)
     p, p_kind = _operand("p", operands[0])
     q, q_kind = _operand("q", operands[1]) if len(operands) == 2 else (None, p_kind)
     ndim = p.ndim if q is None or q.ndim <= p.ndim else q.ndim
@@ -103,8 +118,8 @@ def evaluate(
         row, status = found
         at = np.unravel_index(row, leading)
         if q is None or q_rows is None or status in (_kernels.P_ENTRY, _kernels.P_SUM):
-            raise ValueError(_complaint("p", p, p_kind, p_rows, at, last, any_sum))
-        raise ValueError(_complaint("q", q, q_kind, q_rows, at, last, any_sum))
+            raise ValueError(_complaint("p", p, p_kind, p_rows, at, last, any_sum, locate))
+        raise ValueError(_complaint("q", q, q_kind, q_rows, at, last, any_sum, locate))
 
     if target is not result:
         with np.errstate(all="ignore"):  # a value that the dtype of `out` cannot hold is infinite or zero there
@@ -244,13 +259,24 @@ def _needs_another(result: Array, p: Array, q: Array | None) -> bool:
     return overlaps or result.dtype not in (_FLOAT32, _FLOAT64)
 
 
-def _complaint(name: str, operand: Array, kind: _Kind, rows: Array, at: tuple[Any, ...], axis: int, any_sum: bool) -> str:
+def _complaint(
+    name: str,
+    operand: Array,
+    kind: _Kind,
+    rows: Array,
+    at: tuple[Any, ...],
+    axis: int,
+    any_sum: bool,
+    locate: Locate | None,
+) -> str:
     """What is wrong with the row of `operand` at index `at` of the result."""
     own = [0 if length == 1 else int(i) for i, length in zip(at, rows.shape[:-1], strict=True)]
     row = rows[tuple(own)]
 
     def place(column: int | str) -> str:
         index = [*own[:axis], column, *own[axis:]][rows.ndim - operand.ndim :]
+        if locate is not None:
+            index = locate(name, index)
         while index and index[-1] == ":":
             index.pop()
         return f"{name}[{', '.join(map(str, index))}]" if index else name

@@ -31,7 +31,9 @@ def entropy(
     Parameters
     ----------
     p : array_like, shape (..., n, ...)
-        Probabilities: float64, float32, bool or an integer dtype, any strides, at least one axis.
+        Probabilities: float64, float32, bool or an integer dtype, any strides, at least one axis. Besides what NumPy makes
+        an array of: containers of torch, JAX, pandas, polars, pyarrow, xarray, dask, or with DLPack, read without a copy
+        (the README's section "Inputs" has them all).
     axis : int, default -1
         The axis of length n >= 1 that holds the distributions.
     base : float, optional
@@ -43,7 +45,8 @@ def entropy(
         What happens to a row that is not a distribution: the ValueError below; NaN for this row; or no check of the sum,
         when the caller vouches for the rows (a negative or non-finite entry then makes some result, no error).
     out : ndarray, optional
-        Array of the result's shape and a floating dtype, to be filled and returned. It may overlap `p`.
+        Array of the result's shape and a floating dtype, to be filled and returned. It may overlap `p`. With torch
+        tensors, it may be a tensor.
     keepdims : bool, default False
         Keep `axis` in the result, with length 1.
     threads : int, optional
@@ -53,7 +56,8 @@ def entropy(
     Returns
     -------
     ndarray or NumPy scalar, shape of `p` without `axis`
-        Float64 for float64 and integer input, else float32. A scalar for 1-D input.
+        Float64 for float64 and integer input, else float32. A scalar for 1-D input. For another library's container, one of
+        the same library.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def entropy(
         For the first row, in row order, with a negative, NaN or infinite entry, or with a wrong sum; for an argument out of
         its range; for an empty distribution axis.
     TypeError
-        For a dtype other than the above, or masked entries.
+        For a dtype other than the above, masked entries, or a container that cannot be read where it is.
 
     Notes
     -----
