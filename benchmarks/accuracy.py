@@ -93,6 +93,7 @@ def others() -> dict[str, dict[str, Function]]:
             "entropy": lambda p: -(p * np.log(p)).sum(1),
             "cross_entropy": lambda p, q: -(p * np.log(q)).sum(1),
             "kl_divergence": lambda p, q: (p * np.log(p / q)).sum(1),
+            "js_divergence": lambda p, q: (p * np.log(2 * p / (p + q)) + q * np.log(2 * q / (p + q))).sum(1) / 2,
         },
         "scipy": {},
         "numkong": {},
@@ -100,8 +101,10 @@ def others() -> dict[str, dict[str, Function]]:
     if find_spec("scipy"):
         stats = import_module("scipy.stats")
         found["scipy"] = dict.fromkeys(("entropy", "kl_divergence"), partial(stats.entropy, axis=1))
+        found["scipy"]["js_distance"] = partial(import_module("scipy.spatial.distance").jensenshannon, axis=1)
     if find_spec("numkong"):
-        found["numkong"] = {"kl_divergence": import_module("numkong").kullbackleibler}
+        numkong = import_module("numkong")
+        found["numkong"] = {"kl_divergence": numkong.kullbackleibler, "js_distance": numkong.jensenshannon}
     return found
 
 
@@ -144,16 +147,17 @@ def compare(dtype: str, least: int) -> bool:
 
 
 def count_signs(dtype: str) -> bool:
-    """Print how many divergences of close rows are negative or NaN and of equal rows are not 0, and say whether none is."""
+    """Print how many KL and JS of close rows are negative or NaN and of equal rows are not 0, and say whether none is."""
     found = {tier: [0, 0, 0] for tier in _kernels.tiers()}
     kinds = itertools.cycle(itertools.product(CLOSE_GENERATORS, CLOSE_WIDTHS))
     for seed, (generator, n) in zip(range(CLOSE_ROWS // CLOSE_BLOCK), kinds, strict=False):
         batch = rows.make(generator, dtype, (CLOSE_BLOCK, n), seed)
         for tier, counts in found.items():
-            close = with_tier(tier, fastkl.kl_divergence, batch.p, batch.q)
-            equal = with_tier(tier, fastkl.kl_divergence, batch.q, batch.q.copy())
-            for i, bad in enumerate((np.signbit(close), np.isnan(close), equal != 0)):
-                counts[i] += int(bad.sum())
+            for divergence in fastkl.kl_divergence, fastkl.js_divergence:
+                close = with_tier(tier, divergence, batch.p, batch.q)
+                equal = with_tier(tier, divergence, batch.q, batch.q.copy())
+                for i, bad in enumerate((np.signbit(close), np.isnan(close), equal != 0)):
+                    counts[i] += int(bad.sum())
     print(f"\n{dtype}, {CLOSE_ROWS} close rows and as many equal ones")
     for tier, (negative, nan, unequal) in found.items():
         print(f"  fastkl {tier:9} negative {negative}   NaN {nan}   equal but not 0 {unequal}")

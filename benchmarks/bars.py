@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import reading
-from cases import DTYPES, MEASURES, Array, Case, operands
+from cases import COUNTS, DTYPES, HALVES, MEASURES, Array, Case, operands
 from measuring import READING, Bench, Call, peak_memory, seconds
 from peers import AGAIN, FASTKL, PEERS, missing
 from report import machine
@@ -157,6 +157,21 @@ def _against(bench: Bench, base: Case, goal: float, what: str) -> Result:
     return Result(f"{bench.case}, {what}", measured, goal, note=noise(times))
 
 
+def inputs() -> Iterator[Result]:
+    """Half precision and counts, against float32: elements, not bytes."""
+    for measure in *MEASURES, "js_divergence":
+        for threads in 1, 2:
+            base = replace(LARGE, measure=measure, threads=threads, dtype="float32")
+            function: Callable[..., Any] = partial(getattr(fastkl, measure), normalize=True, threads=threads)
+            single = partial(function, *operands(base))
+            for dtype in *HALVES, *COUNTS:
+                case = replace(base, dtype=dtype)
+                ours = partial(function, *operands(case))
+                times = seconds({FASTKL: ours, AGAIN: ours, "float32": single})
+                speed = f"{case.entries / times[FASTKL] / 1e9:.2f} Gelem/s, {noise(times)}"
+                yield Result(f"{case}, of float32", ratio(times, "float32"), 1.0 if dtype in HALVES else 0.5, note=speed)
+
+
 def one_row() -> Iterator[Result]:
     """One row of 100,000,000 against many rows."""
     for dtype in DTYPES:
@@ -263,6 +278,7 @@ LINES: dict[str, Line] = {
         in_cache_numkong,
         in_cache_log,
         short_rows,
+        inputs,
         one_row,
         wide_rows,
         fortran,

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from fastkl._rows import BFLOAT16
+
 Array = np.ndarray[Any, Any]
 
 MEASURES = ("kl_divergence", "cross_entropy", "entropy")
 DTYPES = ("float64", "float32")
+HALVES = ("float16", "bfloat16")
+COUNTS = ("int64", "int32", "uint8")
 LAYOUTS = {
     "C": "both in C order",
     "F": "both in Fortran order",
@@ -60,8 +64,11 @@ class Case:
 
 
 def _block(rng: np.random.Generator, shape: tuple[int, int], case: Case) -> tuple[Array, Array]:
-    dtype: Any = np.dtype(case.dtype)
+    """Weights: floats below 1, or counts from 1 to 99."""
+    dtype: Any = np.float64 if case.dtype == "float64" else np.float32
     p, q = (rng.random(shape, dtype) + np.finfo(dtype).eps for _ in range(2))
+    if case.dtype in COUNTS:
+        return 1 + np.floor(p * 98), 1 + np.floor(q * 98)
     if case.layout == "zeros":
         gone = rng.random(shape, np.float32) < 0.5
         p[gone] = 0
@@ -70,13 +77,14 @@ def _block(rng: np.random.Generator, shape: tuple[int, int], case: Case) -> tupl
 
 
 def operands(case: Case, seed: int = 1) -> tuple[Array, ...]:
-    """The matrices that the case's measure takes, with rows along axis 1: random distributions, always the same.
+    """The matrices that the case's measure takes, with rows along axis 1: random distributions or counts, always the same.
 
     Of `one_q` and `one_p`, the one row has the shape (1, columns).
     """
     names = "p" if case.measure == "entropy" else "pq"
     shapes = [(1 if case.layout == f"one_{name}" else case.rows, case.columns) for name in names]
-    kind: Any = {"dtype": case.dtype, "order": "F" if case.layout in ("F", "axis0") else "C"}
+    held = BFLOAT16 if case.dtype == "bfloat16" else case.dtype
+    kind: Any = {"dtype": held, "order": "F" if case.layout in ("F", "axis0") else "C"}
     made = tuple(np.empty(shape, **kind) for shape in shapes)
     width = case.columns // case.repeats
     step = max(1, BLOCK // width)
@@ -84,7 +92,10 @@ def operands(case: Case, seed: int = 1) -> tuple[Array, ...]:
         rng = np.random.default_rng([seed, start])
         rows = min(step, case.rows - start)
         for matrix, block in zip(made, _block(rng, (rows, width), case), strict=False):
-            block /= block.sum(axis=1, keepdims=True) * case.repeats
+            if case.dtype not in COUNTS:
+                block /= block.sum(axis=1, keepdims=True) * case.repeats
+            if held is BFLOAT16:
+                block = ((block.view("u4") + 0x8000) >> 16).astype("u2").view(held)  # rounded
             target = matrix[start : start + rows]
             for i in range(0, case.columns, width):
                 target[:, i : i + width] = block[: len(target)]
