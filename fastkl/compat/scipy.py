@@ -102,7 +102,7 @@ def entropy(
         rows = [np.where(left_out, x.dtype.type(0), x) for x in rows]
 
     # The integers of one operand count as they would in NumPy's arithmetic with the other's dtype; alone they are divided.
-    common = np.result_type(*rows)
+    common = np.result_type(*(x if type(x) in (int, float) else row for x, row in zip(given, rows, strict=True)))
     dtype = np.float32 if common.kind == "f" and common.itemsize <= 4 else np.float64
     plain = base is None or (base != 1 and base < math.inf)
     measure, of_both_signs = (fastkl.entropy, -math.inf) if qk is None else (fastkl.kl_divergence, math.inf)
@@ -199,8 +199,8 @@ def rel_entr_sum(p: ArrayLike, q: ArrayLike, axis: Axis = None, *, keepdims: boo
 
     Notes
     -----
-    Accuracy: every entry is right to a few ε of itself, ε being float64's, and is added in float64, in pairs of pairs. NumPy
-    does this, in blocks that stay in the cache.
+    Accuracy: an entry is right to a few ε of itself, ε being float64's, and is added in float64, in pairs of pairs. NumPy does
+    this, in blocks that stay in the cache.
 
     Examples
     --------
@@ -215,8 +215,11 @@ def rel_entr_sum(p: ArrayLike, q: ArrayLike, axis: Axis = None, *, keepdims: boo
     for name, row in ("p", rows[0]), ("q", rows[1]):
         if not np.can_cast(row.dtype, np.float64) and row.dtype.kind not in "iu":
             raise TypeError(f"{name} has dtype {row.dtype}: must be float64, float32, float16, bool or an integer dtype")
-    # A Python number is of the other's dtype.
-    dtypes = [row.dtype for row, given in zip(rows, (p, q), strict=True) if type(given) not in (int, float)]
+    # A Python number takes the dtype that the other operand has, or makes its integers floats.
+    numbers = [x for x in (p, q) if type(x) in (int, float)]
+    dtypes = [
+        np.result_type(row.dtype, *numbers) for row, x in zip(rows, (p, q), strict=True) if type(x) not in (int, float)
+    ]
     small = dtypes and all(np.can_cast(dtype, np.float32) for dtype in dtypes)
     return _shaped(_add_rel_entr(*rows).astype(np.float32 if small else np.float64), axes, keepdims)
 
