@@ -59,9 +59,9 @@ def entropy(
     Returns
     -------
     ndarray or NumPy scalar
-        Float32 if float32, float16 and small integer operands have no common dtype larger than float32, and are not all
-        integers; else float64. -inf for an entropy, inf for a relative one, where a row has entries of both signs; NaN for
-        one without a finite sum, or of zeros; 0 for one without entries.
+        Float32 if NumPy promotes the operands to float32 or float16, else float64. -inf for an entropy, inf for a relative
+        one, where a row has entries of both signs; NaN for a row with NaN or an infinity, or of zeros; 0 for one without
+        entries.
 
     Raises
     ------
@@ -87,21 +87,22 @@ def entropy(
         raise ValueError(f"base={base!r}: `base` must be a positive number or None")
     if nan_policy not in ("propagate", "omit", "raise"):
         raise ValueError(f"nan_policy={nan_policy!r}: must be 'propagate', 'omit' or 'raise'")
-    given = [pk] if qk is None else [pk, qk]
-    masks = [np.ma.getmaskarray(x) for x in given if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x)]
-    arrays, axes = _rows([*given, *masks], axis)
-    rows = arrays[: len(given)]
-    left_out: Any = reduce(operator.or_, arrays[len(given) :], np.False_)
-    if nan_policy != "propagate":
+    given: list[Any] = [pk] if qk is None else [pk, qk]
+    masks = [np.ma.getmaskarray(x) for x in given if np.ma.is_masked(x)]
+    arrays, axes = _rows([*(np.ma.filled(x, 0) if np.ma.is_masked(x) else x for x in given), *masks], axis)
+    rows, left_out = arrays[: len(given)], np.False_
+    if masks or nan_policy != "propagate":
         nan: Any = reduce(operator.or_, [np.isnan(x) for x in rows if x.dtype.kind == "f"], np.False_)
-        if nan_policy == "raise" and np.any(nan & ~left_out):
+        if nan_policy == "raise" and np.any(nan):
             raise ValueError("The input contains nan values, and nan_policy is 'raise'")
-        left_out = left_out | nan
+        # What is masked in one operand is left out of both; but a NaN of the other counts before.
+        masked: Any = reduce(operator.or_, arrays[len(given) :], np.False_)
+        left_out = masked | nan if nan_policy == "omit" else masked & ~nan
     any_left_out = np.any(left_out)
     if any_left_out:  # zeros in both operands add nothing to any sum
         rows = [np.where(left_out, x.dtype.type(0), x) for x in rows]
 
-    # The integers of one operand count as they would in NumPy's arithmetic with the other's dtype; alone they are divided.
+    # SciPy promotes the operands, and then divides, which makes integers float64; its functions make float16 float32.
     common = np.result_type(*(x if type(x) in (int, float) else row for x, row in zip(given, rows, strict=True)))
     dtype = np.float32 if common.kind == "f" and common.itemsize <= 4 else np.float64
     plain = base is None or (base != 1 and base < math.inf)
@@ -134,7 +135,7 @@ def jensenshannon(p: ArrayLike, q: ArrayLike, base: float | None = None, *, axis
     -------
     ndarray or NumPy scalar
         Float32 if both are float32 or float16 (but for a scalar with a `base`), else float64. inf where a row has entries
-        of both signs; NaN for one without a finite sum, or of zeros; 0 for one without entries.
+        of both signs; NaN for a row with NaN or an infinity, or of zeros; 0 for one without entries.
 
     Raises
     ------
@@ -199,8 +200,8 @@ def rel_entr_sum(p: ArrayLike, q: ArrayLike, axis: Axis = None, *, keepdims: boo
 
     Notes
     -----
-    Accuracy: an entry is right to a few ε of itself, ε being float64's, and is added in float64, in pairs of pairs. NumPy does
-    this, in blocks that stay in the cache.
+    Accuracy: an entry is right to a few ε of itself, ε being float64's, and is added in float64, in pairs of pairs. It is
+    NumPy that does this, in blocks that stay in the cache.
 
     Examples
     --------
@@ -283,7 +284,9 @@ def _evaluate(
 def _add_rel_entr(p: Array, q: Array) -> Array:
     """The sums along the last axis, of halves until they are small."""
     if p.size <= _BLOCK:
-        return np.asarray(_rel_entr(p.astype(np.float64), q.astype(np.float64)).sum(axis=-1))
+        terms = _rel_entr(p.astype(np.float64), q.astype(np.float64))
+        with np.errstate(invalid="ignore"):  # infinities of both signs
+            return np.asarray(terms.sum(axis=-1))
     axis = int(np.argmax(p.shape))
     half = [p.shape[axis] // 2]
     values = [_add_rel_entr(*parts) for parts in zip(np.split(p, half, axis), np.split(q, half, axis), strict=True)]

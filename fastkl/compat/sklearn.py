@@ -71,7 +71,7 @@ def log_loss(
     Warns
     -----
     UserWarning
-        For rows whose sum is further from 1 than √ε, and for unsorted `labels`.
+        For rows whose sum is further from 1 than √ε + 1e-8, and for unsorted `labels`.
     FutureWarning
         For `y_pred`.
 
@@ -107,7 +107,7 @@ def log_loss(
 
     totals = q.sum(axis=1, dtype=float)
     eps = np.finfo(q.dtype).eps
-    if q.shape[1] > 1 and np.any(np.abs(totals - 1) > np.sqrt(float(eps))):
+    if q.shape[1] > 1 and np.any(np.abs(totals - 1) > np.sqrt(float(eps)) + 1e-8):
         warnings.warn("rows of y_proba do not sum to 1, which probabilities do", UserWarning, stacklevel=2)
     single = q.shape[1] == 1
     taken = np.clip(q[rows, 0 if single else columns], eps, 1 - eps).astype(float)
@@ -167,7 +167,9 @@ def _true_classes(y_true: Any, labels: Any, length: int) -> tuple[Array, Array, 
             raise ValueError("labels are given, and y_true is a matrix of indicators: must be one or the other")
         rows, columns = np.nonzero(true)
         return rows, columns, true[rows, columns].astype(int), true.shape[1]
-    known = _labels("labels", true if labels is None else labels)
+    known = true if labels is None else _labels("labels", labels)
+    if known.ndim != 1:
+        raise ValueError(f"labels has shape {known.shape}: must have one axis")
     classes = np.unique(known)
     if labels is not None:
         if known.shape != classes.shape:
