@@ -8,7 +8,8 @@
     _core/        plain C: one row's sums, what they say, and the element maths, compiled for each SIMD tier
     _build.py     the tier and the number of threads, chosen at import
 
-Data flows down this list and results come back up; nothing below knows what is above it.
+Data flows down this list and results come back up; nothing below knows what is above it. compat/, imported when it is asked
+for, stands on top: other libraries' functions, computed by these.
 """
 
 from ._build import build_info, choose_tier, limit_threads

@@ -1,4 +1,4 @@
-"""The documentation's examples, run on every tier: those of each public function's docstring, and the README's.
+"""The documentation's examples, run on every tier: those of each public function's docstring, and those of the pages.
 
 Expected output may leave out with `...` what differs from tier to tier: the last digit.
 """
@@ -14,9 +14,15 @@ from typing import Any
 import pytest
 
 import fastkl
+from fastkl import compat
 
-README = Path(__file__).parents[1] / "README.md"
-FUNCTIONS = dict(inspect.getmembers(fastkl, inspect.isfunction))
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "docs/compat.md"]
+FUNCTIONS = dict(inspect.getmembers(fastkl, inspect.isfunction)) | {
+    f"compat.{library}.{name}": getattr(getattr(compat, library), name)
+    for library in compat.__all__
+    for name in getattr(compat, library).__all__
+}
 
 pytestmark = pytest.mark.usefixtures("tier")
 
@@ -33,20 +39,23 @@ def run_examples(text: str, name: str, names: dict[str, Any]) -> int:
 
 
 def test_the_public_functions_are_found() -> None:
-    assert set(FUNCTIONS) >= {"build_info", "cross_entropy", "entropy", "kl_divergence"}
+    assert set(FUNCTIONS) >= {"build_info", "cross_entropy", "entropy", "kl_divergence", "compat.torch.kl_div"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_docstring(name: str) -> None:
+    if name.startswith("compat.torch."):
+        pytest.importorskip("torch")
     assert run_examples(inspect.getdoc(FUNCTIONS[name]) or "", name, {}), f"{name} has no example"
 
 
-def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks build on each other, as one reads them. One without prompts is run as a program."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert blocks, "README.md has no Python block"
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert blocks, f"{page} has no Python block"
     names: dict[str, Any] = {}
     for i, block in enumerate(blocks):
-        if not run_examples(block, f"README.md, Python block {i}", names):
-            exec(compile(block, f"README.md, Python block {i}", "exec"), names)
+        if not run_examples(block, f"{page}, Python block {i}", names):
+            exec(compile(block, f"{page}, Python block {i}", "exec"), names)
