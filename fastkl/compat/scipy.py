@@ -154,7 +154,7 @@ def jensenshannon(p: ArrayLike, q: ArrayLike, base: float | None = None, *, axis
     >>> jensenshannon([1, 0, 0], [0, 1, 0], base=2)
     np.float64(1.0)
     >>> jensenshannon([[1, 2], [3, 4]], [3, 7], axis=-1)
-    array([0.0240..., 0.0903...])
+    array([0.02533913, 0.09464696])
     """
     for name, operand in ("p", p), ("q", q):
         if np.ma.is_masked(operand):
