@@ -46,7 +46,8 @@ def entropy(
     Parameters
     ----------
     pk, qk : array_like
-        Weights of any sum: real numbers of at most 64 bits. All axes broadcast. A masked entry of one is left out of both.
+        Weights of any sum: floating numbers of at most 64 bits, bfloat16 too, or integers. All axes broadcast.
+        A masked entry of one is left out of both.
     base : float, optional
         Base of the logarithm, positive. None gives nats.
     axis : int, tuple of ints or None, default 0
@@ -59,7 +60,7 @@ def entropy(
     Returns
     -------
     ndarray or NumPy scalar
-        Float32 if NumPy promotes the operands to float32 or float16, else float64. -inf for an entropy, inf for a relative
+        Float32 if NumPy promotes the operands to it, or to less, else float64. -inf for an entropy, inf for a relative
         one, where a row has entries of both signs; NaN for a row with NaN or an infinity, or of zeros; 0 for one without
         entries.
 
@@ -92,7 +93,7 @@ def entropy(
     arrays, axes = _rows([*(np.ma.filled(x, 0) if np.ma.is_masked(x) else x for x in given), *masks], axis)
     rows, left_out = arrays[: len(given)], np.False_
     if masks or nan_policy != "propagate":
-        nan: Any = reduce(operator.or_, [np.isnan(x) for x in rows if x.dtype.kind == "f"], np.False_)
+        nan: Any = reduce(operator.or_, [np.isnan(x) for x in rows if x.dtype.kind not in "biu"], np.False_)
         if nan_policy == "raise" and np.any(nan):
             raise ValueError("The input contains nan values, and nan_policy is 'raise'")
         # What is masked in one operand is left out of both; but a NaN of the other counts before.
@@ -104,7 +105,7 @@ def entropy(
 
     # SciPy promotes the operands, and then divides, which makes integers float64; its functions make float16 float32.
     common = np.result_type(*(x if type(x) in (int, float) else row for x, row in zip(given, rows, strict=True)))
-    dtype = np.float32 if common.kind == "f" and common.itemsize <= 4 else np.float64
+    dtype = np.float32 if _is_narrow(common) else np.float64
     plain = base is None or (base != 1 and base < math.inf)
     measure, of_both_signs = (fastkl.entropy, -math.inf) if qk is None else (fastkl.kl_divergence, math.inf)
     values = _evaluate(measure, rows, base if plain else None, dtype, of_both_signs)
@@ -123,7 +124,7 @@ def jensenshannon(p: ArrayLike, q: ArrayLike, base: float | None = None, *, axis
     Parameters
     ----------
     p, q : array_like
-        Weights of any sum: real numbers of at most 64 bits, as many in a row of p as in one of q. Other axes broadcast.
+        Weights of any sum, dtypes as in `entropy`; as many in a row of p as in one of q. Other axes broadcast.
     base : float, optional
         Base of the logarithm. None gives nats; no real distance has a base below 1.
     axis : int, tuple of ints or None, default 0
@@ -134,8 +135,8 @@ def jensenshannon(p: ArrayLike, q: ArrayLike, base: float | None = None, *, axis
     Returns
     -------
     ndarray or NumPy scalar
-        Float32 if both are float32 or float16 (but for a scalar with a `base`), else float64. inf where a row has entries
-        of both signs; NaN for a row with NaN or an infinity, or of zeros; 0 for one without entries.
+        Float32 if both are float32 or narrower floats (but for a scalar with a `base`), else float64. inf where a row has
+        entries of both signs; NaN for a row with NaN or an infinity, or of zeros; 0 for one without entries.
 
     Raises
     ------
@@ -160,10 +161,10 @@ def jensenshannon(p: ArrayLike, q: ArrayLike, base: float | None = None, *, axis
         if np.ma.is_masked(operand):
             raise TypeError(f"{name} has masked entries: fill them, or leave them out, before the call")
     rows, axes = _rows([p, q], axis, same_length=True)
-    small = all(x.dtype.kind == "f" and x.dtype.itemsize <= 4 for x in rows)
+    narrow = all(_is_narrow(x.dtype) for x in rows)
     leading = rows[0].shape[:-1]
     # SciPy divides in place by a float64 logarithm, which makes another scalar but the same array.
-    dtype = np.float32 if small and (base is None or leading or keepdims) else np.float64
+    dtype = np.float32 if narrow and (base is None or leading or keepdims) else np.float64
     plain = base is None or 1 < base < math.inf
     values = _evaluate(fastkl.js_distance, rows, base if plain else None, dtype, math.inf)
     if base is not None and not plain:
@@ -179,7 +180,7 @@ def rel_entr_sum(p: ArrayLike, q: ArrayLike, axis: Axis = None, *, keepdims: boo
     Parameters
     ----------
     p, q : array_like
-        Real numbers of at most 64 bits. All axes broadcast.
+        Numbers, dtypes as in `entropy`. All axes broadcast.
     axis : int, tuple of ints or None, default None
         What to add along, as in `numpy.sum`; None adds all entries.
     keepdims : bool, default False
@@ -215,7 +216,9 @@ def rel_entr_sum(p: ArrayLike, q: ArrayLike, axis: Axis = None, *, keepdims: boo
     rows, axes = _rows([p, q], axis)
     for name, row in ("p", rows[0]), ("q", rows[1]):
         if not np.can_cast(row.dtype, np.float64) and row.dtype.kind not in "iu":
-            raise TypeError(f"{name} has dtype {row.dtype}: must be float64, float32, float16, bool or an integer dtype")
+            raise TypeError(
+                f"{name} has dtype {row.dtype}: must be float64, float32, float16, bfloat16, bool or an integer dtype"
+            )
     # A Python number takes the dtype that the other operand has, or makes its integers floats.
     numbers = [x for x in (p, q) if type(x) in (int, float)]
     dtypes = [
@@ -228,10 +231,9 @@ def rel_entr_sum(p: ArrayLike, q: ArrayLike, axis: Axis = None, *, keepdims: boo
 def _rows(operands: Sequence[Any], axis: Axis, same_length: bool = False) -> tuple[list[Array], tuple[int, ...]]:
     """The operands, broadcast, with the entries along `axis` in one axis, the last; and the axes that these were.
 
-    No copy for one axis. Half-precision becomes single.
+    No copy for one axis.
     """
     arrays = [np.atleast_1d(np.asarray(x)) for x in operands]
-    arrays = [x.astype(np.float32) if x.dtype == np.float16 else x for x in arrays]
     ndim = max(x.ndim for x in arrays)
     moved = axes = tuple(range(ndim)) if axis is None else normalize_axis_tuple(axis, ndim, "axis")
     if axis is None:
@@ -253,27 +255,32 @@ def _rows(operands: Sequence[Any], axis: Axis, same_length: bool = False) -> tup
     return [x.reshape(*leading, length) for x in views], axes
 
 
+def _is_narrow(dtype: np.dtype[Any]) -> bool:
+    """Whether it is float32, float16 or bfloat16: quotients of these are float32 at most, those of integers float64."""
+    return dtype.kind not in "biu" and np.can_cast(dtype, np.float32)
+
+
 def _shaped(values: Array, axes: tuple[int, ...], keepdims: bool) -> Any:
     return np.expand_dims(values, axes) if keepdims else values[()]
 
 
 def _evaluate(
-    measure: Callable[..., Any], rows: Sequence[Array], base: float | None, dtype: Any, of_both_signs: float
+    measure: Callable[..., Any], operands: Sequence[Array], base: float | None, dtype: Any, of_both_signs: float
 ) -> Array:
     """The measure of each row.
 
     SciPy divides by a row's sum whatever it is: a row of negative entries is a distribution, and one with entries of both
     signs has an infinite value.
     """
-    values = np.zeros(rows[0].shape[:-1], dtype)
-    if not rows[0].size:
+    values = np.zeros(operands[0].shape[:-1], dtype)
+    if not operands[0].size:
         return values
     keywords = {"base": base, "normalize": True, "invalid": "nan"}
-    measure(*rows, out=values, **keywords)
+    measure(*operands, out=values, **keywords)
     strange = np.isnan(values)
     if strange.any():
         with np.errstate(all="ignore"):
-            divided = [x[strange] / x[strange].sum(axis=-1, keepdims=True) for x in rows]
+            divided = [x / x.sum(axis=-1, keepdims=True) for x in (rows[strange].astype(float) for rows in operands)]
         value = measure(*divided, **keywords)
         negative, nan = (np.any([f(x).any(axis=-1) for x in divided], axis=0) for f in (lambda x: x < 0, np.isnan))
         value[negative & ~nan] = of_both_signs if base is None or base > 1 else -of_both_signs
