@@ -1,9 +1,11 @@
 /* Entries that stand side by side, of any type and alignment, as REALs. In REAL. Knows nothing of rows.
 
-   The types in CONVERTED are common enough to be converted on the way into the sums, which costs next to nothing there; entries of
-   the others are first copied. */
+   The types in CONVERTED are common enough to be converted on the way into the sums, which costs next to nothing where the tier has
+   instructions for it; entries of the others are first copied. */
 #undef CONVERTED
-#if REAL_BITS == 64 && FASTKL_INT64_TO_DOUBLE
+#if !defined(FASTKL_TO_LANES)
+#define CONVERTED(X)
+#elif REAL_BITS == 64 && FASTKL_INT64_TO_DOUBLE
 #define CONVERTED(X) X(int64) X(int32) X(uint8)
 #elif REAL_BITS == 64
 #define CONVERTED(X) X(int32) X(uint8)
@@ -40,17 +42,15 @@ FASTKL_INLINE void NAME(convert)(REAL *to, int dtype, const char *data, int coun
     }
 }
 
-/* LANES entries from `data` on, by the tier's instructions if it has any. */
+/* LANES entries from `data` on. */
 FASTKL_INLINE void NAME(convert_column)(REAL *to, int dtype, const char *data) {
     switch (dtype) {
-#ifdef FASTKL_TO_LANES
 #define ROW(name)                        \
     case FASTKL_##name:                  \
         FASTKL_TO_LANES(name)(to, data); \
         break;
         CONVERTED(ROW)
 #undef ROW
-#endif
     default:
         NAME(convert)(to, dtype, data, LANES);
     }

@@ -70,9 +70,9 @@
 #define FASTKL_SHUFFLE __builtin_shufflevector
 #endif
 
-/* A vector of floats or doubles from entries of another type, in two or three instructions: compilers as of GCC 12 and clang 14 do
-   not come to them by themselves. */
-#if FASTKL_X86_TIERS
+/* A vector of floats or doubles from entries of another type, in two or three instructions, to which GCC 12 does not come by itself.
+   Not for clang 14, which does, and would not vectorise a loop over what these leave in memory. */
+#if FASTKL_X86_TIERS && !defined(__clang__)
 #define FASTKL_512_float16(to, from) _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from))))
 #define FASTKL_512_bfloat16(to, from) \
     _mm512_storeu_si512(to, _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(from))), 16))

@@ -109,19 +109,23 @@ static void add_piece(fastkl_sums *sums, const fastkl_sums *next) {
     sums->guard_bits |= next->guard_bits;
 }
 
-/* Can the sums be trusted, whatever the measure? Not where one of the signs is set, nor where p and q weigh the same but have
-   different sums. */
+/* Can the sums be trusted, whatever the measure? Not where one of the signs is set. */
 FASTKL_INLINE int trusted(double term, uint64_t signs, const reading *now, const limits *within) {
     const double p = now->sum_of_p, q = now->sum_of_q;
     return ((int64_t)signs >= 0) & (p >= within->sum_least) & (p <= within->sum_most) & (q >= within->sum_least) &
-           (q <= within->sum_most) & ((term == 0) | (fabs(term) >= within->term_least)) &
-           (!now->symmetric | (fabs(now->excess) <= within->excess_most * (p + q)));
+           (q <= within->sum_most) & ((term == 0) | (fabs(term) >= within->term_least));
+}
+
+/* Do the sums settle the value, if they can be trusted? Not where p and q weigh the same but have different sums. */
+FASTKL_INLINE int settled_value(const reading *now, const limits *within) {
+    const int equal = fabs(now->excess) <= within->excess_most * (now->sum_of_p + now->sum_of_q);
+    return now->row.settled & (!now->symmetric || equal);
 }
 
 /* Does the first look settle row i, of which it says `now`? It does not where one of the signs is set. */
 FASTKL_INLINE int settles(const totals *rows, int i, uint64_t signs, const reading *now, const limits *within, double p_tolerance,
                           double q_tolerance) {
-    return now->row.settled & trusted(rows->term[i], signs, now, within) & (fabs(now->sum_of_p - 1) <= p_tolerance) &
+    return settled_value(now, within) & trusted(rows->term[i], signs, now, within) & (fabs(now->sum_of_p - 1) <= p_tolerance) &
            (fabs(now->sum_of_q - rows->raised[i] - 1) <= q_tolerance);
 }
 
@@ -145,7 +149,7 @@ static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_opera
         const reading now = read_sums(task->measure, rounded(&sums));
         if (!trusted(sums.term, sums.guard_bits, &now, &limits_f64))
             break;
-        if (now.row.settled && now.row.value >= SMALL_VALUE)
+        if (settled_value(&now, &limits_f64) && now.row.value >= SMALL_VALUE)
             return asked(task->root, now.row.value);
         const double before = c;
         c_low += c * (now.excess / now.sum_of_q);

@@ -6,7 +6,9 @@
 #define FASTKL_VECTOR_BITS 256
 #define FASTKL_FMA 1
 #define FASTKL_INT64_TO_DOUBLE 0
+#ifdef FASTKL_256_float16
 #define FASTKL_TO_LANES(dtype) FASTKL_256_##dtype
+#endif
 
 FASTKL_REGION("avx2,fma,bmi,bmi2,f16c")
 #include "tier.inc.h"

@@ -6,7 +6,9 @@
 #define FASTKL_VECTOR_BITS 512
 #define FASTKL_FMA 1
 #define FASTKL_INT64_TO_DOUBLE 1
+#ifdef FASTKL_512_float16
 #define FASTKL_TO_LANES(dtype) FASTKL_512_##dtype
+#endif
 
 FASTKL_REGION("avx512f,avx512cd,avx512bw,avx512dq,avx512vl,avx2,fma,bmi,bmi2,f16c" FASTKL_WHOLE_VECTORS)
 #include "tier.inc.h"
