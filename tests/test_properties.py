@@ -45,11 +45,17 @@ def js(p: Array, q: Array, **keywords: Any) -> Any:
 
 
 def close(result: Any, *parts: Any, offset: float) -> bool:
-    """Whether the result is the sum of the parts, if each of them all is 4 eps |x| + offset eps off at most."""
+    """Whether the result is the sum of the parts, if each of them all is 4 eps |x| + offset eps off at most.
+
+    Or half of the smallest number, where that is more; a test multiplies it by no more than 7.
+    """
     values = [float(x) for x in (result, *parts)]
     total = sum(values[1:])
-    eps = max(np.finfo(np.asarray(x).dtype).eps for x in (result, *parts))
-    slack = float(eps) * sum(5 * abs(x) + offset for x in values)
+    eps, least = (
+        max(float(getattr(np.finfo(np.asarray(x).dtype), name)) for x in (result, *parts))
+        for name in ("eps", "smallest_subnormal")
+    )
+    slack = sum(eps * (5 * abs(x) + offset) + 4 * least for x in values)
     return values[0] == total if math.isinf(slack) else abs(values[0] - total) <= slack
 
 
