@@ -89,7 +89,7 @@ def test_tolerance_is_that_of_the_dtype() -> None:
         ("f8", "0.99999998", "1.5e-08"),
         ("f4", "1.0625", "0.00035"),
         ("i4", "2", "1.5e-08"),
-        ("?", "2", "1.5e-08"),
+        ("?", "2", "0.00035"),
     ):
         row = np.array([0.5, float(shown) - 0.5] if dtype[0] == "f" else [1, 1], dtype)
         message = f" sums to {shown}: rows must sum to 1 within {tolerance} {third}"
