@@ -219,8 +219,14 @@ CONTAINERS: dict[str, tuple[Callable[[Array, random.Random], Any], Callable[[Arr
     "array": (lambda a, _: a, lambda a: True),
     "list": (lambda a, _: a.tolist(), lambda a: a.size > 0 and a.dtype.char in "d?q"),
     "tuple": (lambda a, _: tuple(map(tuple, a.tolist())), lambda a: a.size > 0 and a.dtype.char in "d?q" and a.ndim == 2),
-    "list of arrays": (lambda a, _: list(a), lambda a: a.size > 0 and a.ndim > 1 and a.dtype.isnative and a.dtype.kind != "V"),
-    "array.array": (lambda a, _: array.array(a.dtype.char, a.tolist()), lambda a: a.ndim == 1 and a.dtype.char in "dfbBhHiIqQ"),
+    "list of arrays": (
+        lambda a, _: list(a),
+        lambda a: a.size > 0 and a.ndim > 1 and a.dtype.isnative and a.dtype.kind != "V",
+    ),
+    "array.array": (
+        lambda a, _: array.array(a.dtype.char, a.tolist()),
+        lambda a: a.ndim == 1 and a.dtype.char in "dfbBhHiIqQ",
+    ),
     "memoryview": (lambda a, _: memoryview(a), lambda a: a.size > 0 and a.dtype.isbuiltin == 1),
     "__array__": (lambda a, _: Exporter(a), lambda a: True),
     "__array_interface__": (lambda a, _: Interface(a), lambda a: a.dtype.kind != "V"),
@@ -382,7 +388,9 @@ def spoiled(good: Case, pick: random.Random) -> Case:
     """The same with something wrong that is no row."""
     i = pick.randrange(len(good.operands))
     own, name = good.operands[i], "pq"[i]
-    how = pick.choice(["dtype", "mask", "ragged", "number", "length", "axis", "empty", "shape", "out's shape", "out's dtype"])
+    how = pick.choice(
+        ["dtype", "mask", "ragged", "number", "length", "axis", "empty", "shape", "out's shape", "out's dtype"]
+    )
     keywords, given = dict(good.keywords), own.given
     message = f"{name} "
     if how == "dtype":
@@ -534,7 +542,9 @@ def wrong_result(this: Case, got: Any) -> str:
     if not agree(this.measure, wide, exact, coarser, unit):
         return f"is {wide}, from float64 copies {exact}"
     if all(each.like_plain for each in this.operands):
-        plain = this.call(*(each.plain for each in this.operands), out=None if this.out is None else np.zeros(this.result, dtype))
+        plain = this.call(
+            *(each.plain for each in this.operands), out=None if this.out is None else np.zeros(this.result, dtype)
+        )
         plain = np.where(found != "", np.nan, np.asarray(plain).reshape(front_of(this)).astype(float))
         if not np.array_equal(wide, plain, equal_nan=True):
             return f"is {wide}, of plain arrays {plain}"
