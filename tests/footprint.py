@@ -2,11 +2,11 @@
 
     python tests/footprint.py        prints a JSON object: name: [NumPy's and Python's bytes, the process's, the result's]
 
-The former are tracemalloc's. The latter are the rise of the process's peak resident size, which also sees what C allocates
-and what is mapped; Linux alone tells it, others answer 0. A case is called once before it is measured, so threads have
-their stacks, and a file's pages are in memory; then, if a peak is high, the least of three counts, because the kernel's own count of pages
-runs up to some dozens behind on each processor. Nothing freed may serve a later case unseen: MALLOC_MMAP_THRESHOLD_, which
-has to be set before the start, has every large block returned at once.
+The first are tracemalloc's. The second are the rise of the process's peak resident size, which also sees what C allocates
+and what is mapped; Linux alone tells it, elsewhere they are 0. A case is called once before it is measured, so threads have
+their stacks, and a file's pages are in memory. Of high peaks the least of three counts: the kernel's own count of pages is
+some dozens behind on each processor. Set MALLOC_MMAP_THRESHOLD_ before the start, so that glibc returns every large
+block at once: one that was freed could serve a later case unseen.
 """
 
 from __future__ import annotations
@@ -93,18 +93,19 @@ def cases_of_containers() -> Iterator[tuple[str, Call, int]]:
     q.flags.writeable = False
     flat = array.array("d", bytes(8)) * (ROWS * N)
     flat[0] = 1.0
+    masked = np.ma.array(p, mask=False)
     yield "memoryview", lambda: fastkl.kl_divergence(memoryview(p), q, **RAW), ROWS * 8
     yield "__array__", lambda: fastkl.kl_divergence(Exporter(p), q, **RAW), ROWS * 8
     yield "array.array", lambda: fastkl.entropy(flat, **RAW), 8
     yield "masked array without a mask", lambda: fastkl.js_divergence(np.ma.array(p, copy=False), q, **RAW), ROWS * 8
-    yield "masked array with an empty mask", lambda m=np.ma.array(p, mask=False): fastkl.entropy(m, **RAW), ROWS * 8
+    yield "masked array with an empty mask", lambda: fastkl.entropy(masked, **RAW), ROWS * 8
     yield "matrix", lambda: fastkl.js_divergence(p.view(np.matrix), q, **RAW), ROWS * 8
     for dtype in np.dtype("d"), np.dtype(">f4"):
         with tempfile.TemporaryFile() as file:
             file.write(ones((ROWS, N), dtype).tobytes())
             file.flush()
             mapped = np.memmap(file, dtype, "r", shape=(ROWS, N))
-        yield f"memmap of {dtype}", lambda m=mapped, q=q.astype(dtype): fastkl.cross_entropy(m, q, **RAW), ROWS * 8
+        yield f"memmap of {dtype}", lambda mapped=mapped: fastkl.cross_entropy(mapped, q, **RAW), ROWS * 8
 
 
 def cases_of_shapes() -> Iterator[tuple[str, Call, int]]:
@@ -124,7 +125,7 @@ def cases_of_shapes() -> Iterator[tuple[str, Call, int]]:
     yield "one wide row, backwards", lambda: fastkl.kl_divergence(wide[::-1], wide, **RAW), 8
     narrow = wide.reshape(-1, 2)
     yield "many rows", lambda: fastkl.js_divergence(narrow, narrow[::-1], **RAW), ROWS * N // 2 * 8
-    # An `out` of another dtype than the core's is filled from doubles, all of them: the one thing that may outgrow the result.
+    # An `out` of a dtype that the core does not write is filled from doubles: the one thing that may outgrow the result.
     short = wide.reshape(-1, 4).astype("f4")
     for char in "e", ">f":
         out = np.empty(len(short), char)

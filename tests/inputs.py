@@ -1,7 +1,7 @@
 """Calls with every kind of input that users may hold: what a numbered case is, and what must become of it.
 
 A number makes the same case everywhere. Whatever memory an operand leaves out, between its entries and around them, is
-poison: bytes of 0xFF, which are NaN in any floating dtype, -1 or the largest number in an integer one, in either byte order.
+poison: bytes of 0xFF, which are NaN in any floating dtype and -1 or the largest number in an integer one.
 
     python tests/inputs.py 1234                  describes case 1234, and judges it
     python tests/inputs.py 1000 500 avx2         judges cases 1000 to 1499 on a tier; prints what test_inputs.py reads
@@ -64,6 +64,7 @@ class Layout(NamedTuple):
     size: int  # of the buffer, in bytes
 
     def view(self, buffer: Any) -> Array:
+        """The entries in a buffer."""
         return np.ndarray(self.shape, self.dtype, buffer, self.offset, self.strides)
 
 
@@ -152,6 +153,7 @@ class Rows(NamedTuple):
 
     @classmethod
     def of(cls, numbers: Array, dtype: np.dtype[Any]) -> Rows:
+        """What these numbers say if the dtype holds them."""
         eps = 2.0**-7 if dtype in BFLOATS else np.finfo(dtype if dtype.kind == "f" else float).eps
         return cls(numbers, math.sqrt(eps), dtype in BFLOATS or dtype.char in "fe?")
 
@@ -306,6 +308,7 @@ class Case(NamedTuple):
     refused: str | None  # what the message must begin with, if something but a row is wrong
 
     def call(self, *operands: Any, **other: Any) -> Any:
+        """What fastkl answers; a warning is an error."""
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             return getattr(fastkl, self.measure)(*operands, **{**self.keywords, **other})
@@ -419,6 +422,10 @@ def spoiled(good: Case, pick: random.Random) -> Case:
     elif how == "out's dtype":
         keywords["out"] = np.zeros(good.result, pick.choice(["i8", "c16", "?", "O", "U3"]))
         message = f"out has dtype {keywords['out'].dtype}: must be a floating dtype"
+    elif how == "out":
+        keywords["out"] = np.zeros(good.result)
+        keywords["out"].flags.writeable = False
+        message = "out is read-only: must be writeable"
     elif how == "out's shape":
         keywords["out"] = np.zeros((*good.result, 1))
         message = f"out has shape {(*good.result, 1)}: must be "
@@ -434,10 +441,10 @@ def spoiled(good: Case, pick: random.Random) -> Case:
 
 
 def allowed(measure: str, exact: Array, dtype: np.dtype[Any], unit: float) -> Array:
-    """How far two results may be apart that are right both, `dtype` being the less exact one's, and the other one's float64.
+    """How far two right results may be apart, of which one is exact to the eps of `dtype` and the other to float64's.
 
     Each may be 4 eps (|x| + OFFSET) off in nats; 5 eps leaves one for the division by the unit, and for taking that of a
-    computed value. Of the smallest numbers a dtype keeps no digits, nor the distance of those whose squares a double loses.
+    computed value. The smallest numbers of a dtype keep few digits, as do distances whose squares a double cannot hold.
     """
     kind = np.finfo(dtype)
     eps = max(float(kind.eps), 2.0**-52) + 2.0**-52
