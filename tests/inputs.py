@@ -1,6 +1,6 @@
 """Calls with every kind of input that users may hold: what a numbered case is, and what must become of it.
 
-A number makes the same case everywhere. Whatever memory an operand leaves out, between its entries and around them, is
+A number makes the same case again, with the same NumPy and the same peers. Whatever memory an operand leaves out, between its entries and around them, is
 poison: bytes of 0xFF, which are NaN in any floating dtype and -1 or the largest number in an integer one.
 
     python tests/inputs.py 1234                  describes case 1234, and judges it
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import array
 import faulthandler
-import itertools
 import json
 import math
 import random
@@ -595,4 +594,4 @@ def main(first: int, count: int = 1, tier: str = "") -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:3]), *itertools.islice(sys.argv, 3, None))
+    main(*map(int, sys.argv[1:3]), *sys.argv[3:4])
