@@ -244,9 +244,7 @@ def _needs_another(result: Array, p: Array, q: Array | None) -> bool:
     return overlaps or result.dtype not in (_FLOAT32, _FLOAT64)
 
 
-def _complaint(
-    name: str, operand: Array, kind: _Kind, rows: Array, at: tuple[Any, ...], axis: int, any_sum: bool
-) -> str:
+def _complaint(name: str, operand: Array, kind: _Kind, rows: Array, at: tuple[Any, ...], axis: int, any_sum: bool) -> str:
     """What is wrong with the row of `operand` at index `at` of the result."""
     own = [0 if length == 1 else int(i) for i, length in zip(at, rows.shape[:-1], strict=True)]
     row = rows[tuple(own)]
