@@ -34,7 +34,8 @@ class _Kind(NamedTuple):
     result: np.dtype[Any]
 
 
-_KINDS: Final = {  # by NumPy's type number, of which one dtype can have two
+# By NumPy's type number, of which one dtype can have two. What is no float has the tolerance of the type that it is summed in.
+_KINDS: Final = {
     dtype.num: _Kind(
         _kernels.DTYPES[dtype.name],
         math.sqrt(np.finfo(dtype if dtype.kind == "f" else result).eps),

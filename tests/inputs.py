@@ -1,8 +1,8 @@
 """Calls with every kind of input that users may hold: what a numbered case is, and what must become of it.
 
 A number makes the same case again, with the same NumPy and the same peers. Whatever memory an operand leaves out, between
-its entries and around them, is poison: bytes of 0xFF, which are NaN in any floating dtype and -1 or the largest number in an
-integer one.
+its entries and around them, is poison: bytes of 0xFF, which are NaN in any floating dtype and -1 or the largest number in
+an integer one.
 
     python tests/inputs.py 1234                  describes case 1234, and judges it
     python tests/inputs.py 1000 500 avx2         judges cases 1000 to 1499 on a tier; prints what test_inputs.py reads
