@@ -34,7 +34,7 @@ class _Kind(NamedTuple):
     result: np.dtype[Any]
 
 
-# By NumPy's type number, of which one dtype can have two. What is no float has the tolerance of the type that it is summed in.
+# By NumPy's type number, of which one dtype can have two. Bools and integers have the tolerance of what they are summed in.
 _KINDS: Final = {
     dtype.num: _Kind(
         _kernels.DTYPES[dtype.name],
