@@ -39,13 +39,14 @@ class _Kind(NamedTuple):
     result: np.dtype[Any]
 
 
-_KINDS: Final = {  # by NumPy's type number, of which one dtype can have two
+# By NumPy's type number, of which one dtype can have two. Bools and integers have the tolerance of what they are summed in.
+_KINDS: Final = {
     dtype.num: _Kind(
         _kernels.DTYPES[dtype.name],
-        math.sqrt(np.finfo(dtype if dtype.kind == "f" else _FLOAT64).eps),
-        _FLOAT32 if dtype.char in "?ef" else _FLOAT64,
+        math.sqrt(np.finfo(dtype if dtype.kind == "f" else result).eps),
+        result,
     )
-    for dtype in map(np.dtype, "?bBhHiIlLqQefd")
+    for dtype, result in ((np.dtype(char), _FLOAT32 if char in "?ef" else _FLOAT64) for char in "?bBhHiIlLqQefd")
 }
 _BFLOAT16_KIND: Final = _Kind(_kernels.DTYPES["bfloat16"], math.sqrt(2.0**-7), _FLOAT32)
 

@@ -233,7 +233,7 @@ def js_divergence(
 
     Notes
     -----
-    Accuracy: relative error at most 4 ε, however small the divergence is.
+    Accuracy: relative error at most 6 ε, however small the divergence is.
 
     With the φ of `kl_divergence` and Σp = Σq, it is Σ (φ(p, (p + q)/2) + φ(q, (p + q)/2)) / 2Σp: again a sum of
     non-negative terms. Rows whose sums differ are looked at twice, the second time with one of them scaled.

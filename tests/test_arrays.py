@@ -279,6 +279,16 @@ def test_bools_are_zero_and_one(measure: Callable[..., Any], dtype: str) -> None
     assert_same(measure(p, q, normalize=True), measure(same, q, normalize=True))
 
 
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", BFLOAT16], ids=str)
+@pytest.mark.parametrize("measure", PAIR_MEASURES)
+def test_one_hot_rows_of_bools_need_no_normalising(measure: Callable[..., Any], dtype: Any) -> None:
+    """Beside single precision they are summed in it, and must not be held to a double's tolerance."""
+    labels, predicted = np.eye(64, dtype=bool), given_as(dtype, rows(40, (64, 64)))
+    same = np.eye(64, dtype="f8" if dtype == "f8" else "f4")
+    assert_same(measure(labels, predicted), measure(same, predicted))
+    assert_same(measure(predicted, labels), measure(predicted, same))
+
+
 def bfloat16(a: Array) -> Array:
     """The upper halves of float32."""
     return (a.view("u4") >> 16).astype("u2").view(BFLOAT16)

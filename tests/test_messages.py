@@ -89,7 +89,7 @@ def test_tolerance_is_that_of_the_dtype() -> None:
         ("f8", "0.99999998", "1.5e-08"),
         ("f4", "1.0625", "0.00035"),
         ("i4", "2", "1.5e-08"),
-        ("?", "2", "1.5e-08"),
+        ("?", "2", "0.00035"),
     ):
         row = np.array([0.5, float(shown) - 0.5] if dtype[0] == "f" else [1, 1], dtype)
         message = f" sums to {shown}: rows must sum to 1 within {tolerance} {third}"
@@ -346,6 +346,12 @@ def test_a_refused_call_leaves_out_alone() -> None:
         np.array([1, 2], "m8[s]"),
         np.zeros(2, [("a", "f8"), ("b", "i4")]),
         np.zeros(2, "V8"),
+        np.zeros(2, "V0"),
+        np.zeros(2, [("bfloat16", "i2")]),
+        np.zeros(2, [("bfloat16", "u2", (2,))]),
+        np.rec.array([(0.5, 0.5)], names=("a", "b")),
+        np.array(["0.5", "0.5"], np.dtypes.StringDType()),
+        np.array(HALF, ">c16"),
         [0.5, 0.5j],
         ["0.5", "0.5"],
         [0.5, None],
@@ -389,6 +395,8 @@ def test_masked_arrays() -> None:
     assert_refused(TypeError, f"p {message}", fastkl.entropy, masked)
     assert_refused(TypeError, f"p {message}", fastkl.entropy, np.ma.masked)
     assert_refused(TypeError, f"p {message}", fastkl.entropy, np.ma.masked_all((3, 2), "f4"))
+    assert_refused(TypeError, f"p {message}", fastkl.entropy, np.ma.array(np.ones((3, 2), ">i4"), mask=np.eye(3, 2)).T)
+    assert_refused(TypeError, f"p {message}", fastkl.entropy, np.ma.array(HALF, mask=True, hard_mask=True))
     for measure in PAIR_MEASURES:
         assert_refused(TypeError, f"p {message}", measure, masked, whole)
         assert_refused(TypeError, f"q {message}", measure, whole, masked)
