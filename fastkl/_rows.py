@@ -15,7 +15,7 @@ import numpy as np
 from . import _kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -53,6 +53,7 @@ _BFLOAT16_KIND: Final = _Kind(_kernels.DTYPES["bfloat16"], math.sqrt(2.0**-7), _
 _MEASURES: Final = _kernels.MEASURES
 _evaluate: Final = _kernels.evaluate
 _SLICE: Final = 1 << 16  # entries looked at together when a bad one is searched for
+_BLOCK: Final = 1 << 15  # values computed together for an `out` of a dtype that is not theirs
 
 
 def evaluate(
@@ -97,10 +98,8 @@ def evaluate(
 
     dtype = p_kind.result if p_kind.result is q_kind.result else _FLOAT64
     result = np.empty(leading, dtype) if out is None else _out(out, last, leading, keepdims)
-    target = result
-    if out is not None and _needs_another(result, p, q):
-        target = np.empty(leading, _FLOAT32 if result.dtype == _FLOAT32 else _FLOAT64)
-    found = _evaluate(
+    target = result if out is None or not _overlaps(result, p, q) else np.empty(leading, result.dtype)
+    found = (_evaluate if out is None or target.dtype in (_FLOAT32, _FLOAT64) else _evaluate_in_blocks)(
         _MEASURES[measure],
         root,
         p_rows,
@@ -123,8 +122,7 @@ def evaluate(
         raise ValueError(_complaint("q", q, q_kind, q_rows, at, last, any_sum, locate))
 
     if target is not result:
-        with np.errstate(all="ignore"):  # a value that the dtype of `out` cannot hold is infinite or zero there
-            np.copyto(result, target, casting="same_kind")
+        np.copyto(result, target)
     if out is not None:
         return out
     if keepdims:
@@ -254,10 +252,41 @@ def _out(out: Any, axis: int, leading: tuple[int, ...], keepdims: bool) -> Array
     return out.squeeze(axis) if keepdims else out
 
 
-def _needs_another(result: Array, p: Array, q: Array | None) -> bool:
-    """Whether values must be computed elsewhere first, because of the dtype of `out` or its overlap with an operand."""
-    overlaps = np.may_share_memory(result, p) or (q is not None and np.may_share_memory(result, q))
-    return overlaps or result.dtype not in (_FLOAT32, _FLOAT64)
+def _overlaps(result: Array, p: Array, q: Array | None) -> bool:
+    """Whether values must be computed elsewhere first, lest they replace entries that are yet to be read."""
+    return np.may_share_memory(result, p) or (q is not None and np.may_share_memory(result, q))
+
+
+def _evaluate_in_blocks(
+    measure: int, root: bool, p: Array, p_code: int, q: Array | None, q_code: int, result: Array, *task: Any
+) -> tuple[int, int] | None:
+    """As the kernels' `evaluate`, for a result of a dtype that they do not write: in doubles, some rows at a time."""
+    n = p.shape[-1:]
+    p = np.broadcast_to(p, result.shape + n)
+    q = None if q is None else np.broadcast_to(q, result.shape + n)
+    first: tuple[int, int] | None = None
+    row = 0
+    for block in _blocks(result.shape):
+        values = np.empty(result[block].shape)
+        found = _evaluate(measure, root, p[block], p_code, None if q is None else q[block], q_code, values, *task)
+        if found is not None and first is None:
+            first = row + found[0], found[1]
+        row += values.size
+        with np.errstate(all="ignore"):  # a value that the dtype of `out` cannot hold is infinite or zero there
+            np.copyto(result[block], values, casting="same_kind")
+    return first
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Indices that make a shape up, in order, of no more than _BLOCK entries each."""
+    if not shape:
+        yield (...,)
+        return
+    cut = next(i for i in range(len(shape)) if math.prod(shape[i + 1 :]) <= _BLOCK)
+    count = -(-shape[cut] // (_BLOCK // max(1, math.prod(shape[cut + 1 :]))))
+    for outer in np.ndindex(shape[:cut]):
+        for i in range(count):
+            yield (*outer, slice(i * shape[cut] // count, (i + 1) * shape[cut] // count))
 
 
 def _complaint(

@@ -392,6 +392,29 @@ def test_out_is_filled_and_returned_rounded_once(measure: Callable[..., Any], in
     assert_same(out, double.astype(dtype))
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(
+    ("p_shape", "q_shape"),
+    [((70_000, 2), (70_000, 2)), ((3, 40_000, 2), (2,)), ((50_000, 1, 2), (3, 2)), ((40_000, 2), (2, 1, 2))],
+)
+def test_many_rows_to_an_out_that_is_filled_in_blocks(p_shape: Any, q_shape: Any, order: Any) -> None:
+    """Value by value the same bits, and the same first invalid row."""
+    rng = np.random.default_rng(33)
+    p, q = (np.array(rng.random(shape), order=order) for shape in (p_shape, q_shape))
+    for measure in MEASURES:
+        expected = measure(p, q, normalize=True)
+        out = np.empty(expected.shape, "g")
+        measure(p, q, normalize=True, out=out)
+        assert_same(out, expected.astype("g"))
+    last = (-1,) * p.ndim
+    p[last] = -1
+    place = ", ".join(str(length - 1) for length in p.shape)
+    with pytest.raises(ValueError, match=rf"^p\[{place}\] = -1.0"):
+        fastkl.kl_divergence(p, q, normalize=True, out=out)
+    measure(p, q, normalize=True, out=out, invalid="nan")
+    assert np.isnan(out).sum() == expected.size // (p.size // 2)
+
+
 def test_a_value_beyond_outs_dtype_is_infinite() -> None:
     """Without a warning, which pytest would make an error."""
     out = np.zeros(1, "f2")
