@@ -240,7 +240,7 @@ def _threads(threads: Any) -> int:
 
 def _out(out: Any, axis: int, leading: tuple[int, ...], keepdims: bool) -> Array:
     """A view of `out` without the axis that keepdims keeps."""
-    if not isinstance(out, np.ndarray):
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):  # what is masked would hide values
         raise TypeError(f"out is a {type(out).__name__}: must be an array")
     if out.dtype.kind != "f":
         raise TypeError(f"out has dtype {out.dtype}: must be a floating dtype")

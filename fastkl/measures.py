@@ -31,16 +31,17 @@ def entropy(
     Parameters
     ----------
     p : array_like, shape (..., n, ...)
-        Probabilities: float64, float32, bool or an integer dtype, any strides, at least one axis. Besides what NumPy makes
-        an array of: containers of torch, JAX, pandas, polars, pyarrow, xarray, dask, or with DLPack, read without a copy
-        (the README's section "Inputs" has them all).
+        Probabilities: float64, float32, float16, bfloat16 (of ml_dtypes), bool or an integer dtype, any strides, at least
+        one axis. Besides what NumPy makes an array of: containers of torch, JAX, pandas, polars, pyarrow, xarray, dask, or
+        with DLPack, read without a copy (the README's section "Inputs" has them all).
     axis : int, default -1
         The axis of length n >= 1 that holds the distributions.
     base : float, optional
         Base of the logarithm, positive, finite and not 1. None gives nats, 2 gives bits.
     normalize : bool, default False
-        False refuses a row whose sum is further from 1 than √ε of its dtype (float64 1.5e-8, float32 3.5e-4). True accepts
-        any non-negative weights with a positive sum: counts, histograms, scores.
+        False refuses a row whose sum is further from 1 than √ε of its dtype (float64 and integers 1.5e-8, float32 and bool
+        3.5e-4, float16 3.1e-2, bfloat16 8.8e-2). True accepts any non-negative weights with a positive sum: counts,
+        histograms, scores.
     invalid : {"raise", "nan", "ignore"}, default "raise"
         What happens to a row that is not a distribution: the ValueError below; NaN for this row; or no check of the sum,
         when the caller vouches for the rows (a negative or non-finite entry then makes some result, no error).

@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,10 +136,10 @@ assert compat.scipy.rel_entr_sum([1.0], [2.0]) < 0 < compat.sklearn.log_loss([0,
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it with the modules that this process can import, and those of the tests."""
+    """Run it with the modules that this process can import, and those of the tests; not in a checkout, maybe unbuilt."""
     path = os.pathsep.join([str(HERE), *(str(Path(entry).resolve()) for entry in sys.path)])
     environment = {**os.environ, "PYTHONPATH": path, **environment}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tempfile.gettempdir())
 
 
 # ---- what needs no other library ----

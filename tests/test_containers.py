@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +78,7 @@ LIBRARIES = ["torch", "pandas", "xarray", "pyarrow", "polars", "jax", "dask", "s
 
 
 def run(source: str) -> None:
-    subprocess.run([sys.executable, "-c", source], check=True)
+    subprocess.run([sys.executable, "-c", source], check=True, cwd=tempfile.gettempdir())  # not a checkout, unbuilt
 
 
 def test_no_library_is_imported() -> None:

@@ -316,7 +316,14 @@ def test_out() -> None:
         assert_refused(ValueError, message, fastkl.entropy, p, out=out, **keywords)
         assert_refused(ValueError, message, fastkl.kl_divergence, p, p, out=out, **keywords)
     assert_refused(ValueError, "out has shape (1,): must be ()", fastkl.entropy, HALF, out=np.empty(1))
-    for out, kind in ([0.0] * 5, "list"), (0.0, "float"), (np.float64(0), "float64"), ("out", "str"), (True, "bool"):
+    for out, kind in (
+        (np.ma.zeros(5), "MaskedArray"),
+        ([0.0] * 5, "list"),
+        (0.0, "float"),
+        (np.float64(0), "float64"),
+        ("out", "str"),
+        (True, "bool"),
+    ):
         assert_refused(TypeError, f"out is a {kind}: must be an array", fastkl.entropy, p, out=out)
     for dtype in "i8", "u1", "?", "c16", "O", "U3", "M8[s]", [("x", "f8")]:
         out = np.empty(5, dtype)

@@ -187,11 +187,12 @@ FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair,
     NAME(add_singly)(lanes, term, pair, NAME(further)(p, in_groups), NAME(further)(q, in_groups), count - in_groups, c);
 }
 
-/* Adds columns, compiled for the layouts that matter: side by side, or rows that are neighbours in memory. */
+/* Adds columns, compiled for the layouts that matter: side by side, as they always are if scaled or of another type, or rows that
+   are neighbours in memory. */
 FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, int infinite, int dtype, const NAME(columns) *p,
                              const NAME(columns) *q, ptrdiff_t count, NAME(factor) c) {
     NAME(lanes) now = *lanes;
-    if (dtype != REAL_DTYPE || (p->step == COLUMN_BYTES && q->step == COLUMN_BYTES))
+    if (dtype != REAL_DTYPE || c.scaled || (p->step == COLUMN_BYTES && q->step == COLUMN_BYTES))
         NAME(add_all)(&now, term, pair, NAME(known)(*p, dtype, 1), NAME(known)(*q, dtype, 1), count, c);
     else
         NAME(add_all)(&now, term, pair, NAME(known)(*p, dtype, 0), NAME(known)(*q, dtype, 0), count, c);
