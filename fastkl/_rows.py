@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Index = list[int | str]  # of a number, or of a row: then with ":"
     Locate = Callable[[str, Index], Index]  # from an index into the named operand to that into what the user passed
 
+_ARRAY: Final = np.ndarray
 _FLOAT32: Final = np.dtype(np.float32)
 _FLOAT64: Final = np.dtype(np.float64)
 
@@ -75,7 +76,7 @@ def evaluate(
     The defaults and equal shapes take short ways past the checks: for one small row, this is most of a call's time.
     Where operands are not what the user passed, but views of it, `locate` says what an index into them is there.
     """
-    if type(operands[0]) is not np.ndarray or type(operands[-1]) is not np.ndarray:
+    if type(operands[0]) is not _ARRAY or type(operands[-1]) is not _ARRAY:
         from . import _containers  # here, for it stands above this module: it comes back with NumPy arrays
 
         adapter = _containers.find(operands)
@@ -132,7 +133,7 @@ def evaluate(
 
 def _operand(name: str, values: ArrayLike) -> tuple[Array, _Kind]:
     """The values as an array of a dtype that the core reads, no copy if they are one, and the dtype's kind."""
-    if type(values) is np.ndarray:
+    if type(values) is _ARRAY:
         array = values
     else:
         if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):

@@ -20,11 +20,8 @@ FASTKL_INLINE int NAME(goes_in)(int dtype) {
 #undef ROW
 }
 
-FASTKL_INLINE REAL NAME(load)(const char *data) {
-    REAL entry;
-    memcpy(&entry, data, sizeof entry);
-    return entry;
-}
+/* A REAL of any alignment. */
+typedef REAL NAME(loose) FASTKL_UNALIGNED;
 
 /* `count` entries from `data` on. */
 FASTKL_INLINE void NAME(convert)(REAL *to, int dtype, const char *data, int count) {

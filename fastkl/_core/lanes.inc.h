@@ -83,16 +83,16 @@ FASTKL_INLINE NAME(columns) NAME(as_reals)(NAME(columns) from, int count, REAL *
             NAME(convert_column)(to + i * LANES, from.dtype, from.data + i * from.step);
         from.data = (const char *)to;
         from.step = COLUMN_BYTES;
+        from.dtype = REAL_DTYPE;
     }
     return from;
 }
 
-/* Column i as REALs, in `to` unless it is the last. */
-FASTKL_INLINE const REAL *NAME(column)(NAME(columns) from, ptrdiff_t i, ptrdiff_t count, REAL *to) {
+/* Column i as REALs: where it stands, if it is, or in `to`. */
+FASTKL_INLINE const NAME(loose) *NAME(column)(NAME(columns) from, ptrdiff_t i, ptrdiff_t count, REAL *to) {
     if (i == count)
         return from.last;
-    NAME(convert_column)(to, from.dtype, from.data + i * from.step);
-    return to;
+    return (const NAME(loose) *)NAME(as_reals)(NAME(further)(from, i), 1, to).data;
 }
 
 /* Looks at the pairs for a p > 0 where q is zero or nearly; in one row, until q is zero. */
@@ -102,7 +102,7 @@ FASTKL_INLINE void NAME(look_for_zeros)(NAME(columns) p, NAME(columns) q, ptrdif
     UINT found = 0;
     for (ptrdiff_t i = 0; i < all && !(p.one_row && (found & sign >> 1)); i++) {
         REAL p_column[LANES], q_column[LANES];
-        const REAL *const a = NAME(column)(p, i, count, p_column), *const b = NAME(column)(q, i, count, q_column);
+        const NAME(loose) *const a = NAME(column)(p, i, count, p_column), *const b = NAME(column)(q, i, count, q_column);
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
             const UINT small = NAME(bits)(b[j] - SMALL) & NAME(bits)(b[j] - a[j]);
@@ -137,11 +137,10 @@ FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pa
         const NAME(columns) p_now = NAME(as_reals)(p, 4, p_four), q_now = pair ? NAME(as_reals)(q, 4, q_four) : p_now;
         FASTKL_VECTORIZE
         for (int j = 0; j < LANES; j++) {
-            const char *const a = p_now.data + j * sizeof(REAL), *const b = q_now.data + j * sizeof(REAL);
-            const REAL a0 = NAME(load)(a), a1 = NAME(load)(a + p_now.step);
-            const REAL a2 = NAME(load)(a + 2 * p_now.step), a3 = NAME(load)(a + 3 * p_now.step);
-            const REAL b0 = NAME(load)(b), b1 = NAME(load)(b + q_now.step);
-            const REAL b2 = NAME(load)(b + 2 * q_now.step), b3 = NAME(load)(b + 3 * q_now.step);
+            const REAL a0 = NAME(column)(p_now, 0, 4, NULL)[j], a1 = NAME(column)(p_now, 1, 4, NULL)[j];
+            const REAL a2 = NAME(column)(p_now, 2, 4, NULL)[j], a3 = NAME(column)(p_now, 3, 4, NULL)[j];
+            const REAL b0 = NAME(column)(q_now, 0, 4, NULL)[j], b1 = NAME(column)(q_now, 1, 4, NULL)[j];
+            const REAL b2 = NAME(column)(q_now, 2, 4, NULL)[j], b3 = NAME(column)(q_now, 3, 4, NULL)[j];
             const NAME(entry) e = NAME(both)(NAME(both)(term(a0, b0, c), term(a1, b1, c)),
                                              NAME(both)(term(a2, b2, c), term(a3, b3, c)));
             NAME(accumulate)(&lanes->term, j, e.term);
@@ -160,7 +159,8 @@ FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pa
                                     ptrdiff_t count, NAME(factor) c) {
     for (ptrdiff_t i = 0; i < count + (p.left > 0); i++) {
         REAL p_column[LANES], q_column[LANES];
-        const REAL *const a = NAME(column)(p, i, count, p_column), *const b = pair ? NAME(column)(q, i, count, q_column) : a;
+        const NAME(loose) *const a = NAME(column)(p, i, count, p_column);
+        const NAME(loose) *const b = pair ? NAME(column)(q, i, count, q_column) : a;
         const int real = i < count ? LANES : p.left;
         NAME(ask_for)(p, i);
         if (pair)

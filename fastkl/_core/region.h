@@ -55,6 +55,13 @@
 #define FASTKL_PREFETCH_FAR(address) ((void)(address))
 #endif
 
+/* After a type: its numbers may stand anywhere. (Where there is no such word, x86 and arm64 do not mind.) */
+#if defined(__GNUC__) || defined(__clang__)
+#define FASTKL_UNALIGNED __attribute__((aligned(1)))
+#else
+#define FASTKL_UNALIGNED
+#endif
+
 /* Before a loop over lanes, which depend on nothing in each other. (clang would unroll the loop first, and then give up.) */
 #if defined(__clang__)
 #define FASTKL_VECTORIZE FASTKL_PRAGMA(clang loop vectorize(assume_safety) interleave(disable) unroll(disable))

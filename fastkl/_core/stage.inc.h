@@ -125,7 +125,7 @@ FASTKL_INLINE void NAME(turn)(REAL *tile, const char *from, ptrdiff_t row, int c
 #endif
     for (; r < rows; r++, from += row)
         for (int i = 0; i < count; i++)
-            tile[i * LANES + r] = NAME(load)(from + i * sizeof(REAL));
+            tile[i * LANES + r] = ((const NAME(loose) *)from)[i];
 }
 
 /* Columns of up to LANES rows whose entries start at `data`, where they stand or staged. */
