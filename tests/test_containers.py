@@ -6,10 +6,12 @@ here: they have to be NumPy's, bit for bit, where the kernels see rows in the sa
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
 import tracemalloc
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,7 +80,9 @@ LIBRARIES = ["torch", "pandas", "xarray", "pyarrow", "polars", "jax", "dask", "s
 
 
 def run(source: str) -> None:
-    subprocess.run([sys.executable, "-c", source], check=True, cwd=tempfile.gettempdir())  # not a checkout, unbuilt
+    """With the fastkl that is tested here; not in a checkout, which may not be built."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(fastkl.__file__).resolve().parents[1])}
+    subprocess.run([sys.executable, "-c", source], check=True, cwd=tempfile.gettempdir(), env=environment)
 
 
 def test_no_library_is_imported() -> None:
