@@ -157,9 +157,7 @@ def jensenshannon(p: ArrayLike, q: ArrayLike, base: float | None = None, *, axis
     >>> jensenshannon([[1, 2], [3, 4]], [3, 7], axis=-1)
     array([0.02533913, 0.09464696])
     """
-    for name, operand in ("p", p), ("q", q):
-        if np.ma.is_masked(operand):
-            raise TypeError(f"{name} has masked entries: fill them, or leave them out, before the call")
+    _refuse_masks(p=p, q=q)
     rows, axes = _rows([p, q], axis, same_length=True)
     narrow = all(_is_narrow(x.dtype) for x in rows)
     leading = rows[0].shape[:-1]
@@ -210,9 +208,7 @@ def rel_entr_sum(p: ArrayLike, q: ArrayLike, axis: Axis = None, *, keepdims: boo
     >>> rel_entr_sum([[1.0, 2.0], [0.0, 3.0]], [[1.0, 1.0], [5.0, 0.0]], axis=1)
     array([1.38629436,        inf])
     """
-    for name, operand in ("p", p), ("q", q):
-        if np.ma.is_masked(operand):
-            raise TypeError(f"{name} has masked entries: fill them, or leave them out, before the call")
+    _refuse_masks(p=p, q=q)
     rows, axes = _rows([p, q], axis)
     for name, row in ("p", rows[0]), ("q", rows[1]):
         if not np.can_cast(row.dtype, np.float64) and row.dtype.kind not in "iu":
@@ -226,6 +222,12 @@ def rel_entr_sum(p: ArrayLike, q: ArrayLike, axis: Axis = None, *, keepdims: boo
     ]
     small = dtypes and all(np.can_cast(dtype, np.float32) for dtype in dtypes)
     return _shaped(_add_rel_entr(*rows).astype(np.float32 if small else np.float64), axes, keepdims)
+
+
+def _refuse_masks(**operands: ArrayLike) -> None:
+    for name, operand in operands.items():
+        if np.ma.is_masked(operand):
+            raise TypeError(f"{name} has masked entries: fill them, or leave them out, before the call")
 
 
 def _rows(operands: Sequence[Any], axis: Axis, same_length: bool = False) -> tuple[list[Array], tuple[int, ...]]:

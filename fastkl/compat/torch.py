@@ -21,7 +21,7 @@ _BLOCK = 1 << 13  # entries worked on together: enough for NumPy to be quick, fe
 
 
 def kl_div(
-    input: Any,  # noqa: A002
+    input: Any,  # noqa: A002  (torch calls it that)
     target: Any,
     size_average: bool | None = None,
     reduce: bool | None = None,
@@ -79,7 +79,7 @@ def kl_div(
     >>> kl_div(q.log(), p, reduction="batchmean")
     tensor(0.1438)
     """
-    import torch  # type: ignore[import-not-found, unused-ignore]
+    import torch  # type: ignore[import-not-found, unused-ignore]  # it may be missing
 
     for name, tensor in ("input", input), ("target", target):
         if not isinstance(tensor, torch.Tensor):
