@@ -14,9 +14,19 @@ for, stands on top: other libraries' functions, computed by these.
 
 from ._build import build_info, choose_tier, limit_threads
 from ._version import __version__
-from .measures import cross_entropy, entropy, js_distance, js_divergence, kl_divergence
+from .measures import Comparison, compare, cross_entropy, entropy, js_distance, js_divergence, kl_divergence
 
-__all__ = ["__version__", "build_info", "cross_entropy", "entropy", "js_distance", "js_divergence", "kl_divergence"]
+__all__ = [
+    "Comparison",
+    "__version__",
+    "build_info",
+    "compare",
+    "cross_entropy",
+    "entropy",
+    "js_distance",
+    "js_divergence",
+    "kl_divergence",
+]
 
 choose_tier()
 limit_threads()

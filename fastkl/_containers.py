@@ -45,6 +45,22 @@ def find(operands: tuple[Any, ...]) -> Adapter | None:
     return found[0][1] if found else None
 
 
+def check_array(adapter: Adapter, operands: tuple[Any, ...], what: str) -> None:
+    """Refuses what is asked of arrays alone: of rows that have labels, may be computed later or stand in pieces."""
+    if adapter not in _OF_ARRAYS:
+        kind = next(_kind(x) for x in operands if _own(x))
+        raise TypeError(f"{what} with a {kind}: pass NumPy arrays, as its to_numpy() or compute() gives them")
+
+
+def are_labels(p: Any, q: Any) -> bool:
+    """Whether p is of an integer dtype, with one axis fewer than q."""
+    return "int" in str(getattr(p, "dtype", "")).lower() and _ndim(p) == _ndim(q) - 1
+
+
+def _ndim(operand: Any) -> int:
+    return _polars_ndim(operand) if not hasattr(operand, "ndim") and hasattr(operand, "dtype") else np.ndim(operand)
+
+
 def _library(operand: Any) -> tuple[str, Adapter | str | None]:
     """Whose the operand is, and the entry in the list below, if any."""
     cls: Any = type(operand)
@@ -582,3 +598,6 @@ _ADAPTERS: Final[dict[tuple[str, str], Adapter | str]] = {
     ("scipy", "spmatrix"): _SPARSE,
     ("scipy", "sparray"): _SPARSE,
 }
+
+# Those whose containers are arrays.
+_OF_ARRAYS: Final = (_torch, _jax, _array_api)

@@ -1,5 +1,5 @@
 # What the compiled core offers: externs only. The facts about each name stand in _core/fastkl.h.
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 
 cdef extern from "_core/fastkl.h" nogil:
@@ -11,6 +11,9 @@ cdef extern from "_core/fastkl.h" nogil:
         FASTKL_Q_ENTRY
         FASTKL_P_SUM
         FASTKL_Q_SUM
+        FASTKL_LABEL
+        FASTKL_FIELD_COUNT
+        FASTKL_same_argmax_field
 
     ptrdiff_t FASTKL_PIECE
 
@@ -20,6 +23,7 @@ cdef extern from "_core/fastkl.h" nogil:
         ptrdiff_t col
         int dtype
         int swapped
+        int logits
 
     ctypedef struct fastkl_task:
         int measure
@@ -27,6 +31,11 @@ cdef extern from "_core/fastkl.h" nogil:
         double eps
         double p_tolerance
         double q_tolerance
+        double scale
+        double scale_low
+        int ignores
+        int64_t ignored
+        double smoothing
 
     ctypedef struct fastkl_sums:
         pass
@@ -50,10 +59,23 @@ cdef extern from "_core/fastkl.h" nogil:
             ptrdiff_t n, const fastkl_sums *pieces,
             double *value, uint8_t *status
         ) noexcept nogil
+        void (*logits)(
+            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
+            double *value, uint8_t *status
+        ) noexcept nogil
+        void (*losses)(
+            const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n, ptrdiff_t count,
+            double *value, uint8_t *status
+        ) noexcept nogil
+        void (*compare)(
+            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
+            ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status
+        ) noexcept nogil
 
     const fastkl_tier *fastkl_tiers[]
     const char *fastkl_measure_names[]
     const char *fastkl_dtype_names[]
+    const char *fastkl_field_names[]
     int fastkl_openmp() noexcept
     int fastkl_openmp_threads() noexcept
     const char *fastkl_compiler() noexcept

@@ -8,6 +8,8 @@ P_ENTRY: Final[int]
 Q_ENTRY: Final[int]
 P_SUM: Final[int]
 Q_SUM: Final[int]
+LABEL: Final[int]
+FIELDS: Final[list[str]]
 MOST_THREADS: Final[int]
 
 def tiers() -> list[str]: ...
@@ -31,4 +33,5 @@ def evaluate(
     base: float,
     stop_at_invalid: bool,
     threads: int,
+    softmax: list[Any] | None = None,
 ) -> tuple[int, int] | None: ...

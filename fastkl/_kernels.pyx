@@ -18,6 +18,7 @@ cnp.import_array()
 cdef enum:
     BLOCK_ENTRIES = 32768  # what a thread takes at a time: enough to make taking it cheap, few enough to share evenly
     BLOCK_ROWS = 512
+    BLOCK_VALUES = BLOCK_ROWS * 9  # of FASTKL_FIELD_COUNT each
     GROUPS = 4  # so many times the rows that are looked at together, if there are plenty: neighbours in memory share pages
     PLENTY = 16
     ENTRIES_PER_THREAD = 262144  # one more thread for so many, 0.2 ms of work: to wait for a busy core costs more
@@ -28,7 +29,8 @@ cdef enum:
 
 MEASURES = {fastkl_measure_names[i].decode(): i for i in range(FASTKL_MEASURE_COUNT)}
 DTYPES = {fastkl_dtype_names[i].decode(): i for i in range(FASTKL_DTYPE_COUNT)}
-P_ENTRY, Q_ENTRY, P_SUM, Q_SUM = FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM
+FIELDS = [fastkl_field_names[i].decode() for i in range(FASTKL_FIELD_COUNT)]
+P_ENTRY, Q_ENTRY, P_SUM, Q_SUM, LABEL = FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM, FASTKL_LABEL
 MOST_THREADS = INT_MAX
 
 cdef const fastkl_tier *tier = NULL
@@ -38,18 +40,25 @@ ctypedef fused real:
     float
     double
 
-# One leading axis: its length and three strides in bytes.
+# Which of a tier's functions looks at the rows.
+cdef enum Task:
+    ROWS, LOGITS, LOSSES, COMPARE
+
+# One leading axis: its length and strides in bytes.
 cdef struct Axis:
-    ptrdiff_t length, p, q, out
+    ptrdiff_t length, p, q, labels, out
 
 # All that a call needs. The leading axes are coalesced: runs of `run.length` rows, one for each index of the outer axes.
 cdef struct Job:
+    Task kind
     fastkl_task task
-    fastkl_operand p, q
+    fastkl_operand p, q, labels
     ptrdiff_t n
     double unit
     bint stop_at_invalid
     char *out
+    int fields  # values a row, each in an array of its own, so many bytes after the last's
+    ptrdiff_t field
     Axis run
     Axis outer[MOST_AXES]
     int outer_count
@@ -123,7 +132,8 @@ cdef int _threads(Job *job, int asked) noexcept nogil:
     """The number of threads for the job: what was asked for, but no more than the work is worth, or can be cut into."""
     cdef ptrdiff_t per_thread = ENTRIES_PER_ASKED_THREAD if asked > 0 else ENTRIES_PER_THREAD
     cdef ptrdiff_t rows = job.runs * job.run.length, blocks = job.runs * job.blocks_per_run
-    cdef ptrdiff_t parts = max(blocks, (job.n + FASTKL_PIECE - 1) // FASTKL_PIECE) if job.together == 1 else blocks
+    cdef bint pieces = job.kind == ROWS and job.together == 1
+    cdef ptrdiff_t parts = max(blocks, (job.n + FASTKL_PIECE - 1) // FASTKL_PIECE) if pieces else blocks
     cdef double worth = min(<double>parts, 1 + <double>rows * <double>job.n / per_thread)
     if worth < 2 or asked == 1:
         return 1
@@ -134,7 +144,7 @@ cdef fastkl_operand _operand(cnp.ndarray a, int dtype) noexcept:
     """The first row of an array; a row's place in it is added later."""
     cdef fastkl_operand operand
     operand.data, operand.row, operand.col = <const char *>cnp.PyArray_DATA(a), 0, a.strides[a.ndim - 1]
-    operand.dtype, operand.swapped = dtype, not cnp.PyArray_ISNOTSWAPPED(a)
+    operand.dtype, operand.swapped, operand.logits = dtype, not cnp.PyArray_ISNOTSWAPPED(a), False
     return operand
 
 
@@ -144,22 +154,23 @@ cdef inline ptrdiff_t _stride(cnp.ndarray a, int axis, int leading) noexcept:
     return 0 if own < 0 or a.shape[own] == 1 else a.strides[own]
 
 
-cdef void _coalesce(Job *job, cnp.ndarray p, cnp.ndarray q, cnp.ndarray out) noexcept:
+cdef void _coalesce(Job *job, cnp.ndarray p, cnp.ndarray q, cnp.ndarray labels, cnp.ndarray out) noexcept:
     """Fewest axes with the same rows in the same order: drop those of length 1, join those that continue each other."""
     cdef Axis axis, last
     cdef int i, leading = out.ndim
     job.outer_count = 0
     job.runs = 1
-    last.length, last.p, last.q, last.out = 1, 0, 0, 0
+    last.length, last.p, last.q, last.labels, last.out = 1, 0, 0, 0, 0
     for i in range(leading):
         axis.length = out.shape[i]
         if axis.length == 1:
             continue
-        axis.p, axis.q, axis.out = _stride(p, i, leading), _stride(q, i, leading), out.strides[i]
+        axis.p, axis.q, axis.labels = _stride(p, i, leading), _stride(q, i, leading), _stride(labels, i, leading)
+        axis.out = out.strides[i]
         if last.length == 1:
             last = axis
         elif (last.p == axis.p * axis.length and last.q == axis.q * axis.length
-              and last.out == axis.out * axis.length):
+              and last.labels == axis.labels * axis.length and last.out == axis.out * axis.length):
             axis.length *= last.length
             last = axis
         else:
@@ -168,7 +179,7 @@ cdef void _coalesce(Job *job, cnp.ndarray p, cnp.ndarray q, cnp.ndarray out) noe
             job.runs *= last.length
             last = axis
     job.run = last
-    job.p.row, job.q.row = last.p, last.q
+    job.p.row, job.q.row, job.labels.row = last.p, last.q, last.labels
 
 
 cdef ptrdiff_t _rows_before_a_line(Job *job, cnp.ndarray p) noexcept:
@@ -178,40 +189,54 @@ cdef ptrdiff_t _rows_before_a_line(Job *job, cnp.ndarray p) noexcept:
 
 
 cdef Axis _start(Job *job, ptrdiff_t run) noexcept nogil:
-    """Where a run begins: byte offsets into p, q and out."""
+    """Where a run begins: byte offsets into the operands and out."""
     cdef Axis at
     cdef ptrdiff_t index
     cdef int i
-    at.length, at.p, at.q, at.out = 0, 0, 0, 0
+    at.length, at.p, at.q, at.labels, at.out = 0, 0, 0, 0, 0
     for i in range(job.outer_count - 1, -1, -1):
         index = run % job.outer[i].length
         run //= job.outer[i].length
         at.p += index * job.outer[i].p
         at.q += index * job.outer[i].q
+        at.labels += index * job.outer[i].labels
         at.out += index * job.outer[i].out
     return at
 
 
 cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcept nogil:
     """The rows of one block, into out."""
-    cdef double value[BLOCK_ROWS]
+    cdef double value[BLOCK_VALUES]
     cdef uint8_t status[BLOCK_ROWS]
     cdef ptrdiff_t run = block // job.blocks_per_run, i
     cdef ptrdiff_t start = (block - run * job.blocks_per_run) * job.block_rows - job.missing
     cdef ptrdiff_t first = max(start, 0), count = min(start + job.block_rows, job.run.length) - first
     cdef ptrdiff_t row = run * job.run.length + first
     cdef Axis at = _start(job, run)
-    cdef fastkl_operand p = job.p, q = job.q
+    cdef fastkl_operand p = job.p, q = job.q, labels = job.labels
     cdef char *to = <char *>out + at.out + first * job.run.out
+    cdef int k
     if job.stop_at_invalid and invalid.status and invalid.row < row:
         return
     p.data += at.p + first * job.run.p
     if q.data != NULL:
         q.data += at.q + first * job.run.q
+    if labels.data != NULL:
+        labels.data += at.labels + first * job.run.labels
     cdef fastkl_mode caller = fastkl_mode_enter()
-    job.tier.rows(&job.task, &p, &q, job.n, count, value, status)
+    if job.kind == ROWS:
+        job.tier.rows(&job.task, &p, &q, job.n, count, value, status)
+    elif job.kind == LOGITS:
+        job.tier.logits(&job.task, &p, &q, job.n, count, value, status)
+    elif job.kind == LOSSES:
+        job.tier.losses(&job.task, &p, &labels, job.n, count, value, status)
+    else:
+        job.tier.compare(&job.task, &p, &q, &labels, job.n, count, value, status)
     for i in range(count):
-        (<real *>(to + i * job.run.out))[0] = <real>(value[i] / job.unit)
+        for k in range(job.fields):
+            (<real *>(to + k * job.field + i * job.run.out))[0] = <real>(
+                value[i * job.fields + k] / (1 if k == FASTKL_same_argmax_field else job.unit)
+            )
         if status[i] and (not invalid.status or row + i < invalid.row):
             invalid.row = row + i
             invalid.status = status[i]
@@ -252,7 +277,8 @@ cdef int _run(Job *job, int threads, Invalid *invalid, real *out) noexcept nogil
     """The whole job. Answers -1 where there is no memory for a wide row's sums."""
     cdef ptrdiff_t rows = job.runs * job.run.length, blocks, i
     cdef fastkl_sums *sums
-    if threads > 1 and job.n > FASTKL_PIECE and rows < threads * ROWS_PER_THREAD and job.together == 1:
+    if (threads > 1 and job.n > FASTKL_PIECE and rows < threads * ROWS_PER_THREAD and job.together == 1
+            and job.kind == ROWS):
         sums = <fastkl_sums *>malloc(((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE) * sizeof(fastkl_sums))
         if sums == NULL:
             return -1
@@ -273,16 +299,23 @@ cdef int _run(Job *job, int threads, Invalid *invalid, real *out) noexcept nogil
 
 def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, int q_dtype,
              cnp.ndarray out not None, double eps, double p_tolerance, double q_tolerance, double base,
-             bint stop_at_invalid, int threads):
+             bint stop_at_invalid, int threads, list softmax=None):
     """Fill `out` (float32 or float64, of the leading axes' broadcast shape) with a measure of the rows of p and q, or with
     its square root.
 
     `base` is that of the logarithm, 0 for nats. `threads` is 0 for the default. Answers None, or (row, status) of the first
     invalid row, counted in C order; its value is NaN, and with `stop_at_invalid` later rows' values may be missing.
+
+    `softmax` is None where all operands hold probabilities. Otherwise it says: whether p holds logits, whether q does, what
+    multiplies them, and what its rounding left, labels, their dtype, which is ignored, the share of smoothing, whether to
+    compare. With labels alone, a row's value is what they cost in p. To compare is to give FIELDS, along a first axis of
+    `out`.
     """
     cdef Job job
     cdef int i, used, failed
+    cdef bint compare = False
     cdef ptrdiff_t groups
+    cdef cnp.ndarray labels = None, leading = out
     cdef Invalid *invalid
     job.task.measure, job.task.root, job.task.eps = measure, root, eps
     job.task.p_tolerance, job.task.q_tolerance = p_tolerance, q_tolerance
@@ -299,11 +332,24 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
     else:
         job.q = job.p
         job.q.data = NULL
-    _coalesce(&job, p, p if q is None else q, out)
+    job.kind, job.fields, job.field, job.labels = ROWS, 1, 0, job.p
+    job.labels.data = NULL
+    if softmax is not None:
+        job.p.logits, job.q.logits, job.task.scale, job.task.scale_low = softmax[:4]
+        labels, i, ignored, job.task.smoothing, compare = softmax[4:]
+        job.kind = COMPARE if compare else LOSSES if labels is not None else LOGITS
+        job.task.ignores, job.task.ignored = ignored is not None, 0 if ignored is None else ignored
+        if labels is not None:
+            job.labels = _operand(labels, i)
+        if compare:
+            job.fields, job.field, leading = FASTKL_FIELD_COUNT, out.strides[0], out[0, ...]
+    _coalesce(&job, p, p if q is None else q, p if labels is None else labels, leading)
     if q is None:
         job.q.row = job.q.col = 0
+    if labels is None:
+        job.labels.row = 0
     job.tier = tier
-    job.together = tier.together(&job.p, &job.q, job.n)
+    job.together = tier.together(&job.p, &job.q, job.n) if job.kind == ROWS or job.kind == COMPARE else 1
     groups = max(1, min(GROUPS, job.run.length // (PLENTY * job.together))) if job.together > 1 else 1
     job.block_rows = job.together * max(groups, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n) // job.together)
     job.missing = _rows_before_a_line(&job, p) if job.together > 1 else 0

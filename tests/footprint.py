@@ -71,6 +71,7 @@ def cases() -> Iterator[tuple[str, Call, int]]:
     yield from cases_of_out()
     yield from cases_of_containers()
     yield from cases_of_shapes()
+    yield from cases_of_logits()
 
 
 def cases_of_out() -> Iterator[tuple[str, Call, int]]:
@@ -140,6 +141,34 @@ def cases_of_shapes() -> Iterator[tuple[str, Call, int]]:
             fastkl.entropy(ends_in_nan, **RAW)
 
     yield "a wide row that is refused", refused, 0
+
+
+def cases_of_logits() -> Iterator[tuple[str, Call, int]]:
+    """Rows much wider than any cache, some read in place, some not; and such as the first looks do not settle."""
+    n = 4_000_000
+    for dtype in np.dtype("d"), np.dtype("f"), np.dtype("e"), BFLOATS[-1], np.dtype(">f"):
+        p, q = (ones((1, n), dtype) for _ in range(2))
+        name = "bfloat16" if dtype in BFLOATS else str(dtype)
+        for measure in MEASURES:
+            yield f"{measure.__name__} of logits, {name}", lambda m=measure, p=p, q=q: m(p, q, from_logits=True), 8
+        yield f"entropy of logits, {name}", lambda p=p: fastkl.entropy(p, from_logits=True, temperature=2.0), 8
+        keywords: dict[str, Any] = {"from_logits": True, "label_smoothing": 0.1}
+        yield f"labels, {name}", lambda q=q, keywords=keywords: fastkl.cross_entropy([7], q, **keywords), 8
+        yield f"compare, {name}", lambda p=p, q=q: fastkl.compare(p, q, [7], from_logits=True), 72
+    far = np.zeros((1, n))
+    far[0, ::2], far[0, 1] = -1e30, 1e30
+    zeros = np.zeros((1, n))
+    yield "logits far apart", lambda: fastkl.compare(far, zeros, from_logits=True, temperature=0.5), 72
+    halves = np.full((1, n), 0.5)
+    mixed: dict[str, Any] = {"from_logits": (True, False), "normalize": True}
+    yield "logits and probabilities", lambda: fastkl.kl_divergence(far, halves, **mixed), 8
+    yield "logits and eps", lambda: fastkl.kl_divergence(zeros, far, from_logits=True, eps=1e-9), 8
+    many = zeros[:, : n // 4].reshape(-1, 4)
+    yield "many rows of logits", lambda: fastkl.kl_divergence(many, many, from_logits=True), len(many) * 8
+    labels = np.zeros(len(many), ">i2")
+    out = np.empty(len(many), "e")
+    yield "many labels", lambda: fastkl.cross_entropy(labels, many, from_logits=True, out=out), out.nbytes
+    yield "many rows compared", lambda: fastkl.compare(many, many, labels, from_logits=True), len(many) * (9 * 8 + 1)
 
 
 def once(call: Call) -> tuple[int, int]:

@@ -370,6 +370,8 @@ def case(number: int) -> Case:
     if any(len(s) < ndim for s in shapes):
         keywords["axis"] = axis + (ndim if keywords["axis"] >= 0 else 0)
     operands = [operand(pick, s, len(s) + axis, normalize) for s in shapes]
+    if measure == "cross_entropy" and operands[0].plain.dtype.kind in "iu" and len(shapes[0]) == len(shapes[1]) - 1:
+        measure = "kl_divergence"  # for which these are counts, not labels
     if len(operands) == 2 and shapes[0] == shapes[1] and pick.random() < 0.1:
         operands[1] = operands[0]
     if pick.random() < 0.2 and len(operands) == 2:  # the divergence of equal rows is exactly 0
@@ -407,6 +409,8 @@ def spoiled(good: Case, pick: random.Random) -> Case:
         message = f"{name} is not an array of numbers: "
     elif how == "number":
         given = pick.choice([0.5, np.array(1), np.float32(1), True])
+        if good.measure == "cross_entropy" and np.asarray(given).dtype.kind == "i":
+            given = 0.5  # an integer would be a label
         message = f"{name} is the number "
     elif how == "length" and len(good.operands) == 2:
         given = np.ones([length + 1 for length in own.plain.shape])

@@ -116,7 +116,7 @@ def _fast_cross_entropy(p: Array, q: Array) -> DoubleDouble:
     return (DoubleDouble.of(p) * log_ratio(total, y)).sum() / DoubleDouble.of(p).sum()
 
 
-def _phi(a: DoubleDouble, b: DoubleDouble, d: DoubleDouble) -> DoubleDouble:
+def phi(a: DoubleDouble, b: DoubleDouble, d: DoubleDouble) -> DoubleDouble:
     """For positive a and b, a log(a/b) - d, d = a - b. Where they are close, 2 a s - d is s d."""
     k, s, tail = reduced_log(a, b, d)
     return DoubleDouble.where(k == 0, s * d + a * tail, a * expanded_log(k, s, tail) - d)
@@ -134,7 +134,7 @@ def _fast_kl_divergence(p: Array, q: Array) -> tuple[DoubleDouble, Array]:
     x, y, p_sum, t = _nearly_equal_sums(p, q)
     both, one = (p > 0) & (q > 0), DoubleDouble.of(np.ones_like(p))
     a, b = DoubleDouble.where(both, x, one), DoubleDouble.where(both, y, one)
-    terms = DoubleDouble.where(both, _phi(a, b, a - b), y).sum()
+    terms = DoubleDouble.where(both, phi(a, b, a - b), y).sum()
     # phi(P, P (1 - t)) = P (t^2/2 + t^3/3 + ...)
     left = terms - p_sum * t * t * (DoubleDouble.of(np.full_like(t.high, 0.5)) + DoubleDouble.of(t.high / 3))
     return left / p_sum, terms.high <= MOST_CANCELLATION * left.high
@@ -152,7 +152,7 @@ def _fast_js_divergence(p: Array, q: Array) -> tuple[DoubleDouble, Array]:
     alone = (x + y) * half
     # Where one of them is zero, m is half of the other: phi(z, z/2) = z (ln 2 - 1/2), phi(0, z/2) = z/2.
     of_x, of_y = (
-        DoubleDouble.where(both, _phi(own, mean, d), DoubleDouble.where(z.high > 0, z * (LN2 - half), alone)).sum()
+        DoubleDouble.where(both, phi(own, mean, d), DoubleDouble.where(z.high > 0, z * (LN2 - half), alone)).sum()
         for z, own, d in ((x, a, e), (y, b, -e))
     )
     # phi(P, M) + phi(Q, M) = M (u^2 + u^4/6 + ...), with u = (P - Q) / (P + Q) and M = (P + Q) / 2 for the Q here.
@@ -210,16 +210,17 @@ BOUND = dict.fromkeys(DEFINITIONS, 4) | {"js_divergence": 6}
 OFFSET = dict.fromkeys(DEFINITIONS, 0.0) | {"entropy": 0.5, "cross_entropy": 0.5}
 
 
-def error(measure: str, values: Array, exact: DoubleDouble) -> Array:
+def error(measure: str, values: Array, exact: DoubleDouble, unit: Array | None = None) -> Array:
     """How far the values are off, in eps (|exact| + OFFSET), eps being that of their dtype; inf for one that is NaN or < 0.
 
+    Another `unit` takes the place of |exact| + OFFSET.
     Half of the smallest number is free, for a value that must be rounded to it, and the same for `exact`; so are distances
     whose squares double-double could not hold with all digits, if they were scaled to a largest entry of 1.
     """
     dtype = np.finfo(values.dtype)
     with np.errstate(all="ignore"):
         off = np.abs((values - exact.high) - exact.low)
-        errors = off / (np.abs(exact.high) + OFFSET[measure]) / float(dtype.eps)
+        errors = off / (np.abs(exact.high) + OFFSET[measure] if unit is None else unit) / float(dtype.eps)
     free = 1e-280 if measure == "js_distance" else 2.0**-1074
     right = (off <= max(float(dtype.smallest_subnormal) / 2, free)) | (np.isinf(values) & (values == exact.high))
     return np.where(values < 0, np.inf, np.where(right, 0, np.nan_to_num(errors, nan=np.inf, posinf=np.inf)))

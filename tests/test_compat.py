@@ -966,6 +966,48 @@ def test_infinite_target(torch: Any) -> None:
     assert np.isnan(theirs)
 
 
+def test_what_stands_for_torchs_cross_entropy(torch: Any) -> None:
+    """The table of docs/compat.md."""
+    theirs = torch.nn.functional
+    rng = np.random.default_rng(1)
+    logits, weight = (torch.from_numpy(rng.standard_normal(shape)) for shape in ((7, 5, 4), (5,)))
+    labels = torch.from_numpy(rng.integers(5, size=(7, 4)))
+    labels[2, 1] = -100
+    kept = (labels != -100).sum()
+    every = torch.from_numpy(rng.dirichlet(np.ones(5), 7))
+    one, other = logits[:, :, 0], logits[:, :, 1]
+
+    def ours(**keywords: Any) -> Any:
+        return fastkl.cross_entropy(labels, logits, axis=1, from_logits=True, ignore_index=-100, **keywords)
+
+    pairs = [
+        (
+            fastkl.cross_entropy(labels[:, 0], one, from_logits=True),
+            theirs.cross_entropy(one, labels[:, 0], reduction="none"),
+        ),
+        (ours(), theirs.cross_entropy(logits, labels, reduction="none")),
+        (
+            ours(label_smoothing=0.3),
+            theirs.cross_entropy(logits, labels, reduction="none", label_smoothing=0.3),
+        ),
+        (ours().sum(), theirs.cross_entropy(logits, labels, reduction="sum")),
+        (ours().sum() / kept, theirs.cross_entropy(logits, labels)),
+        (fastkl.cross_entropy(every, one, from_logits=(False, True)), theirs.cross_entropy(one, every, reduction="none")),
+        (ours() * weight[labels.clip(0)], theirs.cross_entropy(logits, labels, weight, reduction="none")),
+        (
+            fastkl.kl_divergence(other, one, from_logits=True),
+            theirs.kl_div(one.log_softmax(1), other.log_softmax(1), log_target=True, reduction="none").sum(1),
+        ),
+    ]
+    # Logits are below 4 and values below 10: logarithms are off by some eps of that, and at most 28 values are added.
+    for a, b in pairs:
+        assert a.dtype == b.dtype == torch.float64
+        assert a.shape == b.shape
+        assert torch.all((a - b).abs() <= 28 * 10 * 8 * EPS[np.dtype(float)])
+    for dtype in torch.float32, torch.float16, torch.bfloat16:
+        assert fastkl.cross_entropy(labels[:, 0], one.to(dtype), from_logits=True).dtype == torch.float32
+
+
 @difference("gradients")
 def test_gradients(torch: Any) -> None:
     x, t = losses(torch, "random")

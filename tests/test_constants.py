@@ -39,6 +39,16 @@ class Lane(NamedTuple):
         """T's coefficients, highest power first."""
         return self.numbers("T_HIGHEST") + self.numbers("T_COEFFICIENTS")
 
+    def e_polynomial(self) -> list[float]:
+        """E's coefficients, highest power first."""
+        return self.numbers("E_COEFFICIENTS")[::-1]
+
+    def integer(self, name: str) -> int:
+        """The decimal number in a definition."""
+        definition = re.search(rf"#define {name} (\d+)\n", self.text)
+        assert definition, f"{name} is not defined"
+        return int(definition[1])
+
     def rounds(self, exact: mpf, constant: float) -> bool:
         """Whether the constant is the type's number nearest to the exact one."""
         return constant == self.type(constant) and abs(constant - exact) <= abs(float(np.spacing(self.type(constant)))) / 2
@@ -57,6 +67,10 @@ def lane(request: pytest.FixtureRequest) -> Lane:
 def _exact_t(z: mpf) -> mpf:
     s = mp.sqrt(z)
     return (2 * mp.atanh(s) - 2 * s) / (s * z) if z else mpf(2) / 3
+
+
+def _exact_e(r: mpf) -> mpf:
+    return (mp.expm1(r) - r) / r**2 if abs(r) > 1e-20 else mpf(1) / 2 + r / 6
 
 
 def _horner(coefficients: list[float], z: mpf) -> mpf:
@@ -81,6 +95,51 @@ def test_polynomial_is_as_exact_as_stated(lane: Lane) -> None:
     with mp.workdps(DIGITS):
         largest = max(s * abs(_horner(lane.polynomial(), s * s) - _exact_t(s * s)) for s in points)
     assert largest <= float(stated[1]) <= 1.3 * largest, f"stated {stated[1]}, found {mp.nstr(largest, 3)}"
+
+
+def test_polynomial_of_the_exponential_interpolates(lane: Lane) -> None:
+    n = len(lane.e_polynomial())
+    with mp.workdps(DIGITS):
+        nodes = [mpf("0.3477") * mp.cos(mp.pi * (2 * i + 1) / (2 * n)) for i in range(n)]
+        powers = mp.matrix([[r**i for i in reversed(range(n))] for r in nodes])
+        exact = mp.lu_solve(powers, mp.matrix([_exact_e(r) for r in nodes]))
+        assert all(map(lane.rounds, exact, lane.e_polynomial()))
+
+
+def test_polynomial_of_the_exponential_is_as_exact_as_stated(lane: Lane) -> None:
+    stated = re.search(r"largest error of E on \[-0.3477, 0.3477\]: (\S+)", lane.text)
+    assert stated
+    # Markov's inequality for degree 10, as above: 10^2/0.3477 0.3477/4000 = 2.5 % from the nearest of these points.
+    points = [mpf("0.3477") * i / 2000 for i in range(-2000, 2001)]
+    with mp.workdps(DIGITS):
+        largest = max(abs(_horner(lane.e_polynomial(), r) - _exact_e(r)) for r in points)
+    assert largest <= float(stated[1]) <= 1.3 * largest, f"stated {stated[1]}, found {mp.nstr(largest, 3)}"
+
+
+def test_reduction_of_the_exponential(lane: Lane) -> None:
+    """The nearest integer lies in the lowest bits, and what is left of x within the polynomial's interval."""
+    digits = np.finfo(lane.type).nmant + 1
+    rounder, largest = lane.number("ROUNDER"), 2 ** (digits - 3)
+    for k in (-largest, -3, 0, 1, largest):
+        total = lane.type(rounder) + lane.type(k)
+        unsigned = f"u{total.itemsize}"
+        assert float(total) == rounder + k
+        assert int(total.view(unsigned)) - int(lane.type(rounder).view(unsigned)) == k
+    assert lane.type(rounder) + lane.type(0.75) == rounder + 1
+    with mp.workdps(DIGITS):
+        assert lane.rounds(1 / mp.log(2), lane.number("LOG2E"))
+        # x LOG2E is rounded, by 2^-digits of it at most, and so is LOG2E, before the nearest integer is taken; |x| < 2^11.
+        assert (mpf(1) / 2 + 2**12 * mpf(2) ** (1 - digits)) * mp.log(2) <= mpf("0.3477")
+
+
+def test_lost_weights_leave_finite_quotients(lane: Lane) -> None:
+    lost, apart = lane.integer("LOST"), lane.integer("APART")
+    with mp.workdps(DIGITS):
+        smallest, largest = (mp.log(mpf(float(x)), 2) for x in (np.finfo(lane.type).tiny, np.finfo(lane.type).max))
+        # The least weight is normal. By it, terms of a chunk's 1024 entries are finite, and so are those of psi at APART.
+        assert smallest < -lost
+        assert 10 + lost + mp.log(apart, 2) < largest
+        assert 10 + apart / mp.log(2) < largest
 
 
 def test_parts_of_ln2(lane: Lane) -> None:

@@ -772,7 +772,7 @@ def test_dask_blocks_have_a_thread_each(threads: int | None, used: int, monkeypa
     p, asked, kernel = dask_array(P), [], _rows._evaluate
 
     def record(*args: Any) -> Any:
-        asked.append(args[-1])
+        asked.append(args[-2])
         return kernel(*args)
 
     result = fastkl.entropy(p, threads=threads)

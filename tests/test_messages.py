@@ -10,6 +10,7 @@ import pytest
 from measures import EPS_MEASURES, PAIR_MEASURES
 
 import fastkl
+from fastkl._rows import BFLOAT16
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,7 +210,179 @@ def test_strided_operands_are_indexed_as_they_came() -> None:
     assert_refused(ValueError, f"p[0, 3] = -1.0: {ENTRY}", fastkl.entropy, rows.T[4:], axis=0, normalize=True)
 
 
+# ---- logits and labels ----
+
+LOGIT = "logits must be finite or -inf"
+
+
+@on_every_tier
+@pytest.mark.parametrize(("value", "shown"), [(np.nan, "nan"), (-np.nan, "nan"), (np.inf, "inf")])
+@pytest.mark.parametrize("dtype", ["f8", "f4", "e", ">f8", "<f4"])
+def test_what_is_no_logit(dtype: str, value: float, shown: str) -> None:
+    bad, good = with_entry((1, 7), value, np.zeros((3, 9), dtype)), np.zeros((3, 9))
+    logits: dict[str, Any] = {"from_logits": True}
+    assert_refused(ValueError, f"logits p[1, 7] = {shown}: {LOGIT}", fastkl.entropy, bad, **logits)
+    for measure in (*PAIR_MEASURES, fastkl.compare):
+        assert_refused(ValueError, f"logits p[1, 7] = {shown}: {LOGIT}", measure, bad, good, **logits)
+        assert_refused(ValueError, f"logits q[1, 7] = {shown}: {LOGIT}", measure, good, bad, **logits)
+        assert_refused(ValueError, f"logits p[1, 7] = {shown}: {LOGIT}", measure, bad, bad, **logits)
+        assert_refused(ValueError, f"logits q[7, 1] = {shown}: {LOGIT}", measure, good.T, bad.T, axis=0, **logits)
+        assert_refused(ValueError, f"logits q[7] = {shown}: {LOGIT}", measure, good, bad[1], **logits)
+    labels = np.zeros(3, int)
+    assert_refused(ValueError, f"logits q[1, 7] = {shown}: {LOGIT}", fastkl.cross_entropy, labels, bad, **logits)
+
+
+@on_every_tier
+def test_logits_without_a_finite_entry() -> None:
+    good = np.zeros((5, 4))
+    masks = with_entry(3, -np.inf, good)
+    logits: dict[str, Any] = {"from_logits": True}
+    assert_refused(ValueError, "logits p[3] has no finite entry", fastkl.entropy, masks, **logits)
+    assert_refused(ValueError, "logits p has no finite entry", fastkl.entropy, masks[3], **logits)
+    for measure in (*PAIR_MEASURES, fastkl.compare):
+        assert_refused(ValueError, "logits p[3] has no finite entry", measure, masks, good, **logits)
+        assert_refused(ValueError, "logits q[3] has no finite entry", measure, good, masks, **logits)
+        assert_refused(ValueError, "logits q[:, 3] has no finite entry", measure, good.T, masks.T, axis=0, **logits)
+    message = "logits q[3] has no finite entry"
+    assert_refused(ValueError, message, fastkl.cross_entropy, np.zeros(5, int), masks, **logits)
+
+
+@on_every_tier
+def test_of_one_operand_of_logits_each_is_told_what_it_must_be() -> None:
+    logits, probabilities = np.zeros((3, 4)), uniform(3, 4)
+    bad_logits, bad = with_entry((2, 1), np.nan, logits), with_entry((2, 1), -0.5, probabilities)
+    far = with_entry((2, 1), 1.25, probabilities)
+    for measure in (*PAIR_MEASURES, fastkl.compare):
+        for p, q, name, message in (
+            (bad_logits, probabilities, "logits p[2, 1] = nan", LOGIT),
+            (logits, bad, "q[2, 1] = -0.5", ENTRY),
+            (logits, far, "q[2] sums to 2", SUM),
+        ):
+            assert_refused(ValueError, f"{name}: {message}", measure, p, q, from_logits=(True, False))
+            swapped = name.translate(str.maketrans("pq", "qp"))
+            assert_refused(ValueError, f"{swapped}: {message}", measure, q, p, from_logits=(False, True))
+
+
+@on_every_tier
+def test_what_is_no_label() -> None:
+    q = uniform(8, 1000)
+    zeros = np.zeros(8, int)
+    for keywords in {}, {"from_logits": True}, {"normalize": True}:
+        for label in 1000, -1, 2**40, -(2**63):
+            message = f"labels[5] = {label}: labels must be in 0..999"
+            assert_refused(ValueError, message, fastkl.cross_entropy, with_entry(5, label, zeros), q, **keywords)
+            assert_refused(ValueError, message, fastkl.compare, q, q, with_entry(5, label, zeros), **keywords)
+    message = "labels must be in 0..999"
+    of_uint64 = np.full(8, 2**64 - 1, np.uint64)
+    assert_refused(ValueError, f"labels[0] = {2**64 - 1}: {message}", fastkl.cross_entropy, of_uint64, q)
+    assert_refused(ValueError, f"labels = 1000: {message}", fastkl.cross_entropy, 1000, q[0])
+    assert_refused(ValueError, f"labels[0] = -7: {message}", fastkl.cross_entropy, [-7], q)
+    cube = np.full((2, 3, 4), 1 / 4)
+    message = "labels[1, 2] = 4: labels must be in 0..3"
+    assert_refused(ValueError, message, fastkl.cross_entropy, with_entry((1, 2), 4, np.zeros((2, 3), int)), cube)
+    turned = np.moveaxis(cube, -1, 0)
+    assert_refused(ValueError, message, fastkl.cross_entropy, with_entry((1, 2), 4, np.zeros((2, 3), int)), turned, axis=0)
+    message = "labels[0, 2] = 9: labels must be in 0..3"
+    assert_refused(ValueError, message, fastkl.cross_entropy, [[0, 0, 9]], cube)
+    assert_refused(ValueError, "labels[2] = 9: labels must be in 0..3", fastkl.compare, cube, cube, [0, 0, 9])
+    assert_refused(ValueError, "labels = 9: labels must be in 0..3", fastkl.cross_entropy, 9, cube[0, 0])
+
+
 # ---- arguments ----
+
+WITHOUT_LABELS = "only for labels, an integer p with one axis fewer than q"
+
+
+@pytest.mark.parametrize(
+    "value", ["yes", None, 1, 0, (True,), (True, False, True), (1, 0), ("p", "q"), [], {}, 1.0], ids=repr
+)
+def test_from_logits(value: Any) -> None:
+    pair = f"from_logits={value!r}: must be a bool or a pair of bools"
+    for measure in (*PAIR_MEASURES, fastkl.compare):
+        assert_refused(TypeError, pair, measure, HALF, HALF, from_logits=value)
+    assert_refused(TypeError, f"from_logits={value!r}: must be a bool", fastkl.entropy, HALF, from_logits=value)
+    assert_refused(TypeError, pair, fastkl.cross_entropy, 0, HALF, from_logits=value)
+
+
+def test_from_logits_where_there_is_no_such_operand() -> None:
+    for flags in (True, False), (True, True):
+        assert_refused(TypeError, f"from_logits={flags!r}: must be a bool", fastkl.entropy, HALF, from_logits=flags)
+        message = f"from_logits={flags!r}: p holds labels, which are no logits"
+        assert_refused(ValueError, message, fastkl.cross_entropy, [0], [HALF], from_logits=flags)
+    for flags in (False, True), [False, True], True, np.True_:
+        assert fastkl.cross_entropy([0], [[0.0, -np.inf]], from_logits=flags) == [0]
+
+
+@pytest.mark.parametrize("measure", [*MEASURES, fastkl.compare])
+def test_temperature(measure: Any) -> None:
+    operands = [HALF] * (1 if measure is fastkl.entropy else 2)
+    for value in 0, 0.0, -0.0, -1, np.inf, -np.inf, np.nan, 10**400, False:
+        message = f"temperature={value!r}: must be a positive finite number"
+        assert_refused(ValueError, message, measure, *operands, from_logits=True, temperature=value)
+    for value in "x", "1", b"1", None, 1j, [1.0, 2.0], (), {}:
+        message = f"temperature={value!r}: must be a positive finite number"
+        assert_refused(TypeError, message, measure, *operands, from_logits=True, temperature=value)
+    message = "temperature=2.0: must be 1 where no operand holds logits"
+    assert_refused(ValueError, message, measure, *operands, temperature=2.0)
+    for value in 1, True, np.float32(1), 1.0:
+        measure(*operands, temperature=value)
+
+
+def test_label_smoothing() -> None:
+    wanted = "must be a number with 0 <= label_smoothing <= 1"
+    for value in 2, -0.1, 1.0000001, np.nan, np.inf, -np.inf, 10**400:
+        assert_refused(
+            ValueError, f"label_smoothing={value!r}: {wanted}", fastkl.cross_entropy, [0], [HALF], label_smoothing=value
+        )
+    for value in "x", "0.1", None, 1j, [0.1, 0.2], {}:
+        assert_refused(
+            TypeError, f"label_smoothing={value!r}: {wanted}", fastkl.cross_entropy, [0], [HALF], label_smoothing=value
+        )
+    for p in HALF, [1, 0]:
+        assert_refused(
+            ValueError, f"label_smoothing=0.1: {WITHOUT_LABELS}", fastkl.cross_entropy, p, HALF, label_smoothing=0.1
+        )
+    for value in 0, 1, True, np.float32(0.5), 5e-324:
+        assert fastkl.cross_entropy([0], [HALF], label_smoothing=value, base=2) == [1]
+
+
+def test_ignore_index() -> None:
+    for value in 1.5, "1", None.__class__, [1], np.array([1, 2]), 1j:
+        message = f"ignore_index={value!r}: must be None or an integer"
+        assert_refused(TypeError, message, fastkl.cross_entropy, [0], [HALF], ignore_index=value)
+        assert_refused(TypeError, message, fastkl.compare, [HALF], [HALF], [0], ignore_index=value)
+    for p in HALF, [1, 0]:
+        assert_refused(ValueError, f"ignore_index=-100: {WITHOUT_LABELS}", fastkl.cross_entropy, p, HALF, ignore_index=-100)
+    for value in -100, np.int8(-1), 2**70, True:
+        assert fastkl.cross_entropy([0], [HALF], ignore_index=value, base=2) == [1]
+
+
+def test_ignore_index_without_labels_to_compare() -> None:
+    with pytest.raises(ValueError, match=r"^ignore_index=-100: only for labels"):
+        fastkl.compare(HALF, HALF, ignore_index=-100)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "?", "e", BFLOAT16], ids=str)
+def test_labels_of_no_integer_dtype(dtype: Any) -> None:
+    labels = np.zeros(2, dtype)
+    rows = [HALF, HALF]
+    message = f"labels has dtype {labels.dtype}: must be an integer dtype"
+    assert_refused(TypeError, message, fastkl.compare, rows, rows, labels)
+
+
+def test_labels_of_no_dtype_that_is_read() -> None:
+    for labels in ["a", "b"], np.zeros(2, "c16"), np.zeros(2, "M8[s]"), [None, 1]:
+        message = f"labels has dtype {np.asarray(labels).dtype}: {DTYPES}"
+        assert_refused(TypeError, message, fastkl.compare, [HALF] * 2, [HALF] * 2, labels)
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 2), (2, 4), (3, 2), (5, 2, 4), (2, 3, 2), (1, 1, 1)])
+def test_labels_that_do_not_fit(shape: tuple[int, ...]) -> None:
+    cube, labels = np.full((2, 3, 2), 0.5), np.zeros(shape, int)
+    message = "labels must have the shape (2, 3) of the rows, or broadcast with it"
+    assert_refused(ValueError, f"labels has shape {shape}: {message}", fastkl.compare, cube, cube, labels)
+    if len(shape) == 2:
+        assert_refused(ValueError, f"p has shape {shape}: {message}", fastkl.cross_entropy, labels, cube)
 
 
 @pytest.mark.parametrize(

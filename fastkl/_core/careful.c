@@ -14,7 +14,7 @@
 #define SMALL_DIVERGENCE 0x1p-100
 #define LN2 0x1.62e42fefa39efp-1
 
-static double entry_at(fastkl_operand operand, ptrdiff_t i) {
+double fastkl_entry(fastkl_operand operand, ptrdiff_t i) {
     switch (operand.dtype) {
 #define ROW(name, type, value, single)                                                      \
     case FASTKL_##name: {                                                                   \
@@ -29,14 +29,14 @@ static double entry_at(fastkl_operand operand, ptrdiff_t i) {
 }
 
 static double raised_entry_at(fastkl_operand operand, ptrdiff_t i, double eps) {
-    const double entry = entry_at(operand, i);
+    const double entry = fastkl_entry(operand, i);
     return entry < eps ? eps : entry;
 }
 
 static int all_valid(fastkl_operand operand, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) {
-        const double entry = entry_at(operand, i);
-        if (!(entry >= 0 && entry < INFINITY))
+        const double entry = fastkl_entry(operand, i);
+        if (!((entry >= 0 || (operand.logits && entry < 0)) && entry < INFINITY))
             return 0;
     }
     return 1;
@@ -50,7 +50,7 @@ int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
 
 int fastkl_is_after(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) {
-        const double a = entry_at(p, i), b = entry_at(q, i);
+        const double a = fastkl_entry(p, i), b = fastkl_entry(q, i);
         if (a != b)
             return a > b;
     }
@@ -59,7 +59,7 @@ int fastkl_is_after(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
 
 int fastkl_has_weight(fastkl_operand operand, ptrdiff_t n, double eps) {
     for (ptrdiff_t i = 0; i < n; i++)
-        if (raised_entry_at(operand, i, eps) > 0)
+        if (operand.logits ? fastkl_entry(operand, i) > -INFINITY : raised_entry_at(operand, i, eps) > 0)
             return 1;
     return 0;
 }
@@ -91,7 +91,7 @@ static scaled split(double x) {
 static ptrdiff_t largest(fastkl_operand operand, ptrdiff_t n) {
     ptrdiff_t at = 0;
     for (ptrdiff_t i = 1; i < n; i++)
-        if (entry_at(operand, i) > entry_at(operand, at))
+        if (fastkl_entry(operand, i) > fastkl_entry(operand, at))
             at = i;
     return at;
 }
@@ -147,7 +147,7 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
     const double c = P.significand / Q.significand;
     total term = {0, 0}, difference = {0, 0};
     for (ptrdiff_t i = 0; i < n; i++) {
-        scaled a = split(entry_at(p, i)), b = split(raised_entry_at(q, i, task->eps));
+        scaled a = split(fastkl_entry(p, i)), b = split(raised_entry_at(q, i, task->eps));
         a.exponent -= P.exponent;
         b.exponent -= Q.exponent;
         const int apart = b.exponent - a.exponent;
@@ -183,7 +183,7 @@ static double careful_divergence(const fastkl_task *task, fastkl_operand p, fast
     if ((task->measure == FASTKL_js_divergence ? 8 * square : square) >= SMALL_DIVERGENCE)
         return value;
     const ptrdiff_t at = largest(p, n);
-    return divergence(task, p, q, n, P, split(entry_at(p, at)), split(raised_entry_at(q, at, task->eps)));
+    return divergence(task, p, q, n, P, split(fastkl_entry(p, at)), split(raised_entry_at(q, at, task->eps)));
 }
 
 /* Entropy is the cross-entropy of a row with itself. */
@@ -191,7 +191,7 @@ static double careful_cross_entropy(fastkl_operand p, fastkl_operand q, ptrdiff_
     const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, eps);
     total term = {0, 0};
     for (ptrdiff_t i = 0; i < n; i++) {
-        const double x = ldexp(entry_at(p, i), -P.exponent);
+        const double x = ldexp(fastkl_entry(p, i), -P.exponent);
         scaled y = split(raised_entry_at(q, i, eps));
         y.significand /= Q.significand;
         y.exponent -= Q.exponent;

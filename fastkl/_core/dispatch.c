@@ -1,4 +1,4 @@
-/* The tables that the world outside reads: the tiers that this build has, the names of measures and dtypes. */
+/* The tables that the world outside reads: the tiers that this build has, the names of measures, dtypes and fields. */
 #include "fastkl.h"
 #include "region.h"
 
@@ -22,5 +22,11 @@ const char *const fastkl_measure_names[] = {
 const char *const fastkl_dtype_names[] = {
 #define ROW(name, ...) #name,
     FASTKL_DTYPES(ROW)
+#undef ROW
+};
+
+const char *const fastkl_field_names[] = {
+#define ROW(name) #name,
+    FASTKL_FIELDS(ROW)
 #undef ROW
 };

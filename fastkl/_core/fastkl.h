@@ -28,22 +28,36 @@ enum { FASTKL_MEASURES(FASTKL_ROW) FASTKL_MEASURE_COUNT };
 #undef FASTKL_ROW
 
 /* What was found wrong with a row; 0 is nothing. */
-enum { FASTKL_VALID, FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM };
+enum { FASTKL_VALID, FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM, FASTKL_LABEL };
 
-/* Without data and strides for the q of a measure that has none; its dtype is then p's. `swapped`: in the other byte order. */
+/* Without data and strides for the q of a measure that has none, and for labels that are not there; its dtype is then p's. `swapped`: in the other byte order. A row of
+   `logits` stands for its softmax. */
 typedef struct {
     const char *data;
     ptrdiff_t row, col;
-    int dtype, swapped;
+    int dtype, swapped, logits;
 } fastkl_operand;
 
 /* What is asked of every row: a measure, or its square root. A tolerance says how far a row's sum may be from 1; INFINITY accepts
-   every positive sum. */
+   every positive sum. `scale` multiplies logits; scale_low is what its rounding left. Of labels: the one that is `ignored`, if one is,
+   and the share that label smoothing gives to all. */
 typedef struct {
     int measure, root;
     double eps;
     double p_tolerance, q_tolerance;
+    double scale, scale_low;
+    int ignores;
+    int64_t ignored;
+    double smoothing;
 } fastkl_task;
+
+/* The values that a comparison gives for a row. */
+#define FASTKL_FIELDS(X) \
+    X(entropy_p) X(entropy_q) X(cross_entropy) X(kl) X(reverse_kl) X(js) X(same_argmax) X(nll_p) X(nll_q)
+
+#define FASTKL_ROW(name) FASTKL_##name##_field,
+enum { FASTKL_FIELDS(FASTKL_ROW) FASTKL_FIELD_COUNT };
+#undef FASTKL_ROW
 
 /* What one look at a row, or at a piece of one, leaves behind: three sums, each with the part that rounding took from it,
    and the OR of the entries' and of the guards' bit patterns: FASTKL_SIGN of the former says that there was a negative entry
@@ -68,7 +82,8 @@ typedef struct {
 
 /* The maths compiled for one instruction set. `rows` gives `count` rows' values and statuses; it is at its best with multiples
    of `together` rows. Where that is 1, `piece` and `finish` are its two halves for a row that many threads share: look at one
-   piece of it, and conclude from the sums of all. */
+   piece of it, and conclude from the sums of all. `logits` is `rows` where an operand holds logits; `losses` gives -log(q[label]/sum of
+   q); `compare` FASTKL_FIELD_COUNT values a row, the last two only if the labels have data. */
 typedef struct {
     const char *name;
     int (*usable)(void);
@@ -79,12 +94,19 @@ typedef struct {
                   fastkl_sums *);
     void (*finish)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
                    const fastkl_sums *pieces, double *value, uint8_t *status);
+    void (*logits)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
+                   double *value, uint8_t *status);
+    void (*losses)(const fastkl_task *, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n, ptrdiff_t count,
+                   double *value, uint8_t *status);
+    void (*compare)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
+                    ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status);
 } fastkl_tier;
 
 /* dispatch.c: the tiers that this build has, best first, up to a NULL; the tables' names. */
 extern const fastkl_tier *const fastkl_tiers[];
 extern const char *const fastkl_measure_names[FASTKL_MEASURE_COUNT];
 extern const char *const fastkl_dtype_names[FASTKL_DTYPE_COUNT];
+extern const char *const fastkl_field_names[FASTKL_FIELD_COUNT];
 
 /* careful.c: is an entry invalid (a status), is p after q in the order of their first entries that differ, has a row a positive
    entry, the factor that a second look wants (the sum that q should have, by the sum that it has), and the value of a valid row
@@ -94,6 +116,11 @@ int fastkl_is_after(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 int fastkl_has_weight(fastkl_operand, ptrdiff_t n, double eps);
 double fastkl_quotient(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 double fastkl_careful(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+double fastkl_entry(fastkl_operand, ptrdiff_t i);
+
+/* careful_logits.c: the same for rows of which one holds logits, or both do; the loss of a label. */
+double fastkl_careful_logits(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+double fastkl_careful_loss(const fastkl_task *, fastkl_operand q, ptrdiff_t n, ptrdiff_t label);
 
 /* surroundings.c: the build and its surroundings. */
 int fastkl_openmp(void);

@@ -18,7 +18,13 @@
                With n coefficients, by interpolation at the squares of the positive zeros of the Chebyshev polynomial of
                degree 2n + 1 on s^2 <= 0.0401, which makes the error of s T(s^2) as small as it can be; at 60 digits, then
                rounded. The reduction makes z <= 0.04.
-               tests/test_constants.py finds the coefficients again and holds them to the error stated. */
+   E           the polynomial in e^r - 1 - r = r^2 E(r): E(r) = 1/2 + r/6 + r^2/24 + ..., lowest power first. With n coefficients, by
+               interpolation at the zeros of the Chebyshev polynomial of degree n on |r| <= 0.3477; at 60 digits, then rounded.
+               The reduction makes |r| <= ln(2)/2, but for rounding.
+   ROUNDER     added to a number below 2^(MANTISSA_BITS - 1), it leaves the nearest integer in the lowest bits
+   LOST        logits whose weight is below 2^-LOST of the largest of a chunk count as one of just that weight
+   APART       a logarithm of a quotient of weights must be below: from 2^-LOST, and far from it, no weight overflows
+               tests/test_constants.py finds the coefficients again and holds them to the errors stated. */
 #undef REAL
 #undef UINT
 #undef INT
@@ -28,6 +34,7 @@
 #undef ONE_BITS
 #undef TINY
 #undef SMALL
+#undef LOG_SMALL
 #undef LEAST
 #undef MOST_COLUMNS
 #undef K_UNIT
@@ -37,6 +44,11 @@
 #undef EXCESS_MOST
 #undef T_HIGHEST
 #undef T_COEFFICIENTS
+#undef E_COEFFICIENTS
+#undef LOG2E
+#undef ROUNDER
+#undef LOST
+#undef APART
 #undef LN2_HEAD
 #undef LN2_REST
 #undef LN2_HIGH
@@ -58,6 +70,7 @@
 #define TERM_LEAST 0x1p-950
 #define EXCESS_MOST 0x1p-53
 #define SMALL 0x1p-962
+#define LOG_SMALL (-962 * LN2_OF_DOUBLE)
 #define LEAST 0x1p-1074
 #define MOST_COLUMNS PTRDIFF_MAX
 #define FMA fma
@@ -66,6 +79,14 @@
 #define T_COEFFICIENTS(C)                                                                                    \
     C(0x1.38a5786763bc7p-3) C(0x1.747065110c0fap-3) C(0x1.c71c2020e21d9p-3) C(0x1.2492497cf3d14p-2)     \
     C(0x1.999999994564bp-2) C(0x1.555555555560fp-1)
+/* largest error of E on [-0.3477, 0.3477]: 1.2e-16 */
+#define E_COEFFICIENTS                                                                                           \
+    0x1.0000000000001p-1, 0x1.5555555555556p-3, 0x1.5555555553cc7p-5, 0x1.1111111110983p-7, 0x1.6c16c178c8a07p-10,  \
+        0x1.a01a01a7e981bp-13, 0x1.a019b821cf799p-16, 0x1.71de0d1d98727p-19, 0x1.28929c5f87dfdp-22, 0x1.af3a00f8152c3p-26
+#define LOG2E 0x1.71547652b82fep+0
+#define ROUNDER 0x1.8p52
+#define LOST 900
+#define APART 700
 #define LN2_HEAD 0x1.62e4p-1
 #define LN2_REST 0x1.7f7d1cf79abcap-20
 #define LN2_HIGH 0x1.62e42fefa39efp-1
@@ -85,12 +106,19 @@
 #define TERM_LEAST 0x1p-60
 #define EXCESS_MOST 0x1p-24
 #define SMALL 0x1p-96f
+#define LOG_SMALL (-96 * (float)LN2_OF_DOUBLE)
 #define LEAST 0x1p-149f
 #define MOST_COLUMNS 4096
 #define FMA fmaf
 /* largest error of s T(s^2) on [0, 0.2]: 5.4e-8 */
 #define T_HIGHEST 0x1.35386cp-2f
 #define T_COEFFICIENTS(C) C(0x1.994314p-2f) C(0x1.55558ep-1f)
+/* largest error of E on [-0.3477, 0.3477]: 6.7e-8 */
+#define E_COEFFICIENTS 0x1p-1f, 0x1.5554dcp-3f, 0x1.555518p-5f, 0x1.120d04p-7f, 0x1.6d129ep-10f
+#define LOG2E 0x1.715476p+0f
+#define ROUNDER 0x1.8p23f
+#define LOST 100
+#define APART 80
 #define LN2_HEAD 0x1.6p-1f
 #define LN2_REST 0x1.7217f8p-8f
 #define LN2_HIGH 0x1.62e43p-1f

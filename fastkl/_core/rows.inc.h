@@ -10,6 +10,8 @@
 #include "convert.inc.h"
 #include "lanes.inc.h"
 #include "stage.inc.h"
+#include "exponential.inc.h"
+#include "logits.inc.h"
 
 /* Looks at a row, or at a piece of one, whose entries start at the data given. The operand that c multiplies is multiplied by
    `power`, of two, before. */

@@ -34,6 +34,8 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
 /* Columns of rows that are neighbours in memory that are looked at before the next rows' are. */
 #define STRIP 64
 
+#include "moments.inc.h"
+
 #define REAL_BITS 64
 #include "rows.inc.h"
 #undef REAL_BITS
@@ -277,3 +279,5 @@ static void finish(const fastkl_task *task, const fastkl_operand *p, const fastk
     enter(&sums, &found, 0);
     conclude(task, p, q, p->data, q->data, n, 1, &found, value, status);
 }
+
+#include "softmax.inc.h"

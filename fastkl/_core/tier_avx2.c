@@ -16,5 +16,5 @@ FASTKL_REGION_END
 
 static int usable(void) { return FASTKL_CPU_HAS("avx2") && FASTKL_CPU_HAS("fma") && FASTKL_CPU_HAS("bmi2"); }
 
-const fastkl_tier fastkl_tier_avx2 = {"avx2", usable, together, rows, piece, finish};
+const fastkl_tier fastkl_tier_avx2 = {"avx2", usable, together, rows, piece, finish, logits, losses, compare};
 #endif

@@ -19,5 +19,5 @@ static int usable(void) {
            FASTKL_CPU_HAS("avx512dq") && FASTKL_CPU_HAS("avx512vl") && FASTKL_CPU_HAS("bmi2");
 }
 
-const fastkl_tier fastkl_tier_avx512 = {"avx512", usable, together, rows, piece, finish};
+const fastkl_tier fastkl_tier_avx512 = {"avx512", usable, together, rows, piece, finish, logits, losses, compare};
 #endif

@@ -17,4 +17,4 @@
 
 static int usable(void) { return 1; }
 
-const fastkl_tier fastkl_tier_baseline = {FASTKL_NAME, usable, together, rows, piece, finish};
+const fastkl_tier fastkl_tier_baseline = {FASTKL_NAME, usable, together, rows, piece, finish, logits, losses, compare};
