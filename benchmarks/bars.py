@@ -1,7 +1,7 @@
 """The project's speed goals, each as a ratio within one run: `python benchmarks/bars.py [LINE ...]`, all lines by default.
 
 Prints what was wanted and what was measured, and exits with 0 either way: it reports. FASTKL_SIMD=avx2 has goals of its own
-for `large`. Medians of calls in turn; `again` is the noise, the same call measured twice. Needs 4 GB.
+for `large`. Medians of calls in turn; `again` is the noise, the same call measured twice. Needs 4 GB, `logits` 8 GB.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import reading
-from cases import COUNTS, DTYPES, HALVES, MEASURES, Array, Case, operands
+from cases import COUNTS, DTYPES, HALVES, LOGITS, MEASURES, Array, Case, operands
 from measuring import READING, Bench, Call, peak_memory, seconds
 from peers import AGAIN, FASTKL, PEERS, missing
 from report import machine
@@ -230,6 +231,47 @@ def threads() -> Iterator[Result]:
             yield Result(f"{two.case}, of 1 thread", gain, 1.85, "x", note=note + noise(times))
 
 
+def _compared(bench: Bench, **keywords: Any) -> Result:
+    """The time of a comparison with labels, of that of D alone."""
+    labels = np.arange(bench.case.rows) % bench.case.columns
+    compare = partial(fastkl.compare, *bench.operands, labels, threads=bench.case.threads, **keywords)
+    times = seconds({FASTKL: call(bench), AGAIN: call(bench, AGAIN), "compare": compare})
+    what = f"compare, {bench.case}, time of KL alone"
+    return Result(what, times["compare"] / times[FASTKL], 2.5, "x", most=True, note=noise(times))
+
+
+def _logits(case: Case, goal: float) -> Iterator[Result]:
+    """Of the same logits: KL, the loss of labels, the comparison. Then the comparison of probabilities."""
+    bench = Bench(replace(case, measure="kl_from_logits"))
+    # In float64 its temporaries would take most of what a machine has.
+    rival = bench.call(BY_NAME["torch"]) if case.dtype == "float32" else None
+    times = beside_reading(bench, **({"torch": rival} if rival else {}))
+    speed = f"{case.entries / times[FASTKL] / 1e9:.2f} Gelem/s, {noise(times)}"
+    yield Result(f"{bench.case}, of reading", ratio(times, READING), goal, note=speed)
+    if rival:
+        yield Result(f"{bench.case}, of torch's two calls", ratio(times, "torch"), 10, "x")
+    yield _compared(bench, from_logits=True)
+    labels = np.random.default_rng(1).integers(case.columns, size=case.rows)
+    bench = Bench(replace(case, measure="labels_from_logits"), (labels, bench.operands[1]))
+    times = beside_reading(bench)
+    yield Result(f"{bench.case}, of reading", ratio(times, READING), 0.60, note=noise(times))
+    del bench
+    yield _compared(Bench(case))
+
+
+def logits() -> Iterator[Result]:
+    """Logits and labels, 2,000 x 131,072 and 200,000 x 1000, 2 threads, and the memory that a row of 4,000,000 takes."""
+    for rows, columns in ((2_000, 131_072), (200_000, 1000)):
+        for dtype, goal in (("float32", 0.60), ("float64", 0.55)):
+            yield from _logits(replace(LARGE, dtype=dtype, rows=rows, columns=columns), goal)
+    for measure in LOGITS:
+        for dtype in DTYPES:
+            bench = Bench(Case(measure, dtype, rows=1, columns=4_000_000))
+            peak = peak_memory(call(bench))
+            megabytes = None if peak is None else peak / 1e6
+            yield Result(f"{bench.case}, memory beyond the result", megabytes, 4.0, " MB", most=True)
+
+
 def small_call() -> Iterator[Result]:
     """A call on 1 x 10, as a user makes it."""
     for dtype in DTYPES:
@@ -286,6 +328,7 @@ LINES: dict[str, Line] = {
         zeros,
         invalid,
         threads,
+        logits,
         small_call,
         busy,
     )

@@ -12,6 +12,8 @@ from fastkl._rows import BFLOAT16
 Array = np.ndarray[Any, Any]
 
 MEASURES = ("kl_divergence", "cross_entropy", "entropy")
+# Of what models put out: matrices of logits, of which "labels" takes one, and an integer a row.
+LOGITS = ("kl_from_logits", "labels_from_logits", "entropy_from_logits", "compare_from_logits")
 DTYPES = ("float64", "float32")
 HALVES = ("float16", "bfloat16")
 COUNTS = ("int64", "int32", "uint8")
@@ -64,8 +66,11 @@ class Case:
 
 
 def _block(rng: np.random.Generator, shape: tuple[int, int], case: Case) -> tuple[Array, Array]:
-    """Weights: floats below 1, or counts from 1 to 99."""
+    """Weights: floats below 1, or counts from 1 to 99. Logits: normal, those of q near p's, as of two like models."""
     dtype: Any = np.float64 if case.dtype == "float64" else np.float32
+    if case.measure in LOGITS:
+        p, noise = (rng.standard_normal(shape, dtype) for _ in range(2))
+        return 4 * p, 4 * p + noise / 4
     p, q = (rng.random(shape, dtype) + np.finfo(dtype).eps for _ in range(2))
     if case.dtype in COUNTS:
         return 1 + np.floor(p * 98), 1 + np.floor(q * 98)
@@ -77,11 +82,11 @@ def _block(rng: np.random.Generator, shape: tuple[int, int], case: Case) -> tupl
 
 
 def operands(case: Case, seed: int = 1) -> tuple[Array, ...]:
-    """The matrices that the case's measure takes, with rows along axis 1: random distributions or counts, always the same.
+    """What the case's measure takes: matrices of random rows along axis 1, always the same; labels stand before theirs.
 
     Of `one_q` and `one_p`, the one row has the shape (1, columns).
     """
-    names = "p" if case.measure == "entropy" else "pq"
+    names = "p" if case.measure in ("entropy", "entropy_from_logits", "labels_from_logits") else "pq"
     shapes = [(1 if case.layout == f"one_{name}" else case.rows, case.columns) for name in names]
     held = BFLOAT16 if case.dtype == "bfloat16" else case.dtype
     kind: Any = {"dtype": held, "order": "F" if case.layout in ("F", "axis0") else "C"}
@@ -92,13 +97,15 @@ def operands(case: Case, seed: int = 1) -> tuple[Array, ...]:
         rng = np.random.default_rng([seed, start])
         rows = min(step, case.rows - start)
         for matrix, block in zip(made, _block(rng, (rows, width), case), strict=False):
-            if case.dtype not in COUNTS:
+            if case.dtype not in COUNTS and case.measure not in LOGITS:
                 block /= block.sum(axis=1, keepdims=True) * case.repeats
             if held is BFLOAT16:
                 block = ((block.view("u4") + 0x8000) >> 16).astype("u2").view(held)  # rounded
             target = matrix[start : start + rows]
             for i in range(0, case.columns, width):
                 target[:, i : i + width] = block[: len(target)]
+    if case.measure == "labels_from_logits":
+        return np.random.default_rng(seed).integers(width, size=case.rows), *made
     return made
 
 
@@ -114,6 +121,10 @@ def _each(**axes: tuple[Any, ...]) -> list[Case]:
 SHORT = [
     *_each(dtype=DTYPES, measure=MEASURES, rows=(20_000,)),
     *_each(dtype=DTYPES, measure=("kl_divergence", "cross_entropy"), rows=(100,), threads=(1,)),
+    *_each(dtype=("float32",), measure=LOGITS, rows=(20_000,)),
+    *_each(measure=("kl_from_logits",), rows=(20_000,)),
+    *_each(dtype=("float32",), measure=("kl_from_logits",), rows=(200,), columns=(131_072,)),
+    *_each(dtype=DTYPES, measure=LOGITS, rows=(100,), threads=(1,)),
 ]
 
 # Every line of the project's speed goals: gigabytes, and the better part of an hour.
@@ -126,4 +137,8 @@ FULL = [
     *_each(dtype=("float32",), measure=MEASURES, rows=(4_000,), columns=(131_072,)),
     *_each(dtype=DTYPES, layout=("F", "axis0", "one_q", "one_p", "zeros")),
     *_each(rows=(1,), columns=(10,), threads=(1,)),
+    *_each(dtype=DTYPES, measure=LOGITS, rows=(200_000,)),
+    *_each(dtype=("float32",), measure=LOGITS, rows=(2_000,), columns=(131_072,)),
+    *_each(measure=("kl_from_logits", "labels_from_logits"), rows=(2_000,), columns=(131_072,)),  # others take 20 GB
+    *_each(dtype=DTYPES, measure=LOGITS, rows=(100,), threads=(1,)),
 ]

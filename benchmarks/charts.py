@@ -66,8 +66,9 @@ def _reading(entries: Figures) -> float | None:
     return first["gb_per_s"] / first["share_of_reading"] if first and first["share_of_reading"] else None
 
 
-def _throughput(entries: Figures) -> Figure:
-    """Bars of each large case, with reading as a line."""
+def _throughput(entries: Figures, *, logits: bool) -> Figure:
+    """Bars of each large case, those of logits or the others, with reading as a line."""
+    entries = [x for x in entries if ("logits" in x["case"]) == logits]
     cases = dict.fromkeys(x["case"] for x in entries if x["threads"] > 1)
     figure, grid = plt.subplots(2, (len(cases) + 1) // 2, figsize=(12, 6), layout="constrained", squeeze=False)
     for axes, case in zip(grid.T.flat if len(cases) % 2 else grid.flat, cases, strict=False):
@@ -150,7 +151,8 @@ def _error(entries: Figures) -> Figure:
 def draw(report: dict[str, Any], folder: Path) -> Iterator[Path]:
     """Draw all, and tell the files."""
     for name, figure in (
-        ("throughput", _throughput(report["entries"])),
+        ("throughput", _throughput(report["entries"], logits=False)),
+        ("logits", _throughput(report["entries"], logits=True)),
         ("row-length", _length(report["lengths"])),
         ("error", _error(report["errors"])),
     ):

@@ -1,7 +1,8 @@
 """Time, memory and error of calls: the one place that knows how they are taken, for every command here.
 
 Times are medians of calls in turn, so that a machine whose speed drifts slows all alike, and only ratios of times from the
-same turns are compared. Errors are against the double-double reference of tests/reference.py, on the same data.
+same turns are compared. Errors are against the double-double references of tests/reference.py and softmax.py, on the same
+data.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import Any
 
 import numpy as np
 import reading
-from cases import Array, Case, operands
+from cases import LOGITS, Array, Case, operands
 from peers import PEERS, Peer
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 import reference
+import softmax
 from double_double import LN2, DoubleDouble
 
 Call = Callable[[], Any]
@@ -76,7 +78,7 @@ def peak_memory(call: Call) -> int | None:
     tracemalloc sees every byte, but only of NumPy's and Python's.
     """
     result = call()
-    size = int(getattr(result, "nbytes", 0))
+    size = sum(int(getattr(x, "nbytes", 0)) for x in (result if isinstance(result, tuple) else (result,)))
     del result
     try:
         ctypes.CDLL(None).malloc_trim(0)  # freed memory that is kept and used again would not count as new
@@ -132,7 +134,8 @@ class Bench:
     def __init__(self, case: Case, data: tuple[Array, ...] | None = None) -> None:
         self.case = case
         self.operands = operands(case) if data is None else data
-        self.bytes = sum(x.nbytes for x in self.operands)
+        self.matrices = tuple(x for x in self.operands if x.ndim == 2)  # without labels
+        self.bytes = sum(x.nbytes for x in self.matrices)
 
     @cached_property
     def exact(self) -> tuple[Array, DoubleDouble]:
@@ -142,9 +145,11 @@ class Bench:
         count = max(1, min(SAMPLE_ROWS, case.rows, SAMPLE_ENTRIES // width))
         rows = np.unique(np.linspace(0, case.rows - 1, count).astype(int))
         # Of a row that repeats its beginning, the beginning: D is the same, the others are larger by log(repeats).
-        sample = (np.ascontiguousarray(np.broadcast_to(x, (case.rows, case.columns))[rows, :width]) for x in self.operands)
-        exact = reference.evaluate(case.measure, *sample)
-        if case.repeats > 1 and case.measure != "kl_divergence":
+        sample = [np.ascontiguousarray(np.broadcast_to(x, (case.rows, case.columns))[rows, :width]) for x in self.matrices]
+        labels = [x[rows] for x in self.operands if x.ndim == 1]
+        evaluate = softmax.evaluate if case.measure in LOGITS else reference.evaluate
+        exact = evaluate(case.measure, *labels, *sample)
+        if case.repeats > 1 and case.measure not in ("kl_divergence", "kl_from_logits", "compare_from_logits"):
             exact += LN2 * DoubleDouble.of(np.full(len(rows), float(case.repeats.bit_length() - 1)))
         return rows, exact
 
@@ -159,11 +164,12 @@ class Bench:
 
     def reader(self) -> Call | None:
         """A call that reads the operands."""
-        return reading.reader(self.operands, self.case.threads)
+        return reading.reader(self.matrices, self.case.threads)
 
-    def answers(self, values: Array) -> Answers:
-        """How right they are."""
+    def answers(self, values: Any) -> Answers:
+        """How right they are; of a comparison, how right its D(p‖q) is."""
         rows, exact = self.exact
+        values = values.kl if isinstance(values, tuple) else values
         found = np.asarray(values)[rows].astype(float)
         errors = np.abs((found - exact.high) - exact.low) / exact.high
         special = (found == exact.high) & (np.isinf(found) | (found == 0))  # right, but inf - inf and 0 / 0 are NaN

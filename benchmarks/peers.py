@@ -1,7 +1,7 @@
 """Who is compared: each contender, the package that it needs, and its functions of rows. Knows nothing of time and data.
 
-A function takes the operands of a measure, matrices with rows along axis 1, and returns a value for each row. Each is what
-a user of the package would write; the comment says where there was a choice.
+A function takes the operands of a measure, matrices with rows along axis 1, and returns a value for each row; a comparison
+returns fastkl's tuple of such. Each is what a user of the package would write; the comment says where there was a choice.
 """
 
 from __future__ import annotations
@@ -61,11 +61,55 @@ class Peer:
 
 
 def _fastkl(threads: int) -> Functions:
-    return {measure: partial(getattr(fastkl, measure), threads=threads) for measure in MEASURES}
+    return {measure: partial(getattr(fastkl, measure), threads=threads) for measure in MEASURES} | {
+        "kl_from_logits": partial(fastkl.kl_divergence, from_logits=True, threads=threads),
+        "labels_from_logits": partial(fastkl.cross_entropy, from_logits=True, threads=threads),
+        "entropy_from_logits": partial(fastkl.entropy, from_logits=True, threads=threads),
+        "compare_from_logits": partial(fastkl.compare, from_logits=True, threads=threads),
+    }
+
+
+def _from_logits(log_softmax: Function, exp: Function, log: Function) -> Functions:
+    """The measures of logits by their definitions, in terms of log_softmax, for arrays of NumPy or tensors."""
+
+    def kl_divergence(p: Any, q: Any) -> Any:
+        a, b = log_softmax(p), log_softmax(q)
+        return (exp(a) * (a - b)).sum(1)
+
+    def entropy(p: Any) -> Any:
+        a = log_softmax(p)
+        return -(exp(a) * a).sum(1)
+
+    def compare(p: Any, q: Any) -> fastkl.Comparison:
+        a, b = log_softmax(p), log_softmax(q)
+        p, q = exp(a), exp(b)
+        m = log((p + q) / 2)
+        return fastkl.Comparison(
+            entropy_p=-(p * a).sum(1),
+            entropy_q=-(q * b).sum(1),
+            cross_entropy=-(p * b).sum(1),
+            kl=(p * (a - b)).sum(1),
+            reverse_kl=(q * (b - a)).sum(1),
+            js=((p * (a - m)).sum(1) + (q * (b - m)).sum(1)) / 2,
+            same_argmax=a.argmax(1) == b.argmax(1),
+            nll_p=None,
+            nll_q=None,
+        )
+
+    return {
+        "kl_from_logits": kl_divergence,
+        "labels_from_logits": lambda labels, q: -log_softmax(q)[np.arange(len(q)), labels],
+        "entropy_from_logits": entropy,
+        "compare_from_logits": compare,
+    }
 
 
 def _numpy(_threads: int) -> Functions:
-    return {
+    def log_softmax(x: Array) -> Array:
+        x = x - x.max(1, keepdims=True)
+        return x - np.log(np.exp(x).sum(1, keepdims=True))
+
+    return _from_logits(log_softmax, np.exp, np.log) | {
         "kl_divergence": lambda p, q: (p * np.log(p / q)).sum(1),
         "cross_entropy": lambda p, q: -(p * np.log(q)).sum(1),
         "entropy": lambda p: -(p * np.log(p)).sum(1),
@@ -81,9 +125,9 @@ def _numpy_zero_safe(_threads: int) -> Functions:
 
 
 def _scipy_special(_threads: int) -> Functions:
-    from scipy.special import entr, rel_entr
+    from scipy.special import entr, log_softmax, rel_entr
 
-    return {
+    return _from_logits(partial(log_softmax, axis=1), np.exp, np.log) | {
         "kl_divergence": lambda p, q: rel_entr(p, q).sum(1),
         "cross_entropy": lambda p, q: (entr(p) + rel_entr(p, q)).sum(1),
         "entropy": lambda p: entr(p).sum(1),
@@ -174,16 +218,25 @@ def _torch(threads: int) -> Functions:
     import torch
 
     def bound(function: Function) -> Function:
-        def call(*operands: Array) -> Array:
+        def call(*operands: Array) -> Any:
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
-            return function(*map(torch.from_numpy, operands)).numpy()  # type: ignore[no-any-return]
+            result = function(*map(torch.from_numpy, operands))
+            if isinstance(result, fastkl.Comparison):
+                return fastkl.Comparison(*(x if x is None else x.numpy() for x in result))
+            return result.numpy()
 
         return call
 
-    return {
+    log_softmax = partial(torch.log_softmax, dim=1)
+    kl_div = partial(torch.nn.functional.kl_div, reduction="none", log_target=True)
+    from_logits = _from_logits(log_softmax, torch.exp, torch.log) | {
+        "kl_from_logits": lambda p, q: kl_div(log_softmax(q), log_softmax(p)).sum(1),
+        "labels_from_logits": lambda labels, q: torch.nn.functional.cross_entropy(q, labels, reduction="none"),
+    }
+    return {measure: bound(function) for measure, function in from_logits.items()} | {
         "kl_divergence": bound(lambda p, q: torch.nn.functional.kl_div(q.log(), p, reduction="none").sum(1)),
-        # Its cross_entropy takes logits; this is the zero-safe sum of probabilities.
+        # Its cross_entropy takes logits, and does above; this is the zero-safe sum of probabilities.
         "cross_entropy": bound(lambda p, q: -torch.special.xlogy(p, q).sum(1)),
         "entropy": bound(lambda p: torch.special.entr(p).sum(1)),
     }
