@@ -54,6 +54,8 @@ def check_array(adapter: Adapter, operands: tuple[Any, ...], what: str) -> None:
 
 def are_labels(p: Any, q: Any) -> bool:
     """Whether p is of an integer dtype, with one axis fewer than q."""
+    if isinstance(p, (int, list, tuple)):
+        p = np.asarray(p)
     return "int" in str(getattr(p, "dtype", "")).lower() and _ndim(p) == _ndim(q) - 1
 
 

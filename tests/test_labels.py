@@ -359,3 +359,9 @@ def test_no_logit_is_passed_over(dtype: str, bad: float) -> None:
                 assert np.isnan(loss(label, q, invalid="nan")), f"{n=} {at=} {label=} {filler=}"
                 with pytest.raises(ValueError, match=rf"^logits q\[{at}\] = {bad}: logits must be finite or -inf$"):
                     loss(label, q)
+
+
+def test_a_list_of_labels_beside_rows_of_another_library() -> None:
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(TypeError, match=r"^labels with a pandas\.DataFrame: pass NumPy arrays"):
+        fastkl.cross_entropy([0, 1], pandas.DataFrame([[0.5, 0.5], [0.25, 0.75]]))
