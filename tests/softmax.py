@@ -120,7 +120,7 @@ def allowed(measure: str, right: mpf, eps: float, least: float, mixed: bool = Fa
     """
     with mp.workdps(DIGITS):
         if measure in ("entropy", "cross_entropy"):
-            return 32 * eps * right + 2 * eps
+            return 32 * eps * right + 4 * eps
         divergence = right**2 if measure == "js_distance" else right
         bound = 32 * eps * max(divergence, mpf(10) ** -14) + least
         if mixed:

@@ -70,7 +70,7 @@ def slack(field: str, expected: dict[str, Any], from_logits: Any, eps: float) ->
     if field in ("kl", "reverse_kl", "js"):
         mixed = 64 * np.finfo(float).eps * np.sqrt(value) if isinstance(from_logits, tuple) else 0
         return 2 * (32 * eps * np.maximum(value, 1e-14) + mixed)
-    entropies = 2 * (32 * eps * value + 2 * eps)
+    entropies = 2 * (32 * eps * value + 4 * eps)
     return entropies + slack("kl", expected, from_logits, eps) if field == "cross_entropy" else entropies
 
 

@@ -287,15 +287,11 @@ FASTKL_INLINE REAL NAME(exact_log_quotient)(REAL a, REAL b, const NAME(visit) *a
 }
 
 /* psi(x + rest), e^(x + rest) and e^(x + rest) - 1, for x within APART of 0. */
-FASTKL_INLINE REAL NAME(excess)(REAL x, REAL rest, int exact, REAL *exp, REAL *less_one) {
-    REAL excess = NAME(psi)(x, exp);
-    *less_one = x * x < 1 ? x + excess : *exp - 1;
-    if (exact) {
-        excess = NAME(mul_add)(*less_one, rest, excess);
-        *less_one = NAME(mul_add)(*exp, rest, *less_one);
-        *exp = NAME(mul_add)(*exp, rest, *exp);
-    }
-    return excess;
+FASTKL_INLINE REAL NAME(excess)(REAL x, REAL rest, REAL *exp, REAL *less_one) {
+    const REAL of_x = NAME(psi)(x, exp), less = x * x < 1 ? x + of_x : *exp - 1;
+    *less_one = NAME(mul_add)(*exp, rest, less);
+    *exp = NAME(mul_add)(*exp, rest, *exp);
+    return NAME(mul_add)(less, rest, of_x);
 }
 
 /* For D: p's weight times psi(x), and for what `weigh` does not say well enough, times x; the least x, and the largest. */
@@ -306,7 +302,7 @@ FASTKL_INLINE NAME(answer) NAME(diverge)(REAL a, REAL b, REAL *w, REAL *d, const
 }
 FASTKL_INLINE NAME(answer) NAME(diverge_exactly)(REAL a, REAL b, REAL *w, REAL *d, const NAME(visit) *at) {
     REAL exp, less_one, rest;
-    const REAL x = NAME(exact_log_quotient)(a, b, at, &rest), excess = NAME(excess)(x, rest, 1, &exp, &less_one);
+    const REAL x = NAME(exact_log_quotient)(a, b, at, &rest), excess = NAME(excess)(x, rest, &exp, &less_one);
     (void)d;
     return (NAME(answer)){*w * excess, *w * (x + rest), 0, x, x};
 }
@@ -327,11 +323,11 @@ FASTKL_INLINE REAL NAME(balance)(REAL x, REAL less_one, REAL exp) {
 
 /* For JS, times p's weight: that, and e^x - 1. For all at once, instead of the second, (x - 1) e^x + 1 = x (e^x - 1) - psi(x)
    of the reverse divergence; and p's logit, from p_top. */
-FASTKL_INLINE NAME(answer) NAME(weigh_both)(REAL a, REAL b, REAL w, REAL d, const NAME(visit) *at, int exact, int all) {
-    REAL exp, less_one, rest = 0;
-    const REAL quotient = exact ? NAME(exact_log_quotient)(a, b, at, &rest) : NAME(log_quotient)(d, at);
+FASTKL_INLINE NAME(answer) NAME(weigh_both)(REAL a, REAL b, REAL w, const NAME(visit) *at, int all) {
+    REAL exp, less_one, rest;
+    const REAL quotient = NAME(exact_log_quotient)(a, b, at, &rest);
     const REAL high = quotient < APART ? quotient : APART, x = high > -APART ? high : -APART;
-    const REAL excess = NAME(excess)(x, rest, exact, &exp, &less_one), balance = w * NAME(balance)(x, less_one, exp);
+    const REAL excess = NAME(excess)(x, rest, &exp, &less_one), balance = w * NAME(balance)(x, less_one, exp);
     NAME(answer) answer = {balance, w * less_one, 0, quotient, quotient};
     if (all) {
         answer.second = w * (x * x < 1 ? x * less_one - excess : (x - 1) * exp + 1);
@@ -340,16 +336,12 @@ FASTKL_INLINE NAME(answer) NAME(weigh_both)(REAL a, REAL b, REAL w, REAL d, cons
     return answer;
 }
 FASTKL_INLINE NAME(answer) NAME(weigh_js)(REAL a, REAL b, REAL *w, REAL *d, const NAME(visit) *at) {
-    return NAME(weigh_both)(a, b, *w, *d, at, 0, 0);
-}
-FASTKL_INLINE NAME(answer) NAME(weigh_js_exactly)(REAL a, REAL b, REAL *w, REAL *d, const NAME(visit) *at) {
-    return NAME(weigh_both)(a, b, *w, *d, at, 1, 0);
+    (void)d;
+    return NAME(weigh_both)(a, b, *w, at, 0);
 }
 FASTKL_INLINE NAME(answer) NAME(weigh_all)(REAL a, REAL b, REAL *w, REAL *d, const NAME(visit) *at) {
-    return NAME(weigh_both)(a, b, *w, *d, at, 0, 1);
-}
-FASTKL_INLINE NAME(answer) NAME(weigh_all_exactly)(REAL a, REAL b, REAL *w, REAL *d, const NAME(visit) *at) {
-    return NAME(weigh_both)(a, b, *w, *d, at, 1, 1);
+    (void)d;
+    return NAME(weigh_both)(a, b, *w, at, 1);
 }
 
 /* For entropies: p's weight times its logit, from p_top; p's weight; for the cross-entropy, q's logit, from q_top, and q's weight. */
@@ -475,7 +467,7 @@ FASTKL_INLINE int NAME(quotients)(source *p, source *q, ptrdiff_t n, NAME(scalin
 
 /* What a row's chunks say of the measures that want both rows' sums first: `shift` is log(q/p) of their sums, and weights count from
    2^exponent. */
-FASTKL_INLINE void NAME(both_ways)(source *p, source *q, ptrdiff_t n, NAME(scaling) c, int exact, int all, int exponent, double shift,
+FASTKL_INLINE void NAME(both_ways)(source *p, source *q, ptrdiff_t n, NAME(scaling) c, int all, int exponent, double shift,
                                    double shift_low, double p_top, seen_of_chunk *row) {
     REAL p_chunk[LOGITS + GROUP], q_chunk[LOGITS + GROUP], w[LOGITS + GROUP], d[LOGITS + GROUP];
     NAME(visit) at = {.c = c};
@@ -492,14 +484,10 @@ FASTKL_INLINE void NAME(both_ways)(source *p, source *q, ptrdiff_t n, NAME(scali
         NAME(fill_up)(b, NAME(less_than)(at.low + at.floor));
         seen_of_chunk seen = NAME(visit_all)(NAME(weigh_again), weights, a, b, w, d, &at);
         row->least = seen.least < row->least ? seen.least : row->least;
-        if (!all && !exact)
-            seen = NAME(visit_all)(NAME(weigh_js), in, a, b, w, d, &at);
-        else if (!all)
-            seen = NAME(visit_all)(NAME(weigh_js_exactly), in, a, b, w, d, &at);
-        else if (!exact)
+        if (all)
             seen = NAME(visit_all)(NAME(weigh_all), in, a, b, w, d, &at);
         else
-            seen = NAME(visit_all)(NAME(weigh_all_exactly), in, a, b, w, d, &at);
+            seen = NAME(visit_all)(NAME(weigh_js), in, a, b, w, d, &at);
         for (int i = 0; i < 3; i++)
             row->sum[i] += seen.sum[i];
         row->most = seen.most > row->most ? seen.most : row->most;
@@ -682,10 +670,10 @@ FASTKL_NOINLINE int NAME(look_at_weights)(source *p, source *q, ptrdiff_t n, inv
                        : NAME(sums_of_weights)(p, q, n, NAME(scaling_of)(c, 1), own, row, least_q);
 }
 
-FASTKL_NOINLINE void NAME(look_both_ways)(source *p, source *q, ptrdiff_t n, inverse c, int exact, int all, int exponent, double shift,
+FASTKL_NOINLINE void NAME(look_both_ways)(source *p, source *q, ptrdiff_t n, inverse c, int all, int exponent, double shift,
                                           double shift_low, double p_top, seen_of_chunk *row) {
     if (c.high == 1)
-        NAME(both_ways)(p, q, n, NAME(scaling_of)(c, 0), exact, all, exponent, shift, shift_low, p_top, row);
+        NAME(both_ways)(p, q, n, NAME(scaling_of)(c, 0), all, exponent, shift, shift_low, p_top, row);
     else
-        NAME(both_ways)(p, q, n, NAME(scaling_of)(c, 1), exact, all, exponent, shift, shift_low, p_top, row);
+        NAME(both_ways)(p, q, n, NAME(scaling_of)(c, 1), all, exponent, shift, shift_low, p_top, row);
 }

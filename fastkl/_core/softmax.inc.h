@@ -178,17 +178,14 @@ static int attempt_cross_entropy(softmax_row *row, int in_float, double *value) 
 static double look_for_js(softmax_row *row, int in_float, int exponent, double weight, double *shift, double *shift_low) {
     seen_of_chunk seen;
     double js = 0;
-    for (int look = 0, exact = 0; look < 8; look++) {
-        (in_float ? look_both_ways_f32 : look_both_ways_f64)(&row->p_source, &row->q_source, row->n, row->c, exact, 0, exponent,
-                                                             *shift, *shift_low, 0, &seen);
-        const double rest = seen.sum[1] / weight;
+    for (int look = 0; look < 4; look++) {
+        (in_float ? look_both_ways_f32 : look_both_ways_f64)(&row->p_source, &row->q_source, row->n, row->c, 0, exponent, *shift,
+                                                             *shift_low, 0, &seen);
+        const double rest = seen.sum[1] / weight, eps = in_float ? 0x1p-23 : 0x1p-52;
         js = 0.25 * seen.sum[0] / weight;
-        const int sloppy = !exact && (!holds_digits(*shift, 4 * js) || seen.most > WRONG_FROM);
         /* JS grows by rest^2/8 where the sums do not agree, and at most by rest times itself. */
-        const double eps = in_float ? 0x1p-23 : 0x1p-52;
-        if (!sloppy && !(rest * rest > 2 * eps * js || fabs(rest) > 8 * eps))
+        if (!(rest * rest > 2 * eps * js || fabs(rest) > 8 * eps))
             break;
-        exact |= sloppy;
         two_sum(shift, shift_low, log1p(rest));
     }
     return js > LN2_OF_DOUBLE ? LN2_OF_DOUBLE : js;
@@ -509,11 +506,10 @@ static int compare_by_looks(softmax_row *row, int lanes, const moments *sums, do
     *p_top = sums->exponent * LN2_OF_DOUBLE / c;
     if (lanes)
         *p_top = (float)*p_top;
-    (lanes ? look_both_ways_f32 : look_both_ways_f64)(&row->p_source, &row->q_source, row->n, row->c,
-                                                      !holds_digits(shift, kl) || sums->most > WRONG_FROM, 1, sums->exponent,
-                                                      shift, low, *p_top, &seen);
+    (lanes ? look_both_ways_f32 : look_both_ways_f64)(&row->p_source, &row->q_source, row->n, row->c, 1, sums->exponent, shift, low,
+                                                      *p_top, &seen);
     /* What the sums' quotient lacks is as large as the divergence is. */
-    if (kl > 8 || far_apart(row, lanes, shift, 0x1p-10 * kl) || attempt_weights(row, lanes, NULL, &row->q_source, 1, q_sums) != SETTLED)
+    if (kl > 4 || far_apart(row, lanes, shift, 0x1p-10 * kl) || attempt_weights(row, lanes, NULL, &row->q_source, 1, q_sums) != SETTLED)
         return 0;
     *log_p = beyond_top(sums->exponent, *p_top, row->c) + log_weight;
     field[FASTKL_entropy_p_field] = non_negative(*log_p - seen.sum[2] / weight * c);
