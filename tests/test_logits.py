@@ -548,7 +548,8 @@ def operands(seed: int, shape: tuple[int, ...], dtype: Any, flags: Any) -> list[
 def strided(a: Array, *steps: int) -> Array:
     """The same entries in memory that holds others between them; a negative step stands backwards."""
     index = tuple(slice(None, None, step) for step in steps)
-    around = np.full([length * abs(step) for length, step in zip(a.shape, steps, strict=True)], np.nan, a.dtype)
+    around = np.empty([length * abs(step) for length, step in zip(a.shape, steps, strict=True)], a.dtype)
+    around.view(np.uint8)[...] = 0xFF  # of all floats, a NaN
     around[index] = a
     return around[index]
 

@@ -30,8 +30,8 @@ enum { FASTKL_MEASURES(FASTKL_ROW) FASTKL_MEASURE_COUNT };
 /* What was found wrong with a row; 0 is nothing. */
 enum { FASTKL_VALID, FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM, FASTKL_LABEL };
 
-/* Without data and strides for the q of a measure that has none, and for labels that are not there; its dtype is then p's. `swapped`: in the other byte order. A row of
-   `logits` stands for its softmax. */
+/* Without data and strides for the q of a measure that has none, and for labels that are not there; its dtype is then p's. `swapped`:
+   in the other byte order. A row of `logits` stands for its softmax. */
 typedef struct {
     const char *data;
     ptrdiff_t row, col;

@@ -137,10 +137,9 @@ static int attempt_divergence(softmax_row *row, int in_float, double *value, mom
     /* Nothing is nothing, but for weights that are lost: equal rows are known by their bytes, others by double lanes. */
     if (sums->excess == 0 && sums->first == 0 && sums->most <= 0 && (!in_float || same_bytes(row->p, row->q, row->n)))
         return SETTLED;
-    return isfinite(*value) && !far_apart(row, in_float, sums->shift, *value) && sums->most <= (in_float ? APART_OF_FLOAT : APART_OF_DOUBLE) && sums->excess >= least * sums->weight &&
-                   fabs(mean) <= 0.125 * *value
-               ? SETTLED
-               : UNSETTLED;
+    const double most = in_float ? APART_OF_FLOAT : APART_OF_DOUBLE;
+    const int enough = sums->excess >= least * sums->weight && fabs(mean) <= 0.125 * *value;
+    return isfinite(*value) && enough && sums->most <= most && !far_apart(row, in_float, sums->shift, *value) ? SETTLED : UNSETTLED;
 }
 
 /* The sums for H(p, q), or with no p, for H(q), or without `own` only the sum of e^logit. */
@@ -576,8 +575,8 @@ static int compare_logits(const fastkl_task *task, const fastkl_operand *p, cons
         const int64_t label = label_of(labels);
         if (looked && label >= 0 && label < n) {
             field[FASTKL_nll_p_field] = loss_of_logit(&row, &row.p_source, log_p, p_top, (ptrdiff_t)label);
-            field[FASTKL_nll_q_field] = loss_of_logit(&row, &row.q_source, beyond_top(q_sums.other_exponent, q_sums.top, row.c) + log(q_sums.other), q_sums.top,
-                                                        (ptrdiff_t)label);
+            const double log_q = beyond_top(q_sums.other_exponent, q_sums.top, row.c) + log(q_sums.other);
+            field[FASTKL_nll_q_field] = loss_of_logit(&row, &row.q_source, log_q, q_sums.top, (ptrdiff_t)label);
         } else {
             status = losses_of_both(task, p, q, labels, n, field);
         }
