@@ -1,8 +1,8 @@
 """Time, memory and error of calls: the one place that knows how they are taken, for every command here.
 
 Times are medians of calls in turn, so that a machine whose speed drifts slows all alike, and only ratios of times from the
-same turns are compared. Errors are against the double-double references of tests/reference.py and softmax.py, on the same
-data.
+same turns are compared. Errors are against the double-double references of tests/reference.py and logits_reference.py, on
+the same data.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from peers import PEERS, Peer
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
+import logits_reference
 import reference
-import softmax
 from double_double import LN2, DoubleDouble
 
 Call = Callable[[], Any]
@@ -98,6 +98,15 @@ def peak_memory(call: Call) -> int | None:
     return max(resident, traced, 0)
 
 
+def _exact(measure: str, sample: list[Array], labels: list[Array]) -> DoubleDouble:
+    """The measure of every row, as cases.py names it; of a comparison, D(p‖q)."""
+    if measure == "labels_from_logits":
+        return logits_reference.losses(*sample, *labels)
+    if measure in LOGITS:
+        return logits_reference.evaluate("entropy" if len(sample) == 1 else "kl_divergence", *sample)
+    return reference.evaluate(measure, *sample)
+
+
 @dataclass(frozen=True)
 class Answers:
     """How right a contender's values are, on rows taken evenly from all; negative and NaN are counted in all."""
@@ -147,8 +156,7 @@ class Bench:
         # Of a row that repeats its beginning, the beginning: D is the same, the others are larger by log(repeats).
         sample = [np.ascontiguousarray(np.broadcast_to(x, (case.rows, case.columns))[rows, :width]) for x in self.matrices]
         labels = [x[rows] for x in self.operands if x.ndim == 1]
-        evaluate = softmax.evaluate if case.measure in LOGITS else reference.evaluate
-        exact = evaluate(case.measure, *labels, *sample)
+        exact = _exact(case.measure, sample, labels)
         if case.repeats > 1 and case.measure not in ("kl_divergence", "kl_from_logits", "compare_from_logits"):
             exact += LN2 * DoubleDouble.of(np.full(len(rows), float(case.repeats.bit_length() - 1)))
         return rows, exact

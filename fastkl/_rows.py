@@ -162,7 +162,7 @@ def evaluate(
         row, status = found
         at = np.unravel_index(row, leading)
         if status == _kernels.LABEL and more is not None:
-            raise ValueError(_label_complaint(more[4], at, p_rows.shape[-1], labels, last, locate))
+            raise ValueError(_label_complaint(more[4], at, p_rows.shape[-1], labels, locate))
         if q is not None and q_rows is not None and status in (_kernels.Q_ENTRY, _kernels.Q_SUM):
             raise ValueError(_complaint("q", q, q_kind, q_rows, at, last, any_sum, locate, more is not None and more[1]))
         raise ValueError(_complaint(names[0], p, p_kind, p_rows, at, last, any_sum, locate, more is not None and more[0]))
@@ -236,9 +236,8 @@ def _align_labels(
         ) from None
 
 
-def _label_complaint(
-    labels: Array, at: tuple[Any, ...], n: int, given: Array | None, axis: int, locate: Locate | None
-) -> str:
+def _label_complaint(labels: Array, at: tuple[Any, ...], n: int, given: Array | None, locate: Locate | None) -> str:
+    """What is wrong with the label, aligned, at index `at` of the result; `given` are the labels as they came."""
     own = [0 if length == 1 else int(i) for i, length in zip(at, labels.shape[:-1], strict=True)]
     value = labels[(*own, 0)]
     index: Index = list(own)

@@ -10,6 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from rows import Rows
 
 from fastkl._rows import BFLOAT16
 
@@ -60,21 +61,6 @@ FORMATS = {
     "float16": Format("float16", 2.0**-10, 6e4),
     "bfloat16": Format("bfloat16", 2.0**-7, 1e30),
 }
-
-
-class Rows(NamedTuple):
-    """Two matrices of logits, and the call that makes them again."""
-
-    p: Array
-    q: Array
-    source: str
-
-    def describe(self, i: int) -> str:
-        """Row i, for a message."""
-        start = ", ".join(
-            f"{name} = [{', '.join(map(repr, row[i, :3].tolist()))}, ...]" for name, row in zip("pq", self[:2], strict=True)
-        )
-        return f"row {i} of {self.source}: {start}"
 
 
 def make(name: str, dtype: str, shape: Shape, seed: int) -> Rows:

@@ -217,7 +217,6 @@ double fastkl_careful_loss(const fastkl_task *task, fastkl_operand q, ptrdiff_t 
     parts sum = {0, 0};
     for (ptrdiff_t i = 0; i < n && task->smoothing > 0; i++)
         add(&sum, from.log_sum - log_weight(&from, i));
-    const double value = (task->smoothing < 1 ? (1 - task->smoothing) * loss : 0) +
-                         (task->smoothing > 0 ? task->smoothing * (total(sum) / (double)n) : 0);
+    const double value = fastkl_smoothed(task, loss, total(sum) / (double)n);
     return value > 0 ? value : 0;
 }

@@ -6,6 +6,9 @@
    An operand's logits are multiplied by 1/temperature on the way. A logit far below the largest is LOST: it counts as one of weight
    2^-LOST, so that no weight is zero and every quotient of weights is finite; `least` tells the caller if that could matter. */
 
+/* For softmax.inc.h, which knows no REAL. */
+enum { NAME(lost_from) = LOST, NAME(apart_from) = APART };
+
 /* Entries of a row that are looked at together: they, their weights, and what is asked for meanwhile, stay in the first cache. */
 #define LOGITS 1024
 
@@ -62,7 +65,7 @@ FASTKL_INLINE NAME(answer) NAME(together)(NAME(answer) a, NAME(answer) b) {
                           NAME(greater)(a.most, b.most)};
 }
 
-/* How many sums a visitor gives, whether extremes, and whether it writes; of how many operands memory is to be asked for. All constants. */
+/* How many sums a visitor gives, whether extremes, and whether it writes weights (1) or differences, too (2); of how many operands memory is to be asked for. All constants. */
 typedef struct {
     int sums, extremes, writes, operands;
 } NAME(interest);
@@ -132,10 +135,10 @@ FASTKL_INLINE seen_of_chunk NAME(visit_all)(NAME(visitor) *visitor, NAME(interes
             const NAME(answer) x0 = visitor(a[j], b[j], &w0, &d0, at), x1 = visitor(a[LANES + j], b[LANES + j], &w1, &d1, at);
             const NAME(answer) x2 = visitor(a[2 * LANES + j], b[2 * LANES + j], &w2, &d2, at);
             const NAME(answer) x3 = visitor(a[3 * LANES + j], b[3 * LANES + j], &w3, &d3, at);
-            if (in.writes) {
+            if (in.writes)
                 w[j] = w0, w[LANES + j] = w1, w[2 * LANES + j] = w2, w[3 * LANES + j] = w3;
+            if (in.writes > 1)
                 d[j] = d0, d[LANES + j] = d1, d[2 * LANES + j] = d2, d[3 * LANES + j] = d3;
-            }
             NAME(count_in)(&tally, in, j, NAME(together)(NAME(together)(x0, x1), NAME(together)(x2, x3)));
         }
     }
@@ -260,9 +263,10 @@ FASTKL_INLINE NAME(answer) NAME(weigh)(REAL a, REAL b, REAL *w, REAL *d, const N
     return (NAME(answer)){*w, *w * *d, 0, b, a};
 }
 
-/* The same for sums that are known; the least logit of p. */
+/* p's weight alone, written; the least logit of p. */
 FASTKL_INLINE NAME(answer) NAME(weigh_again)(REAL a, REAL b, REAL *w, REAL *d, const NAME(visit) *at) {
-    NAME(weigh)(a, b, w, d, at);
+    (void)b, (void)d;
+    *w = NAME(exp)(NAME(greater)(at->low, a), at->c, at->unit);
     return (NAME(answer)){0, 0, 0, a, a};
 }
 
@@ -415,7 +419,7 @@ FASTKL_INLINE int NAME(quotients_of_chunk)(NAME(logits) a, NAME(logits) b, const
     at.floor = q_most - most;
     NAME(fill_up)(a, at.low);
     NAME(fill_up)(b, NAME(less_than)(at.low + at.floor));
-    seen = NAME(visit_all)(NAME(weigh), (NAME(interest)){2, 1, 1, 2}, a, b, w, d, &at);
+    seen = NAME(visit_all)(NAME(weigh), (NAME(interest)){2, 1, 2, 2}, a, b, w, d, &at);
     if (guess && !((seen.most - (double)most) * (double)c.high <= MISGUESSED))
         return GUESSED;
     chunk->weight = seen.sum[0];
@@ -469,7 +473,7 @@ FASTKL_INLINE int NAME(quotients)(source *p, source *q, ptrdiff_t n, NAME(scalin
    2^exponent. */
 FASTKL_INLINE void NAME(both_ways)(source *p, source *q, ptrdiff_t n, NAME(scaling) c, int all, int exponent, double shift,
                                    double shift_low, double p_top, seen_of_chunk *row) {
-    REAL p_chunk[LOGITS + GROUP], q_chunk[LOGITS + GROUP], w[LOGITS + GROUP], d[LOGITS + GROUP];
+    REAL p_chunk[LOGITS + GROUP], q_chunk[LOGITS + GROUP], w[LOGITS + GROUP];
     NAME(visit) at = {.c = c};
     NAME(count_from)(exponent, c, &at.unit, &at.low);
     at.shift = (REAL)shift, at.shift_low = (REAL)((shift - (double)at.shift) + shift_low);
@@ -479,18 +483,17 @@ FASTKL_INLINE void NAME(both_ways)(source *p, source *q, ptrdiff_t n, NAME(scali
     for (ptrdiff_t start = 0, count; start < n; start += count) {
         count = n - start < LOGITS ? n - start : LOGITS;
         const NAME(logits) a = NAME(fetch)(p, p_chunk, start, count), b = NAME(fetch)(q, q_chunk, start, count);
-        const NAME(interest) weights = {1, 1, 1, 2}, in = {all ? 3 : 2, 1, 0, 0};
+        const NAME(interest) weights = {1, 1, 1, 2}, in = {all ? 3 : 2, 0, 0, 0};
         NAME(fill_up)(a, at.low);
         NAME(fill_up)(b, NAME(less_than)(at.low + at.floor));
-        seen_of_chunk seen = NAME(visit_all)(NAME(weigh_again), weights, a, b, w, d, &at);
+        seen_of_chunk seen = NAME(visit_all)(NAME(weigh_again), weights, a, b, w, w, &at);
         row->least = seen.least < row->least ? seen.least : row->least;
         if (all)
-            seen = NAME(visit_all)(NAME(weigh_all), in, a, b, w, d, &at);
+            seen = NAME(visit_all)(NAME(weigh_all), in, a, b, w, w, &at);
         else
-            seen = NAME(visit_all)(NAME(weigh_js), in, a, b, w, d, &at);
+            seen = NAME(visit_all)(NAME(weigh_js), in, a, b, w, w, &at);
         for (int i = 0; i < 3; i++)
             row->sum[i] += seen.sum[i];
-        row->most = seen.most > row->most ? seen.most : row->most;
     }
 }
 

@@ -4,10 +4,6 @@
 enum { SETTLED, BROKEN = 1, FAR = 2, MASKED = 4, UNDERRATED = 8, UNSETTLED = 16, EMPTY = 32, GUESSED = 64 };
 
 #define LN2_OF_DOUBLE 0x1.62e42fefa39efp-1
-#define LOST_OF_DOUBLE 900
-#define LOST_OF_FLOAT 100
-#define APART_OF_DOUBLE 700
-#define APART_OF_FLOAT 80
 
 /* Logits beyond, as logarithms of weights, have their row's largest subtracted first. */
 #define FARTHEST 1024

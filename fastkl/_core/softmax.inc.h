@@ -6,7 +6,7 @@
 FASTKL_INLINE void shift_by(moments *of, double x) {
     double exp;
     const double excess = psi_f64(x, &exp);
-    if (x > APART_OF_DOUBLE)
+    if (x > apart_from_f64)
         exp = INFINITY;
     of->excess = exp * of->excess + excess * of->weight + (x + excess) * of->first;
     of->first += x * of->weight;
@@ -97,7 +97,7 @@ static double beyond_top(int exponent, double top, inverse c) {
 }
 
 /* The logarithm of the weight below which a logit is lost. */
-static double lost(int exponent, int in_float) { return (exponent - (in_float ? LOST_OF_FLOAT : LOST_OF_DOUBLE)) * LN2_OF_DOUBLE; }
+static double lost(int exponent, int in_float) { return (exponent - (in_float ? lost_from_f32 : lost_from_f64)) * LN2_OF_DOUBLE; }
 
 /* Are there entries of q that are masked where p's are not, or others that these sums do not say enough of? `far` is where q's logits
    begin that are worth a search. */
@@ -137,7 +137,7 @@ static int attempt_divergence(softmax_row *row, int in_float, double *value, mom
     /* Nothing is nothing, but for weights that are lost: equal rows are known by their bytes, others by double lanes. */
     if (sums->excess == 0 && sums->first == 0 && sums->most <= 0 && (!in_float || same_bytes(row->p, row->q, row->n)))
         return SETTLED;
-    const double most = in_float ? APART_OF_FLOAT : APART_OF_DOUBLE;
+    const double most = in_float ? apart_from_f32 : apart_from_f64;
     const int enough = sums->excess >= least * sums->weight && fabs(mean) <= 0.125 * *value;
     return isfinite(*value) && enough && sums->most <= most && !far_apart(row, in_float, sums->shift, *value) ? SETTLED : UNSETTLED;
 }
@@ -232,9 +232,9 @@ static int examine(const softmax_row *row, int seen) {
     }
     const double p_sum = !p_sums ? 1 : broken_off ? sum_of_entries(p, row->n) : row->p_source.sum;
     const double q_sum = !q_sums ? 1 : broken_off ? sum_of_entries(q, row->n) : row->q_source.sum - row->q_source.raised;
-    if (misses_one(p_sum, p_sums ? task->p_tolerance : INFINITY) || !fastkl_has_weight(p, row->n, 0))
+    if (misses_one(p_sum, task->p_tolerance) || !fastkl_has_weight(p, row->n, 0))
         return FASTKL_P_SUM;
-    if (q.data && (misses_one(q_sum, q_sums ? task->q_tolerance : INFINITY) || !fastkl_has_weight(q, row->n, task->eps)))
+    if (q.data && (misses_one(q_sum, task->q_tolerance) || !fastkl_has_weight(q, row->n, task->eps)))
         return FASTKL_Q_SUM;
     return FASTKL_VALID;
 }
@@ -354,11 +354,6 @@ static void logits(const fastkl_task *task, const fastkl_operand *p, const fastk
     }
 }
 
-/* Label smoothing; a loss that is infinite counts for nothing where it has no share. */
-static double smoothed(const fastkl_task *task, double loss, double mean) {
-    return (task->smoothing < 1 ? (1 - task->smoothing) * loss : 0) + task->smoothing * mean;
-}
-
 /* What a label costs, by the logarithm of the row's sum of e^logit; logits count from `top`. */
 static double loss_of_logit(const softmax_row *row, const source *from, double log_sum, double top, ptrdiff_t label) {
     const fastkl_operand *const operand = from->from;
@@ -404,7 +399,7 @@ static int loss_of_logits(const fastkl_task *task, const fastkl_operand *q, ptrd
     }
     if (task->smoothing > 0) {
         const double sum = (lanes > 0 ? plain_sum_of_f32 : plain_sum_of_f64)(&row.p_source, n, sums.top);
-        loss = smoothed(task, loss, non_negative(log_sum - sum / (double)n * row.c.high));
+        loss = fastkl_smoothed(task, loss, non_negative(log_sum - sum / (double)n * row.c.high));
     }
     *value = loss;
     return FASTKL_VALID;
@@ -446,7 +441,7 @@ static int loss_of_probabilities(const fastkl_task *task, const fastkl_operand *
         double mean;
         mean_task.measure = FASTKL_cross_entropy, mean_task.p_tolerance = mean_task.q_tolerance = INFINITY;
         rows(&mean_task, &uniform, q, n, 1, &mean, &status);
-        *value = smoothed(task, *value, mean);
+        *value = fastkl_smoothed(task, *value, mean);
     }
     return FASTKL_VALID;
 }
@@ -502,14 +497,14 @@ static int compare_by_looks(softmax_row *row, int lanes, const moments *sums, do
     seen_of_chunk seen;
     double shift = sums->shift, low = sums->shift_low;
     two_sum(&shift, &low, log1p(mean + sums->excess / weight));
+    /* What the sums' quotient lacks is as large as the divergence is. */
+    if (kl > 4 || far_apart(row, lanes, shift, 0x1p-10 * kl) || attempt_weights(row, lanes, NULL, &row->q_source, 1, q_sums) != SETTLED)
+        return 0;
     *p_top = sums->exponent * LN2_OF_DOUBLE / c;
     if (lanes)
         *p_top = (float)*p_top;
     (lanes ? look_both_ways_f32 : look_both_ways_f64)(&row->p_source, &row->q_source, row->n, row->c, 1, sums->exponent, shift, low,
                                                       *p_top, &seen);
-    /* What the sums' quotient lacks is as large as the divergence is. */
-    if (kl > 4 || far_apart(row, lanes, shift, 0x1p-10 * kl) || attempt_weights(row, lanes, NULL, &row->q_source, 1, q_sums) != SETTLED)
-        return 0;
     *log_p = beyond_top(sums->exponent, *p_top, row->c) + log_weight;
     field[FASTKL_entropy_p_field] = non_negative(*log_p - seen.sum[2] / weight * c);
     field[FASTKL_entropy_q_field] = entropy_of(q_sums, row->c);
@@ -561,8 +556,7 @@ static int compare_logits(const fastkl_task *task, const fastkl_operand *p, cons
     if (status)
         return status;
     field[FASTKL_kl_field] = kl;
-    int looked = lanes != NEITHER;
-    looked = looked && compare_by_looks(&row, lanes, &sums, kl, field, &log_p, &p_top, &q_sums);
+    const int looked = lanes != NEITHER && compare_by_looks(&row, lanes, &sums, kl, field, &log_p, &p_top, &q_sums);
     if (!looked) {
         field[FASTKL_entropy_p_field] = single(task, FASTKL_entropy, p, &none, n);
         field[FASTKL_entropy_q_field] = single(task, FASTKL_entropy, q, &q_none, n);
@@ -588,11 +582,10 @@ static int compare_logits(const fastkl_task *task, const fastkl_operand *p, cons
 
 /* The index of a row's first entry that is largest, for valid rows of probabilities. */
 static ptrdiff_t argmax(const fastkl_operand *row, ptrdiff_t n) {
-    source from = {.from = row, .plain = 1};
     fastkl_operand as_they_are = *row;
+    source from = {.from = &as_they_are, .plain = 1};
     double most;
     as_they_are.logits = 1; /* no logarithm is wanted */
-    from.from = &as_they_are;
     return (fastkl_is_single(row->dtype) ? first_largest_f32 : first_largest_f64)(&from, n, &most);
 }
 
