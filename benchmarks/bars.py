@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -313,6 +315,25 @@ def busy() -> Iterator[Result]:
         yield Result(f"{SMALL_CALLS} calls, {case}, time of alone", beside[FASTKL] / alone[FASTKL], 3.0, "x", True, note)
 
 
+def files() -> Iterator[Result]:
+    """`fastkl.score` of a pair of .npy files in the page cache, against the measure of the same arrays in memory."""
+    for measure, name, from_logits in (("kl", "kl_divergence", False), ("kl", "kl_divergence", True)):
+        for dtype in DTYPES:
+            case = replace(LARGE, rows=250_000, dtype=dtype)
+            arrays = operands(case)
+            with tempfile.TemporaryDirectory() as folder:
+                paths = [Path(folder) / f"{name}.npy" for name in "pq"]
+                for path, array in zip(paths, arrays, strict=True):
+                    np.save(path, array)
+                out = np.empty(case.rows, dtype)
+                in_memory = partial(getattr(fastkl, name), *arrays, from_logits=from_logits, out=out)
+                score = partial(fastkl.score, *paths, measure=measure, from_logits=from_logits)
+                times = seconds({FASTKL: score, AGAIN: score, "memory": in_memory})
+            speed = sum(array.nbytes for array in arrays) / times[FASTKL] / 1e9
+            what = f"{name}{' of logits' if from_logits else ''}, {case}, rate of memory"
+            yield Result(what, times["memory"] / times[FASTKL], 0.70, "x", note=f"{speed:.1f} GB/s, {noise(times)}")
+
+
 LINES: dict[str, Line] = {
     line.__name__: line
     for line in (
@@ -331,6 +352,7 @@ LINES: dict[str, Line] = {
         logits,
         small_call,
         busy,
+        files,
     )
 }
 

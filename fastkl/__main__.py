@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import __version__, _demo, build_info
+from .batch.command import add_arguments, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,14 +27,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments.run(arguments)
         sys.stdout.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        if stop.args:  # what is kept
+            print(f"fastkl: {stop}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader has gone, as in `fastkl demo | head`; the interpreter's own last flush must not complain either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        print(f"fastkl: {error}", file=sys.stderr)
+        named = error.filename is not None and error.strerror
+        print(f"fastkl: {error.filename}: {error.strerror}" if named else f"fastkl: {error}", file=sys.stderr)
+        return 1
+    except (ValueError, TypeError, ImportError, MemoryError) as error:
+        print(f"fastkl: {error or 'not enough memory'}", file=sys.stderr)
         return 1
     return 0
 
@@ -56,6 +63,10 @@ def _parser() -> argparse.ArgumentParser:
         "--modules", type=_positive, default=200, metavar="N", help="compare the N largest (default: %(default)s)"
     )
     demo.set_defaults(run=lambda arguments: _demo.run(arguments.library, arguments.modules))
+
+    score = verbs.add_parser("score", help="score the rows of files, of any size")
+    add_arguments(score)
+    score.set_defaults(run=run)
 
     info = verbs.add_parser("info", help="say what this build is and what it would use here")
     info.set_defaults(run=lambda _: _print_info())

@@ -45,11 +45,14 @@ def find(operands: tuple[Any, ...]) -> Adapter | None:
     return found[0][1] if found else None
 
 
-def check_array(adapter: Adapter, operands: tuple[Any, ...], what: str) -> None:
-    """Refuses what is asked of arrays alone: of rows that have labels, may be computed later or stand in pieces."""
+def with_labels(adapter: Adapter, operands: tuple[Any, ...], what: str) -> Adapter:
+    """The adapter for a comparison, or for labels as p: refused where rows have names of their own or stand in pieces."""
+    if adapter is _dask:
+        return functools.partial(_dask, labelled=what == "labels")
     if adapter not in _OF_ARRAYS:
         kind = next(_kind(x) for x in operands if _own(x))
-        raise TypeError(f"{what} with a {kind}: pass NumPy arrays, as its to_numpy() or compute() gives them")
+        raise TypeError(f"{what} with a {kind}: pass NumPy arrays, as its to_numpy() gives them")
+    return adapter
 
 
 def are_labels(p: Any, q: Any) -> bool:
@@ -97,6 +100,12 @@ def _named(operands: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
 
 def _kind(operand: Any) -> str:
     return f"{type(operand).__module__.partition('.')[0]}.{type(operand).__name__}"
+
+
+def _array(name: str, values: Any) -> Array:
+    """The values as an array of the dtype that they came in, as which bfloat16 is known again."""
+    _rows._operand(name, values)  # refuses what cannot be read
+    return np.asarray(values)
 
 
 def _null(name: str, flat: int, shape: tuple[int, ...]) -> ValueError:
@@ -474,47 +483,98 @@ def _polars(call: Call, operands: tuple[Any, ...], axis: SupportsIndex, out: Any
 # ---- lazy arrays, labelled arrays ------------------------------------------------------------------------------------
 
 
-def _dask(call: Call, operands: tuple[Any, ...], axis: SupportsIndex, out: Any, keepdims: bool) -> Any:
-    """A new dask array. Nothing is computed but the dtype of its values."""
+def _dask(
+    call: Call, operands: tuple[Any, ...], axis: SupportsIndex, out: Any, keepdims: bool, labelled: bool = False
+) -> Any:
+    """A new dask array. Nothing is computed but the dtype of its values.
+
+    Labels are p, if `labelled`, or a comparison's. They become an operand like others by an axis of length 1 where the
+    distributions' is, so that chunks of rows and labels meet.
+    """
     da = sys.modules["dask.array"]
     if out is not None:
         raise TypeError("out: must be None for dask arrays, whose values are computed later")
-    arrays = [x if _own(x) else da.asarray(_rows._operand(name, x)[0]) for name, x in _named(operands)]
-    ndim = max(x.ndim for x in arrays)
+    softmax = call.keywords["softmax"]
+    given = dict(_named(operands))
+    if softmax.labels is not None:
+        given["labels"] = softmax.labels
+    named = {name: x if isinstance(x, da.Array) else da.asarray(_array(name, x)) for name, x in given.items()}
+    labels = named.pop("p" if labelled else "labels", None)
+    ndim = max(x.ndim for x in named.values())
     last = _rows._axis(axis, ndim) - ndim
-    if not any(np.isnan(n) for x in arrays for n in x.shape):  # lengths may be unknown
-        shapes = [np.broadcast_to(np.float64(), x.shape) for x in arrays]
-        _rows._align(shapes[0], shapes[1] if len(shapes) == 2 else None, last + ndim, ndim)
-    probe = call(tuple(_no_rows(x, last) for x in arrays), axis=last, out=None, keepdims=keepdims, normalize=True)
+    for name, x in named.items():
+        if x.ndim >= -last and np.isnan(x.shape[last]):
+            raise ValueError(f"{name} has an unknown length along axis {last}: call its compute_chunk_sizes() first")
+    shapes = [_any_values(x) for x in named.values()]
+    leading = _rows._align(shapes[0], shapes[1] if len(shapes) == 2 else None, last + ndim, ndim, next(iter(named)))[2]
+    added: tuple[int, ...] = ()
+    if labels is not None:
+        _rows._align_labels(_any_values(labels), labelled, last + ndim, ndim, leading)
+        others = [i for i in range(ndim) if i != last + ndim]
+        added = (*others[: ndim - 1 - labels.ndim], last + ndim)
+        named["labels"] = labels[tuple(np.newaxis if i in added else slice(None) for i in range(ndim))]
+        call = functools.partial(call, softmax=softmax._replace(labels=None))
+    block = functools.partial(_dask_block, names=tuple(named), added=added, axis=last, keepdims=keepdims)
+    probe = block(functools.partial(call, normalize=True), *(_no_rows(name, x, last) for name, x in named.items()))
 
-    arrays = [x.rechunk({x.ndim + last: -1}) if x.ndim >= -last else x for x in arrays]
+    arrays = [x.rechunk({x.ndim + last: -1}) if x.ndim >= -last else x for x in named.values()]
     _, arrays = da.core.unify_chunks(*(part for x in arrays for part in (x, range(ndim - x.ndim, ndim))))
-    chunks = [max((x.chunks[i] for x in arrays if x.ndim >= -i), key=sum) for i in range(-ndim, 0)]
+    chunks = [max((x.chunks[i] for x in arrays if x.ndim >= -i), key=lambda own: sum(own) != 1) for i in range(-ndim, 0)]
     chunks[last : last + 1 or None] = [(1,)] if keepdims else []
     if call.keywords["threads"] is None:
         call = functools.partial(call, threads=1)  # for the blocks have a thread each
     return da.map_blocks(
-        functools.partial(_dask_block, call, last, keepdims),
+        functools.partial(block, call),
         *arrays,
         dtype=probe.dtype,
-        chunks=tuple(chunks),
+        chunks=(probe.shape[:1], *chunks) if softmax.compare else tuple(chunks),
         drop_axis=[] if keepdims else [last + ndim],
+        new_axis=[0] if softmax.compare else None,
         meta=np.empty((0,) * np.ndim(probe), probe.dtype),
         token="fastkl",
     )
 
 
-def _no_rows(array: Any, axis: int) -> Array:
-    """An array of the same dtype and length along the axis, with no rows; if there is no other axis, with a row of ones."""
+def _any_values(array: Any) -> Array:
+    """An array of that shape, for checks that need no values. An unknown length is 1, which fits all."""
+    return np.broadcast_to(np.float64(), [1 if np.isnan(n) else n for n in array.shape])
+
+
+def _no_rows(name: str, array: Any, axis: int) -> Array:
+    """An array of the same dtype and length along the axis, with no rows; if there is no other axis, with a row of ones.
+
+    Of labels, which have length 1 along the axis, the least.
+    """
     shape = [n if n == 1 or i - array.ndim == axis else 0 for i, n in enumerate(array.shape)]
-    return np.broadcast_to(np.ones((), array.dtype), shape)
+    return np.broadcast_to((np.zeros if name == "labels" else np.ones)((), array.dtype), shape)
 
 
-def _dask_block(call: Call, axis: int, keepdims: bool, *blocks: Any, block_info: Any = None) -> Any:
+def _dask_block(
+    call: Call,
+    *blocks: Any,
+    names: tuple[str, ...],
+    added: tuple[int, ...],
+    axis: int,
+    keepdims: bool,
+    block_info: Any = None,
+) -> Any:
+    """The call for one block of each array; the labels' has been added axes of length 1."""
+    named = dict(zip(names, blocks, strict=True))
     places = [block_info[i]["array-location"] for i in range(len(blocks))] if block_info else []
     if places and not np.isnan(np.concatenate(places)).any():
-        call = _pieces.call_at(call, {name: [int(start) for start, _ in place] for name, place in _named(tuple(places))})
-    return call(blocks, axis=axis, out=None, keepdims=keepdims)
+        starts = {name: [int(start) for start, _ in place] for name, place in zip(names, places, strict=True)}
+        if "labels" in starts:
+            starts["labels"] = [start for i, start in enumerate(starts["labels"]) if i not in added]
+        call = _pieces.call_at(call, starts)
+    labels = named.pop("labels", None)
+    operands = tuple(named.values())
+    if labels is not None:
+        softmax, labels = call.keywords["softmax"], labels.squeeze(added)
+        if softmax.compare:
+            call = functools.partial(call, softmax=softmax._replace(labels=labels))
+        else:
+            operands = (labels, *operands)
+    return call(operands, axis=axis, out=None, keepdims=keepdims)
 
 
 def _xarray(call: Call, operands: tuple[Any, ...], axis: SupportsIndex, out: Any, keepdims: bool) -> Any:
@@ -559,7 +619,7 @@ def _xarray(call: Call, operands: tuple[Any, ...], axis: SupportsIndex, out: Any
 
 def _with_dims_of(like: Any, name: str, values: Any) -> Any:
     """An array without names has the last of the dimensions, where it is not broadcast."""
-    array = _rows._operand(name, values)[0]
+    array = _array(name, values)
     if array.ndim > like.ndim:
         raise ValueError(f"{name} has shape {array.shape}: must have no more axes than the dimensions {like.dims}")
     dims = like.dims[like.ndim - array.ndim :]

@@ -98,9 +98,9 @@ def evaluate(
         adapter = _containers.find(operands)
         if adapter is not None:
             if softmax.compare:
-                _containers.check_array(adapter, operands, "compare")
+                adapter = _containers.with_labels(adapter, operands, "compare")
             elif measure == "cross_entropy" and _containers.are_labels(*operands):
-                _containers.check_array(adapter, operands, "labels")
+                adapter = _containers.with_labels(adapter, operands, "labels")
             keywords: Any = {"base": base, "normalize": normalize, "eps": eps, "invalid": invalid, "threads": threads}
             call = partial(evaluate, measure, **keywords, root=root, locate=locate, softmax=softmax)
             return adapter(call, operands, axis, out, keepdims)
@@ -243,7 +243,7 @@ def _label_complaint(labels: Array, at: tuple[Any, ...], n: int, given: Array | 
     index: Index = list(own)
     index = index[labels.ndim - 1 - (given.ndim if given is not None else 0) :]
     if locate is not None:
-        index = locate("p", index)
+        index = locate("labels", index)
     place = f"labels[{', '.join(map(str, index))}]" if index else "labels"
     return f"{place} = {value}: labels must be in 0..{n - 1}"
 

@@ -399,8 +399,8 @@ def compare(
         `cross_entropy` H(p, q), `kl` D(p‖q), `reverse_kl` D(q‖p), `js` their Jensen-Shannon divergence; `same_argmax`,
         bool, whether the first of the largest entries is the same; `nll_p` and `nll_q`, -log p[label] and -log q[label],
         which are None without labels. The result's dtype is that of `kl_divergence`. In an invalid row, with
-        `invalid="nan"`, all is NaN and `same_argmax` False. The arrays are of the operands' library where that has arrays
-        (NumPy, torch, JAX, DLPack).
+        `invalid="nan"`, all is NaN and `same_argmax` False. The arrays are of the library of `p` and `q`: NumPy, torch,
+        JAX, one with DLPack, or dask, where fields that are computed together come from one read of each block.
 
     Raises
     ------

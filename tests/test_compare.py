@@ -343,12 +343,3 @@ def test_what_has_labels_of_its_own_is_refused() -> None:
             fastkl.compare(p, q)
     with pytest.raises(TypeError, match=r"^labels with a pandas\.DataFrame: pass NumPy arrays"):
         fastkl.cross_entropy(np.zeros(3, int), frame)
-
-
-def test_what_is_computed_later_is_refused() -> None:
-    dask = pytest.importorskip("dask.array")
-    rows = np.full((3, 2), 0.5)
-    lazy = dask.from_array(rows)
-    for p, q in (lazy, lazy), (lazy, rows), (rows, lazy):
-        with pytest.raises(TypeError, match=r"^compare with a dask\.Array: pass NumPy arrays"):
-            fastkl.compare(p, q)

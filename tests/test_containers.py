@@ -7,6 +7,7 @@ here: they have to be NumPy's, bit for bit, where the kernels see rows in the sa
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
@@ -788,11 +789,250 @@ def test_dask_rows() -> None:
     assert kl(p, Q[0]).compute() == kl(P[0], Q[0])
     unknown = dask_array(P)[dask_array(P)[:, 0] >= 0]
     assert_close(fastkl.entropy(unknown).compute(), fastkl.entropy(P))
+    assert kl(dask_array(P[:0]), Q[:1]).chunks == ((0,),)
     assert_refused(
         ValueError,
         "p has shape (5, 7) and q has shape (4, 7): all axes but axis -1 must broadcast",
         kl, dask_array(P), dask_array(Q)[:4],
     )  # fmt: skip
+    with pytest.raises(ValueError, match="compute_chunk_sizes"):  # says dask
+        kl(unknown, Q)
+    columns = dask_array(P)[:, dask_array(P)[0] >= 0]
+    message = "q has an unknown length along axis -1: call its compute_chunk_sizes() first"
+    assert_refused(ValueError, message, kl, P, columns)
+    assert_close(kl(P, columns.compute_chunk_sizes()).compute(), kl(P, P))
+
+
+LABELS = np.array([0, 6, -100, 3, 2])
+SCORES, OTHER_SCORES = (np.random.default_rng(seed).standard_normal((5, 7)) for seed in (24, 25))
+LABELLED: list[dict[str, Any]] = [
+    {"from_logits": True, "ignore_index": -100},
+    {"from_logits": True, "ignore_index": -100, "label_smoothing": 0.1, "temperature": 2.0, "base": 2},
+    {"normalize": True, "ignore_index": -100, "eps": 1e-9},
+]
+each_chunking = pytest.mark.parametrize("chunks", [((2, 3), 3), ((5,), 2), ((1, 4), 5), ((3, 2), (1, 3, 1))], ids=str)
+
+
+def assert_fields(result: Any, expected: Any) -> None:
+    """Dask arrays of NumPy's values, to the bit, or None where NumPy has none."""
+    import dask
+    import dask.array as da
+
+    assert type(result) is fastkl.Comparison
+    (computed,) = dask.compute(result)
+    for field, lazy, value, right in zip(fastkl.Comparison._fields, result, computed, expected, strict=True):
+        if right is None:
+            assert lazy is None, field
+        else:
+            assert type(lazy) is da.Array, field
+            assert (lazy.dtype, lazy.shape) == (right.dtype, right.shape), field
+            assert_values(value, right)
+
+
+@each_chunking
+@pytest.mark.parametrize("keywords", LABELLED, ids=str)
+def test_dask_labels(keywords: dict[str, Any], chunks: Any) -> None:
+    """Chunks of the rows, of them and the columns, of the labels: they meet, whoever has more of them."""
+    da = pytest.importorskip("dask.array")
+    q = (SCORES if "from_logits" in keywords else SCORES**2).astype("f4")
+    rows, labels = da.from_array(q, chunks=(chunks[0], 4)), da.from_array(LABELS, chunks=(chunks[1],))
+    expected = fastkl.cross_entropy(LABELS, q, **keywords)
+    for pair in (labels, rows), (labels, q), (LABELS, rows), (LABELS.tolist(), rows), (labels.astype("i2"), rows):
+        result = fastkl.cross_entropy(*pair, **keywords)
+        assert type(result) is da.Array
+        assert (result.dtype, result.shape) == ("f4", (5,))
+        assert_values(result.compute(), expected)
+
+
+@each_chunking
+@pytest.mark.parametrize("from_logits", [True, (False, True)], ids=str)
+def test_dask_compare(from_logits: Any, chunks: Any) -> None:
+    da = pytest.importorskip("dask.array")
+    p, q = (SCORES if from_logits is True else P).astype("f4"), OTHER_SCORES.astype("f4")
+    if from_logits is True:
+        p[4] = q[4]
+    lazy = (
+        da.from_array(p, chunks=(chunks[0], 3)),
+        da.from_array(q, chunks=(2, 7)),
+        da.from_array(LABELS, chunks=(chunks[1],)),
+    )
+    keywords = {"from_logits": from_logits, "base": 2}
+    for labels in None, LABELS, LABELS.tolist(), lazy[2]:
+        given = {**keywords, "ignore_index": None if labels is None else -100}
+        expected = fastkl.compare(p, q, None if labels is None else LABELS, **given)
+        for pair in lazy[:2], (p, lazy[1]), (lazy[0], q):
+            assert_fields(fastkl.compare(*pair, labels, **given), expected)
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize("axis", [-1, 0, 1, 2])
+def test_dask_labels_axis_and_broadcasting(axis: int, keepdims: bool) -> None:
+    da = pytest.importorskip("dask.array")
+    draw = np.random.default_rng(26)
+    p, q = draw.standard_normal((2, 4, 6, 8))
+    keywords = {"axis": axis, "keepdims": keepdims, "from_logits": True}
+    rows, others = da.from_array(p, chunks=3), da.from_array(q, chunks=(2, 6, 5))
+    a, b = np.delete(p.shape, axis)
+    for shape in [(a, b), (1, b), (a, 1), (b,), (1,), ()]:
+        labels = draw.integers(0, p.shape[axis], shape)
+        chunked = da.from_array(labels, chunks=2)
+        if len(shape) == 2:
+            result = fastkl.cross_entropy(chunked, rows, **keywords)
+            assert_values(result.compute(), fastkl.cross_entropy(labels, p, **keywords))
+        assert_fields(fastkl.compare(rows, others, chunked, **keywords), fastkl.compare(p, q, labels, **keywords))
+    for one in draw.standard_normal((1, 6, 8)), draw.standard_normal((4, 1, 8)):  # row for all labels along an axis
+        labels, rows = draw.integers(0, 8, (4, 6)), np.moveaxis(one, -1, axis)
+        expected = fastkl.cross_entropy(labels, rows, **keywords)
+        result = fastkl.cross_entropy(da.from_array(labels, chunks=(3, 2)), da.from_array(rows, chunks=2), **keywords)
+        assert result.shape == expected.shape
+        assert_values(result.compute(), expected)
+
+
+def test_dask_messages_name_labels_and_rows_of_the_whole() -> None:
+    da = pytest.importorskip("dask.array")
+    draw = np.random.default_rng(27)
+    p = draw.standard_normal((4, 6, 8))
+    rows = da.from_array(p, chunks=(3, 2, 5))
+    wanted = "labels must be in 0..7"
+
+    def losses(labels: Any, chunks: Any = 2) -> Any:
+        return fastkl.cross_entropy(da.from_array(labels, chunks=chunks), rows, from_logits=True).compute()
+
+    def compare(p: Any, q: Any, labels: Any, axis: int = -1) -> Any:
+        return fastkl.compare(p, q, labels, from_logits=True, axis=axis).kl.compute()
+
+    labels = with_entry((3, 5), 1000, draw.integers(0, 8, (4, 6)))
+    for chunks in 2, 6, (1, 4):
+        assert_refused(ValueError, f"labels[3, 5] = 1000: {wanted}", losses, labels, chunks)
+    assert_refused(ValueError, f"labels[0, 5] = 1000: {wanted}", losses, labels[3:])
+    assert_refused(ValueError, f"labels[3, 5] = 1000: {wanted}", compare, rows, p, labels)
+    assert_refused(ValueError, f"labels[5] = 1000: {wanted}", compare, p, rows, da.from_array(labels[3], chunks=4))
+    assert_refused(ValueError, f"labels[3, 0] = 1000: {wanted}", compare, rows, p, labels[:, 5:])
+    assert_refused(ValueError, f"labels[0] = 8: {wanted}", compare, rows, p, [8])
+    assert_refused(ValueError, f"labels = 8: {wanted}", compare, rows, p, 8)
+    turned = np.moveaxis(p, -1, 1), np.moveaxis(rows, -1, 1)
+    assert_refused(ValueError, f"labels[3, 5] = 1000: {wanted}", compare, *turned, labels, 1)
+    bad = with_entry((2, 4, 6), np.nan, p)
+    entry = "[2, 4, 6] = nan: logits must be finite or -inf"
+    assert_refused(ValueError, f"logits p{entry}", compare, bad, rows, labels[0])
+    assert_refused(ValueError, f"logits q{entry}", compare, rows, bad, labels[0])
+    message = "logits q[2, 6, 4] = nan: logits must be finite or -inf"
+    assert_refused(ValueError, message, compare, turned[1], np.moveaxis(bad, -1, 1), None, 1)
+    lazy = da.from_array(bad, chunks=(2, 3, 4))
+    result = fastkl.cross_entropy(labels % 8, lazy, from_logits=True)
+    assert_refused(ValueError, f"logits q{entry}", result.compute)
+    divergence = fastkl.compare(rows, lazy, from_logits=True, invalid="nan").kl
+    assert np.argwhere(np.isnan(divergence.compute())).tolist() == [[2, 4]]
+
+
+def test_dask_labels_and_compare_are_lazy() -> None:
+    """As above: nothing is computed, but dtypes, shapes and chunks are known."""
+    da = pytest.importorskip("dask.array")
+
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("computed")
+
+    p = da.map_blocks(fail, dtype="f4", chunks=((2, 3), (4, 3)), meta=np.empty((0, 0), "f4"))
+    labels = da.map_blocks(fail, dtype="i8", chunks=((3, 2),), meta=np.empty(0, "i8"))
+    lazy = [
+        fastkl.cross_entropy(labels, p),
+        fastkl.cross_entropy(labels, Q.astype("f4")),
+        fastkl.cross_entropy(LABELS, p),
+        *fastkl.compare(p, Q.astype("f4"), labels),
+        *fastkl.compare(p, p)[:7],
+    ]
+    for result in lazy:
+        assert result.shape == (5,)
+        assert result.dtype in ("f4", "?")
+        with pytest.raises(RuntimeError, match=r"^computed$"):
+            result.compute()
+    assert lazy[0].chunks == lazy[3].chunks == ((2, 1, 2),)
+
+
+def test_dask_compare_reads_each_block_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all fields together, with a thread for each block."""
+    dask = pytest.importorskip("dask")
+    p, asked, kernel = dask_array(P), [], _rows._evaluate
+
+    def record(*args: Any) -> Any:
+        asked.append((args[2].shape, args[-2]))
+        return kernel(*args)
+
+    result = fastkl.compare(p, Q, [0, 1, 2, 3, 4])
+    monkeypatch.setattr(_rows, "_evaluate", record)
+    dask.compute(*result, scheduler="sync")
+    assert sorted(asked) == [((1, 7), 1), ((2, 7), 1), ((2, 7), 1)]
+
+
+def test_dask_labels_of_one_row_of_none_and_of_an_unknown_number() -> None:
+    da = pytest.importorskip("dask.array")
+    row, label = da.from_array(SCORES[0], chunks=3), da.from_array(np.array(2))
+    expected = fastkl.compare(SCORES[0], SCORES[1], 2, from_logits=True)
+    for given in 2, np.uint8(2), label:
+        result = fastkl.cross_entropy(given, row, from_logits=True)
+        assert result.ndim == 0
+        assert result.compute() == expected.nll_p
+        assert fastkl.cross_entropy(given, row, from_logits=True, keepdims=True).shape == (1,)
+        fields = fastkl.compare(row, SCORES[1], given, from_logits=True)
+        assert [field.ndim for field in fields] == [0] * 9
+        assert [field.compute() for field in fields] == list(expected)
+
+    none = fastkl.compare(dask_array(P[:0]), Q[:1], LABELS[:0])
+    assert_fields(none, fastkl.compare(P[:0], Q[:1], LABELS[:0]))
+    assert fastkl.cross_entropy(LABELS[:0], dask_array(P[:0])).compute().shape == (0,)
+
+    one = fastkl.cross_entropy(np.zeros(1, int), da.ones((1, 1)))
+    assert one.compute().tolist() == [0]
+
+    rows, labels = da.from_array(SCORES, chunks=(2, 3)), da.from_array(LABELS, chunks=2)
+    known = labels != -100
+    expected = fastkl.compare(SCORES[LABELS != -100], OTHER_SCORES[0], LABELS[LABELS != -100], from_logits=True)
+    losses = fastkl.cross_entropy(labels[known], rows[known], from_logits=True)
+    assert np.isnan(losses.shape[0])
+    assert_values(losses.compute(), expected.nll_p)
+    fields = fastkl.compare(rows[known], OTHER_SCORES[0], labels[known], from_logits=True)
+    assert_values(fields.kl.compute(), expected.kl)
+    assert_values(fields.nll_q.compute(), expected.nll_q)
+
+
+def test_dask_labels_are_checked_before_any_work() -> None:
+    da = pytest.importorskip("dask.array")
+    p = dask_array(P)
+    for labels, shape in (LABELS[:4], "(4,)"), (da.zeros((5, 5), int), "(5, 5)"), (da.zeros((1, 5, 5), int), "(1, 5, 5)"):
+        message = f"labels has shape {shape}: labels must have the shape (5,) of the rows, or broadcast with it"
+        assert_refused(ValueError, message, fastkl.compare, p, Q, labels)
+    assert_refused(
+        ValueError,
+        "p has shape (4,): labels must have the shape (5,) of the rows, or broadcast with it",
+        fastkl.cross_entropy, da.from_array(LABELS[:4]), p,
+    )  # fmt: skip
+    assert_refused(TypeError, "labels has dtype float64: must be an integer dtype", fastkl.compare, p, Q, da.zeros(5))
+    masked = np.ma.array(LABELS, mask=LABELS < 0)
+    message = "has masked entries: fill them, or leave them out, before the call"
+    assert_refused(TypeError, f"labels {message}", fastkl.compare, p, Q, masked)
+    assert_refused(TypeError, f"p {message}", fastkl.cross_entropy, masked, p)
+    out = np.empty(5)
+    message = "out: must be None for dask arrays, whose values are computed later"
+    assert_refused(TypeError, message, fastkl.cross_entropy, da.from_array(LABELS), P, out=out)
+    message = "q has shape (5, 0): the distribution axis, axis -1, must not be empty"
+    assert_refused(ValueError, message, fastkl.cross_entropy, LABELS, da.zeros((5, 0)))
+
+
+def test_dask_results_go_to_other_processes() -> None:
+    """As all that dask.distributed sends: pickled. No block's task has all labels in it."""
+    da = pytest.importorskip("dask.array")
+    labels = np.zeros(5000, int)
+    graph = fastkl.compare(da.ones((5000, 1), chunks=100), [1.0], da.from_array(labels, chunks=100)).kl.__dask_graph__()
+    assert max(len(pickle.dumps(task)) for key, task in graph.items() if key[0].startswith("fastkl")) < labels.nbytes / 10
+    result = fastkl.compare(dask_array(P), Q, [0, 1, 2, 3, 4])
+    assert_fields(pickle.loads(pickle.dumps(result)), fastkl.compare(P, Q, [0, 1, 2, 3, 4]))
+
+
+@pytest.mark.parametrize("make", [dask_array, xarray_array])
+def test_bfloat16_of_numpy_beside_what_has_none(make: Callable[[Array], Any]) -> None:
+    half = Q.astype(pytest.importorskip("ml_dtypes").bfloat16)
+    for pair, expected in ((make(P), half), kl(P, half)), ((half, make(P)), kl(half, P)):
+        assert_close(kl(*pair), expected)
 
 
 def test_dask_frames() -> None:

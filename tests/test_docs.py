@@ -17,14 +17,19 @@ import fastkl
 from fastkl import compat
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/compat.md"]
-FUNCTIONS = dict(inspect.getmembers(fastkl, inspect.isfunction)) | {
+PAGES = ["README.md", "docs/batch.md", "docs/compat.md"]
+NO_EXAMPLES = {"__version__", "Comparison"}  # the latter is compare's result
+FUNCTIONS = {name: getattr(fastkl, name) for name in fastkl.__all__ if name not in NO_EXAMPLES} | {
     f"compat.{library}.{name}": getattr(getattr(compat, library), name)
     for library in compat.__all__
     for name in getattr(compat, library).__all__
 }
 
 pytestmark = pytest.mark.usefixtures("tier")
+
+
+# The sections of docs/pipelines.md that are tried here, by what they need. The others want a cluster.
+PIPELINES = {"dask": ["dask.array"], "xarray": ["xarray", "dask.array"]}
 
 
 def run_examples(text: str, name: str, names: dict[str, Any]) -> int:
@@ -36,6 +41,16 @@ def run_examples(text: str, name: str, names: dict[str, Any]) -> int:
     assert not failed, "".join(report)
     names.update(test.globs)
     return attempted
+
+
+def run_blocks(text: str, name: str) -> None:
+    """The text's Python blocks, which build on each other, as one reads them. One without prompts is run as a program."""
+    blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert blocks, f"{name} has no Python block"
+    names: dict[str, Any] = {}
+    for i, block in enumerate(blocks):
+        if not run_examples(block, f"{name}, Python block {i}", names):
+            exec(compile(block, f"{name}, Python block {i}", "exec"), names)
 
 
 def test_the_public_functions_are_found() -> None:
@@ -51,11 +66,14 @@ def test_docstring(name: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The blocks build on each other, as one reads them. One without prompts is run as a program."""
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert blocks, f"{page} has no Python block"
-    names: dict[str, Any] = {}
-    for i, block in enumerate(blocks):
-        if not run_examples(block, f"{page}, Python block {i}", names):
-            exec(compile(block, f"{page}, Python block {i}", "exec"), names)
+    run_blocks((ROOT / page).read_text(encoding="utf-8"), page)
+
+
+@pytest.mark.parametrize("title", PIPELINES)
+def test_pipeline(title: str) -> None:
+    for module in PIPELINES[title]:
+        pytest.importorskip(module)
+    _, *sections = (ROOT / "docs/pipelines.md").read_text(encoding="utf-8").split("\n## ")
+    (section,) = (text for text in sections if text.startswith(f"{title}\n"))
+    run_blocks(section, title)

@@ -1,0 +1,31 @@
+"""A bar on standard error while a run goes on."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_FORM = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} rows, {rate_fmt}{postfix}, {remaining} left"
+
+
+@contextmanager
+def bar(total: int, done: int, row_bytes: int) -> Iterator[Callable[[int], None]]:
+    """Calls tell of so many more rows, beyond the `done` ones. Drawn by tqdm; a line says so if that is missing."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        print("fastkl: install fastkl[score] for a progress bar", file=sys.stderr)
+        yield lambda rows: None
+        return
+    with tqdm(total=total, initial=done, unit=" rows", unit_scale=True, bar_format=_FORM, leave=False) as drawn:
+
+        def tell(rows: int) -> None:
+            rate = drawn.format_dict["rate"] or 0.0
+            drawn.set_postfix_str(f"{rate * row_bytes / 1e9:.2f} GB/s", refresh=False)
+            drawn.update(rows)
+
+        yield tell

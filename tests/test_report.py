@@ -1,0 +1,263 @@
+"""The page about summaries: well-formed, all of it escaped, alone in the world, and its bars hold every finite value."""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+from html.parser import HTMLParser
+from itertools import combinations_with_replacement, pairwise
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from fastkl.batch import report
+from fastkl.batch.summary import Summary
+
+MAX = float(np.finfo(np.float64).max)
+NASTY = "<script>alert('1')</script> & \"quoted\" \x00\x1b\u202e\udc80 ü"
+CASES: dict[str, list[float]] = {
+    "none": [],
+    "none finite": [math.nan, math.inf, -math.inf],
+    "one": [0.3],
+    "one zero": [0.0],
+    "equal": [-2.5] * 40,
+    "linear": [1.0, 2.0, 3.0, 5.5],
+    "negative": [-3.0, -1.0, 4.0, math.inf],
+    "logarithmic": [1e-9, 1e-5, 0.5, 3.0, 3.0, math.nan],
+    "with zeros": [0.0, 0.0, 0.0, 1e-9, 1.0],
+    "mostly zeros": [0.0] * 9999 + [1.0, 1000.0],
+    "two values": [0.0, 1.0, 1.0],
+    "neighbours": [1.0, math.nextafter(1, 2)],
+    "near": [1 + k * 1e-9 for k in range(50)],
+    "large": [1e12 + 1e7 * k for k in range(50)],
+    "tiny": [1e-300, 2e-300],
+    "subnormal": [0.0, 5e-324, 1e-323],
+    "widest": [-MAX, 0.0, MAX],
+    "all decades": [5e-324, 1.0, MAX],
+    "rare": [1.0] * 100_000 + [2.0],
+}
+
+
+def summarised(values: Any) -> Summary:
+    made = Summary()
+    made.update(values)
+    return made
+
+
+def page(*names: str, unit: Any = "") -> str:
+    return report.html("A title", {"P": "p.npy"}, {name: summarised(CASES[name]) for name in names}, unit)
+
+
+def parsed(text: str) -> ElementTree.Element:
+    return ElementTree.fromstring(text)
+
+
+def texts(root: ElementTree.Element, path: str) -> list[str]:
+    return ["".join(found.itertext()) for found in root.iterfind(path)]
+
+
+def tables(root: ElementTree.Element) -> dict[str, list[list[str]]]:
+    """The cells of each table, by its caption."""
+    return {
+        table.findtext("caption", ""): [["".join(x.itertext()) for x in row] for row in table.iterfind("tbody/tr")]
+        for table in root.iter("table")
+    }
+
+
+def bars(root: ElementTree.Element) -> list[tuple[str, int]]:
+    """What the bars' tooltips say."""
+    said = [title.text or "" for title in root.iterfind(".//svg/g/title")]
+    matches = [re.fullmatch(r"(.+): ([\d,]+) (rows?)", text) for text in said]
+    assert all(m and (m[2] == "1") == (m[3] == "row") for m in matches)
+    return [(m[1], int(m[2].replace(",", ""))) for m in matches if m]
+
+
+class Strict(HTMLParser):
+    """Sees that every element is closed in its turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:  # noqa: D102
+        self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        """Nothing is left open."""
+
+    def handle_endtag(self, tag: str) -> None:  # noqa: D102
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bars_hold_every_finite_value(name: str) -> None:
+    root = parsed(page(name, unit="bits"))
+    finite = [x for x in CASES[name] if math.isfinite(x)]
+    held = bars(root)
+    assert sum(count for _, count in held) == len(finite)
+    assert texts(root, ".//p[@class='none']") == ([] if finite else ["no finite value"])
+    places = [
+        (float(rect.get("x", "").removesuffix("%")), float(rect.get("width", "").removesuffix("%")))
+        for rect in root.iterfind(".//svg/g/rect[@class='hover']")
+    ]
+    assert len(places) == len(held)
+    # Three decimals are written.
+    assert all(-0.001 <= x < x + width <= 100.002 for x, width in places)
+    assert all(a[0] + a[1] <= b[0] + 0.002 for a, b in pairwise(places))
+    for element in root.iterfind(".//svg//*"):
+        for key, value in element.items():
+            if key in ("x", "y", "x1", "x2", "y1", "y2", "width", "height"):
+                assert -10 <= float(value.removesuffix("%")) <= 300
+    heights = [float(rect.get("height", "")) for rect in root.iterfind(".//svg/g/rect[@class='bar']")]
+    assert all(1 <= height <= report._FLOOR - report._TOP for height in heights)
+    if finite:
+        most = max(count for _, count in held)
+        for (_, count), height in zip(held, heights, strict=True):
+            assert height == pytest.approx(max(1, (report._FLOOR - report._TOP) * count / most), abs=0.01)
+
+
+@pytest.mark.parametrize("name", [name for name, values in CASES.items() if any(map(math.isfinite, values))])
+def test_the_axis_has_numbers_where_they_belong(name: str) -> None:
+    values = sorted(x for x in CASES[name] if math.isfinite(x))
+    axis_labels = [
+        (float(text.get("x", "").removesuffix("%")), text.text or "")
+        for text in parsed(page(name)).iterfind(".//svg//text[@y]")
+        if text.get("y") == str(report._NUMBERS)
+    ]
+    assert 1 <= len(axis_labels) <= 8
+    numbers = [float(text.replace(",", "")) for _, text in axis_labels]
+    assert numbers == sorted(set(numbers))
+    assert all(values[0] <= x <= values[-1] or x == pytest.approx(values[0]) for x in numbers)
+    assert [x for x, _ in axis_labels] == sorted(x for x, _ in axis_labels)
+    if values[0] >= 0 and values[-1] / 100 > (least := next((x for x in values if x > 0), math.inf)):
+        assert all(round(math.log10(x)) == pytest.approx(math.log10(x), abs=1e-9) for x in numbers if x)
+        start = report._BESIDE_ZEROS if values[0] == 0 else 0
+        for x, number in zip([x for x, _ in axis_labels], numbers, strict=True):
+            low, place = math.log(least), math.log(number or 1)
+            share = (place - low) / (math.log(values[-1]) - low)
+            assert x == pytest.approx(start + (100 - start) * share if number else report._ZEROS / 2, abs=0.002)
+    elif values[0] < values[-1]:
+        low, high = Fraction(values[0]), Fraction(values[-1])
+        for x, number in zip([x for x, _ in axis_labels], numbers, strict=True):
+            assert x == pytest.approx(float(100 * (Fraction(number) - low) / (high - low)), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "numbers"),
+    [
+        (0.0, 1.0, "0.0 0.2 0.4 0.6 0.8 1.0"),
+        (0.0, 3.0, "0.0 0.5 1.0 1.5 2.0 2.5 3.0"),
+        (-4000.0, 2500.0, "-4,000 -2,000 0 2,000"),
+        (1e12, 1.001e12, "1e12 1.0002e12 1.0004e12 1.0006e12 1.0008e12 1.001e12"),
+        (-1e-6, 2e-6, "-1e-6 -5e-7 0 5e-7 1e-6 1.5e-6 2e-6"),
+        (1e-5, 10.0, "1e-5 0.0001 0.001 0.01 0.1 1 10"),
+        (3e-12, 7e5, "1e-9 1e-6 0.001 1 1,000"),
+    ],
+)
+def test_the_numbers_of_an_axis(low: float, high: float, numbers: str) -> None:
+    logarithmic = low > 0 and high > 100 * low
+    assert " ".join(number for _, number in report._Axis(low, high, logarithmic, 0).ticks()) == numbers
+
+
+def test_zeros_have_a_bar_of_their_own() -> None:
+    root = parsed(page("with zeros"))
+    assert "of 5 finite values of with zeros, from 0 to 1; " in root.find(".//svg").get("aria-label", "")  # type: ignore[union-attr]
+    marks = [line.get("x1") for line in root.iterfind(".//svg/line") if line.get("class") == "mark"]
+    assert marks == [f"{report._ZEROS / 2:.3f}%"]
+    assert bars(root)[0] == ("0", 3)
+    assert "0" in texts(root, ".//svg/g/text")
+    assert bars(parsed(page("two values")))[0][0].startswith("0 to ")
+
+
+def test_median_and_mean_are_marked() -> None:
+    root = parsed(page("linear"))
+    assert texts(root, ".//svg/text[@class='label']") == ["median 2.5", "mean 2.875"]
+    label = root.find(".//svg").get("aria-label")  # type: ignore[union-attr]
+    assert label == "Histogram of 4 finite values of linear, from 1 to 5.5; median 2.5, mean 2.875"
+    assert root.find(".//svg").get("role") == "img"  # type: ignore[union-attr]
+    places = [float(line.get("x1", "")[:-1]) for line in root.iterfind(".//svg/line") if "mark" in line.get("class", "")]
+    assert places == pytest.approx([100 * 1.5 / 4.5, 100 * 1.875 / 4.5], abs=0.001)
+
+
+def test_labels_stay_inside_and_off_the_lines() -> None:
+    """A third of the width has room for one; with both marks inside their halves, a little less."""
+    for left, right in combinations_with_replacement(range(101), 2):
+        (level, side), (other_level, other_side) = report._labels(left, right)
+        assert {level, other_level} == {report._UPPER, report._LOWER}
+        assert all(x <= 64 if to == "start" else x >= 36 for x, to in ((left, side), (right, other_side)))
+        x, to, passing = (left, side, right) if level == report._LOWER else (right, other_side, left)
+        assert not (x < passing < x + 28 if to == "start" else x - 28 < passing < x)
+
+
+def test_statistics() -> None:
+    made = summarised([0.5, math.nan, math.inf, 1.5, math.nan, -1234567.25, 12345678.0])
+    found = tables(parsed(report.html("t", {}, {"kl": made})))
+    assert dict(found["Statistics"]) | {"mean": "", "its standard error": ""} == {
+        "rows": "7",
+        "with a finite value": "4",
+        "mean": "",
+        "its standard error": "",
+        "min": "-1.23457e6",
+        "max": "∞",
+    }
+    assert dict(found["Quantiles"])["50 %"] == "1"
+    assert [row[0] for row in found["Quantiles"]] == ["1 %", "5 %", "25 %", "50 %", "75 %", "95 %", "99 %"]
+    assert found["Rows without a finite value"] == [["infinite", "1", "2"], ["invalid", "2", "1, 4"]]
+    assert found["Largest values; rows count from 0"][:3] == [["2", "∞"], ["6", "1.23457e7"], ["3", "1.5"]]
+
+
+def test_fields_have_sections_and_a_table_of_contents() -> None:
+    root = parsed(page("linear", "none", "equal", unit={"linear": "nats"}))
+    assert texts(root, ".//h2") == ["linear in nats", "none", "equal"]
+    links = [a.get("href", "") for a in root.iterfind(".//nav//a")]
+    assert [f"#{section.get('id')}" for section in root.iter("section")] == links
+    assert tables(root)["The fields"] == [["linear", "2.875", "2.5", "5.5"], ["none", *"———"], ["equal", *["-2.5"] * 3]]
+    assert parsed(page("linear")).find(".//nav") is None
+    assert texts(parsed(page("linear", "equal", unit="bits")), ".//h2") == ["linear in bits", "equal in bits"]
+
+
+def test_the_whole_is_told() -> None:
+    facts = {"P": "a.npy", "options": "base 2\nnormalize"}
+    root = parsed(report.html("The title", facts, {}))
+    assert tables(root) == {"The whole": [["P", "a.npy"], ["options", "base 2\nnormalize"]]}
+    assert texts(root, ".//h1") == texts(root, "head/title") == ["The title"]
+
+
+def test_everything_is_escaped() -> None:
+    made = report.html(NASTY, {NASTY: NASTY}, {NASTY: summarised([1.0, 2.0]), "other": Summary()}, NASTY)
+    made.encode("utf-8")
+    assert "<script" not in made
+    root = parsed(made)
+    shown = (
+        NASTY.replace("\x00", r"\x00").replace("\x1b", r"\x1b").replace("\u202e", r"\u202e").replace("\udc80", r"\udc80")
+    )
+    assert texts(root, "head/title") == texts(root, ".//h1") == [shown]
+    assert tables(root)["The whole"] == [[shown, shown]]
+    assert texts(root, ".//h2") == [f"{shown} in {shown}", f"other in {shown}"]
+    assert texts(root, ".//nav//a") == [shown, "other"]
+    assert f"of {shown} in {shown}, from" in root.find(".//svg").get("aria-label", "")  # type: ignore[union-attr]
+
+
+def test_the_page_stands_alone() -> None:
+    made = page(*CASES, unit="nats")
+    assert "http" not in made
+    assert not re.search(r"@import|url\(|<link|<script|<img|<iframe", made)
+    root = parsed(made)
+    assert {a.get("href", "")[0] for a in root.iter("a")} == {"#"}
+    assert not [x for x in root.iter() for key in x.keys() if key in ("src", "style") or key.startswith("on")]  # noqa: SIM118
+
+
+def test_the_page_is_html_and_xml() -> None:
+    made = page(*CASES)
+    assert made.startswith("<!DOCTYPE html>\n")
+    parser = Strict()
+    parser.feed(made)
+    parser.close()
+    assert not parser.open
+    for table in parsed(made).iter("table"):
+        assert table.findtext("caption")
+        assert all(row[0].tag == "th" and row[0].get("scope") == "row" for row in table.iterfind("tbody/tr"))
+        assert all(cell.get("scope") == "col" for cell in table.iterfind("thead/tr/th"))
