@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -323,12 +324,30 @@ def test_what_goes_wrong_is_one_line(arguments: list[str], capsys: pytest.Captur
     assert printed.err.count("\n") == 1
 
 
+def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there are rows that a run could be resumed after, that is said instead: test_batch_output.py."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fastkl.batch.job.open_operands", interrupted)
+    assert main(["score", "p.npy", "q.npy"]) == 130
+    assert capsys.readouterr().err == "fastkl: interrupted\n"
+
+
 def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     p, q, right = save(p=logits(1), q=logits(2), right=labels())
     assert main(["score", p, q, "--labels", right, "--from-logits", "--report", "report.html"]) == 0
     page = Path("report.html").read_text(encoding="utf-8")
     for text in ("p.npy", "right.npy", "nll_increase", "<svg", "perplexity of q"):
         assert text in page
+
+
+def test_report_of_one_field() -> None:
+    fastkl.score(*save(p=rows(1), q=rows(2)), base=2, report="report.html")
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert re.search(r"<h2[^>]*>\s*kl\b", page)
+    assert "in bits" in page
 
 
 def test_a_report_is_refused_where_an_input_is() -> None:

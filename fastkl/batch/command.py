@@ -60,23 +60,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score, and print the summary."""
-    result = score(
-        arguments.p,
-        arguments.q,
-        arguments.labels,
-        measure=arguments.measure,
-        from_logits=arguments.from_logits,
-        temperature=arguments.temperature,
-        normalize=arguments.normalize,
-        base=arguments.base,
-        eps=arguments.eps,
-        invalid=arguments.invalid,
-        out=arguments.out,
-        keys=[key for key in arguments.keys.split(",") if key],
-        resume=arguments.resume,
-        report=arguments.report,
-        threads=arguments.threads,
-        progress=sys.stderr.isatty(),
-        dask=arguments.dask,
-    )
+    try:
+        result = score(
+            arguments.p,
+            arguments.q,
+            arguments.labels,
+            measure=arguments.measure,
+            from_logits=arguments.from_logits,
+            temperature=arguments.temperature,
+            normalize=arguments.normalize,
+            base=arguments.base,
+            eps=arguments.eps,
+            invalid=arguments.invalid,
+            out=arguments.out,
+            keys=[key for key in arguments.keys.split(",") if key],
+            resume=arguments.resume,
+            report=arguments.report,
+            threads=arguments.threads,
+            progress=sys.stderr.isatty(),
+            dask=arguments.dask,
+        )
+    except KeyboardInterrupt as stop:
+        stop.args = stop.args or ("interrupted",)
+        raise
     print(results.to_json(result) if arguments.json else results.to_text(result, unit(arguments.base)))

@@ -165,8 +165,9 @@ def score(
         )
         if report is not None:
             facts = {name: x.name for name, x in operands.named()} | options.facts() | results.facts(result)
-            units = {name: unit(base) for name in results.summaries if name != "same_argmax"}
-            output.replace(Path(report), html("fastkl score", facts, results.summaries, units).encode())
+            summaries = {name or measure: summary for name, summary in results.summaries.items()}
+            units = {name: unit(base) for name in summaries if name != "same_argmax"}
+            output.replace(Path(report), html("fastkl score", facts, summaries, units).encode())
         if draft is not None:
             draft.finish(write)
     return result
