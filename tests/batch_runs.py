@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+import fastkl
 from fastkl.__main__ import main
 from fastkl.batch import operands, output, workers
 
@@ -65,6 +66,7 @@ def run(wishes: dict[str, Any], arguments: list[str]) -> int:
     if "largest" in wishes:
         import resource
 
+        fastkl.build_info()  # the first time that it is asked, LLVM's OpenMP makes a file of its own
         resource.setrlimit(resource.RLIMIT_FSIZE, (wishes["largest"], wishes["largest"]))
     append, parts = output.Draft.append, 0
 
