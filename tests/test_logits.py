@@ -143,7 +143,7 @@ def test_masks_leave_jensen_shannon_between_its_ends(measure: Measure, dtype: st
         p, q = np.array(a, dtype), np.array(b, dtype) + np.array(constant, dtype)
         expected = right(measure, p, q)
         assert_near(measure, call(measure, np.tile(p, times), np.tile(q, times)), expected, told=f"{p} {q}")
-        probabilities = np.array([float(x.value) for x in softmax.distribution(np.tile(p, times))])
+        probabilities = np.tile([float(x.value / times) for x in softmax.distribution(p)], times)
         result = call(measure, probabilities, np.tile(q, times), from_logits=(False, True))
         assert_near(measure, result, expected, mixed=True, told=f"softmax of {p}, {q}")
 
