@@ -98,7 +98,7 @@ def score(
 
     Notes
     -----
-    Rows are read into buffers of 1 MB for each thread and operand (Parquet, Zarr, .npz: parts of 16 MB, or a chunk) while
+    Rows are read into buffers of 2 MB for each thread and operand (Parquet, Zarr, .npz: parts of 16 MB, or a chunk) while
     others are computed. Values are those of the measures, to the bit.
 
     Examples
