@@ -75,7 +75,7 @@ setup(
         Extension(
             "fastkl._kernels",
             ["fastkl/_kernels.pyx", *sorted(glob("fastkl/_core/*.c"))],
-            depends=glob("fastkl/_core/*.h"),
+            depends=[*glob("fastkl/_core/*.h"), *glob("fastkl/include/*.h")],
             include_dirs=["fastkl", numpy.get_include()],
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         ),

@@ -10,13 +10,15 @@
 
 Data flows down this list and results come back up; nothing below knows what is above it. Two packages stand on top, and are
 imported when they are asked for: compat/, other libraries' functions, computed by these; batch/, files of any size.
+
+Compiled callers enter at the kernels: Cython's by __init__.pxd, C's by include/fastkl_c.h.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._build import build_info, choose_tier, limit_threads
+from ._build import build_info, choose_tier, get_include, limit_threads
 from ._version import __version__
 from .measures import Comparison, compare, cross_entropy, entropy, js_distance, js_divergence, kl_divergence
 
@@ -28,6 +30,7 @@ __all__ = [
     "compare",
     "cross_entropy",
     "entropy",
+    "get_include",
     "js_distance",
     "js_divergence",
     "kl_divergence",

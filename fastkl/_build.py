@@ -66,7 +66,8 @@ def build_info() -> dict[str, Any]:
     -------
     dict
         `simd`, the tier in use; `simd_available`, all tiers usable on this machine, best first; `openmp`, whether the build
-        has it; `threads`, how many threads `threads=None` would use now; `compiler`, the C compiler's name and version.
+        has it; `threads`, how many threads `threads=None` would use now; `compiler`, the C compiler's name and version;
+        `interface`, the version of the interface for compiled callers.
 
     Notes
     -----
@@ -76,7 +77,7 @@ def build_info() -> dict[str, Any]:
     --------
     >>> import fastkl
     >>> sorted(fastkl.build_info())
-    ['compiler', 'openmp', 'simd', 'simd_available', 'threads']
+    ['compiler', 'interface', 'openmp', 'simd', 'simd_available', 'threads']
     """
     return {
         "simd": _kernels.tier_in_use(),
@@ -84,4 +85,22 @@ def build_info() -> dict[str, Any]:
         "openmp": _kernels.openmp(),
         "threads": _kernels.default_threads(),
         "compiler": _kernels.compiler(),
+        "interface": _kernels.INTERFACE_VERSION,
     }
+
+
+def get_include() -> str:
+    """The folder of `fastkl_c.h`, for the include path of a C compiler.
+
+    Returns
+    -------
+    str
+        Its path. The header has the measures for callers in C and C++.
+
+    Examples
+    --------
+    >>> import os, fastkl
+    >>> os.listdir(fastkl.get_include())
+    ['fastkl_c.h']
+    """
+    return str(Path(__file__).parent / "include")

@@ -1,89 +1,68 @@
-# What the compiled core offers: externs only. The facts about each name stand in _core/fastkl.h.
-from libc.stdint cimport int64_t, uint8_t
+# What other compiled modules may call. docs/compiled.md says what the functions do; include/fastkl_c.h has them for C.
+# Cython reads this file wherever one is cimported: nothing else may stand here.
 
+cdef double entropy_row_f64(const double *p, ptrdiff_t p_stride, ptrdiff_t n) noexcept nogil
+cdef void entropy_rows_f64(
+    const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
+    ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride
+) noexcept nogil
 
-cdef extern from "_core/fastkl.h" nogil:
-    enum:
-        FASTKL_MEASURE_COUNT
-        FASTKL_DTYPE_COUNT
-        FASTKL_VALID
-        FASTKL_P_ENTRY
-        FASTKL_Q_ENTRY
-        FASTKL_P_SUM
-        FASTKL_Q_SUM
-        FASTKL_LABEL
-        FASTKL_FIELD_COUNT
-        FASTKL_same_argmax_field
+cdef float entropy_row_f32(const float *p, ptrdiff_t p_stride, ptrdiff_t n) noexcept nogil
+cdef void entropy_rows_f32(
+    const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
+    ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride
+) noexcept nogil
 
-    ptrdiff_t FASTKL_PIECE
+cdef double cross_entropy_row_f64(
+    const double *p, ptrdiff_t p_stride, const double *q, ptrdiff_t q_stride, ptrdiff_t n
+) noexcept nogil
+cdef void cross_entropy_rows_f64(
+    const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
+    const double *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
+    ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride
+) noexcept nogil
 
-    ctypedef struct fastkl_operand:
-        const char *data
-        ptrdiff_t row
-        ptrdiff_t col
-        int dtype
-        int swapped
-        int logits
+cdef float cross_entropy_row_f32(
+    const float *p, ptrdiff_t p_stride, const float *q, ptrdiff_t q_stride, ptrdiff_t n
+) noexcept nogil
+cdef void cross_entropy_rows_f32(
+    const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
+    const float *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
+    ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride
+) noexcept nogil
 
-    ctypedef struct fastkl_task:
-        int measure
-        int root
-        double eps
-        double p_tolerance
-        double q_tolerance
-        double scale
-        double scale_low
-        int ignores
-        int64_t ignored
-        double smoothing
+cdef double kl_divergence_row_f64(
+    const double *p, ptrdiff_t p_stride, const double *q, ptrdiff_t q_stride, ptrdiff_t n
+) noexcept nogil
+cdef void kl_divergence_rows_f64(
+    const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
+    const double *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
+    ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride
+) noexcept nogil
 
-    ctypedef struct fastkl_sums:
-        pass
+cdef float kl_divergence_row_f32(
+    const float *p, ptrdiff_t p_stride, const float *q, ptrdiff_t q_stride, ptrdiff_t n
+) noexcept nogil
+cdef void kl_divergence_rows_f32(
+    const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
+    const float *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
+    ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride
+) noexcept nogil
 
-    ctypedef struct fastkl_tier:
-        const char *name
-        int (*usable)() noexcept nogil
-        int (*together)(
-            const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n
-        ) noexcept nogil
-        void (*rows)(
-            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
-            double *value, uint8_t *status
-        ) noexcept nogil
-        void (*piece)(
-            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t index,
-            fastkl_sums *sums
-        ) noexcept nogil
-        void (*finish)(
-            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
-            ptrdiff_t n, const fastkl_sums *pieces,
-            double *value, uint8_t *status
-        ) noexcept nogil
-        void (*logits)(
-            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
-            double *value, uint8_t *status
-        ) noexcept nogil
-        void (*losses)(
-            const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n, ptrdiff_t count,
-            double *value, uint8_t *status
-        ) noexcept nogil
-        void (*compare)(
-            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
-            ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status
-        ) noexcept nogil
+cdef double js_divergence_row_f64(
+    const double *p, ptrdiff_t p_stride, const double *q, ptrdiff_t q_stride, ptrdiff_t n
+) noexcept nogil
+cdef void js_divergence_rows_f64(
+    const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
+    const double *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
+    ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride
+) noexcept nogil
 
-    const fastkl_tier *fastkl_tiers[]
-    const char *fastkl_measure_names[]
-    const char *fastkl_dtype_names[]
-    const char *fastkl_field_names[]
-    int fastkl_openmp() noexcept
-    int fastkl_openmp_threads() noexcept
-    const char *fastkl_compiler() noexcept
-
-
-cdef extern from "_core/region.h" nogil:
-    ctypedef struct fastkl_mode:
-        pass
-
-    fastkl_mode fastkl_mode_enter() noexcept
-    void fastkl_mode_leave(fastkl_mode caller) noexcept
+cdef float js_divergence_row_f32(
+    const float *p, ptrdiff_t p_stride, const float *q, ptrdiff_t q_stride, ptrdiff_t n
+) noexcept nogil
+cdef void js_divergence_rows_f32(
+    const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
+    const float *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
+    ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride
+) noexcept nogil

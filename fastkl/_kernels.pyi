@@ -11,6 +11,8 @@ Q_SUM: Final[int]
 LABEL: Final[int]
 FIELDS: Final[list[str]]
 MOST_THREADS: Final[int]
+INTERFACE_VERSION: Final[int]
+c_interface: Final[object]
 
 def tiers() -> list[str]: ...
 def use_tier(name: str) -> None: ...

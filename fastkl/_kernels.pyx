@@ -4,11 +4,21 @@ Takes arrays whose last axis holds the distributions and whose leading axes broa
 checked everything. Raises nothing about rows: it answers with the first invalid one. The maths is in `_core`.
 """
 
+from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange, threadid
 from libc.limits cimport INT_MAX
-from libc.math cimport log, sqrt
+from libc.math cimport INFINITY, NAN, log, sqrt
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from fastkl._core cimport (
+    FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_LABEL, FASTKL_MEASURE_COUNT, FASTKL_PIECE, FASTKL_P_ENTRY,
+    FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy, FASTKL_entropy, FASTKL_float32,
+    FASTKL_float64, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_same_argmax_field, fastkl_compiler,
+    fastkl_dtype_names, fastkl_field_names, fastkl_measure_names, fastkl_mode, fastkl_mode_enter, fastkl_mode_leave,
+    fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
+)
 
 cimport numpy as cnp
 
@@ -373,3 +383,6 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
     if failed:
         raise MemoryError
     return found
+
+
+include "_compiled.pxi"

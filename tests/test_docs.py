@@ -28,8 +28,13 @@ FUNCTIONS = {name: getattr(fastkl, name) for name in fastkl.__all__ if name not 
 pytestmark = pytest.mark.usefixtures("tier")
 
 
-# The sections of docs/pipelines.md that are tried here, by what they need. The others want a cluster.
-PIPELINES = {"dask": ["dask.array"], "xarray": ["xarray", "dask.array"]}
+# The sections of pages that are tried by themselves, by what they need. The others want a cluster, or a compiler.
+SECTIONS = {
+    ("docs/pipelines.md", "dask"): ["dask.array"],
+    ("docs/pipelines.md", "xarray"): ["xarray", "dask.array"],
+    ("docs/compiled.md", "Numba"): ["numba"],
+    ("docs/compiled.md", "ctypes"): [],
+}
 
 
 def run_examples(text: str, name: str, names: dict[str, Any]) -> int:
@@ -70,10 +75,10 @@ def test_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     run_blocks((ROOT / page).read_text(encoding="utf-8"), page)
 
 
-@pytest.mark.parametrize("title", PIPELINES)
-def test_pipeline(title: str) -> None:
-    for module in PIPELINES[title]:
+@pytest.mark.parametrize(("page", "title"), SECTIONS)
+def test_section(page: str, title: str) -> None:
+    for module in SECTIONS[page, title]:
         pytest.importorskip(module)
-    _, *sections = (ROOT / "docs/pipelines.md").read_text(encoding="utf-8").split("\n## ")
+    _, *sections = (ROOT / page).read_text(encoding="utf-8").split("\n## ")
     (section,) = (text for text in sections if text.startswith(f"{title}\n"))
     run_blocks(section, title)
