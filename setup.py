@@ -42,6 +42,8 @@ class Build(build_ext):
         kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
         compile_args, link_args = self.find_openmp(OPENMP[kind])
         flags = FLAGS[kind] + (GCC_FLAGS if self.links(GCC_PROBE, GCC_FLAGS, []) else [])
+        if kind == "unix" and "-g" not in os.environ.get("CFLAGS", ""):
+            flags.append("-g0")  # else Python's own flags have -g: four fifths of the file
         for extension in self.extensions:
             extension.extra_compile_args += flags + compile_args
             extension.extra_link_args += link_args
@@ -85,6 +87,7 @@ setup(
             "wraparound": False,
             "cdivision": True,
             "initializedcheck": False,
+            "freethreading_compatible": True,
         },
     ),
     cmdclass={"build_ext": Build},

@@ -84,6 +84,11 @@ cdef extern from "_core/fastkl.h" nogil:
     const char *fastkl_field_names[]
     int fastkl_openmp() noexcept
     int fastkl_openmp_threads() noexcept
+    double fastkl_seconds() noexcept
+    int fastkl_forked() noexcept
+    int fastkl_in_a_new_thread(
+        void (*work)(void *) noexcept nogil, void (*meanwhile)(void *) noexcept nogil, double seconds, void *with_
+    ) noexcept
     const char *fastkl_compiler() noexcept
 
 
@@ -91,5 +96,7 @@ cdef extern from "_core/region.h" nogil:
     ctypedef struct fastkl_mode:
         pass
 
+    int fastkl_is_set(const int *word) noexcept
+    void fastkl_set(int *word) noexcept
     fastkl_mode fastkl_mode_enter() noexcept
     void fastkl_mode_leave(fastkl_mode caller) noexcept

@@ -2,7 +2,11 @@
 
 Takes arrays whose last axis holds the distributions and whose leading axes broadcast to those of `out`; `_rows` has
 checked everything. Raises nothing about rows: it answers with the first invalid one. The maths is in `_core`.
+
+No call leaves anything behind that another could meet: what is global is set at import, and else by tests alone.
 """
+
+from threading import get_ident, main_thread
 
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange, threadid
@@ -16,11 +20,16 @@ from fastkl._core cimport (
     FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_LABEL, FASTKL_MEASURE_COUNT, FASTKL_PIECE, FASTKL_P_ENTRY,
     FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy, FASTKL_entropy, FASTKL_float32,
     FASTKL_float64, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_same_argmax_field, fastkl_compiler,
-    fastkl_dtype_names, fastkl_field_names, fastkl_measure_names, fastkl_mode, fastkl_mode_enter, fastkl_mode_leave,
-    fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
+    fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_in_a_new_thread, fastkl_is_set, fastkl_measure_names,
+    fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_seconds,
+    fastkl_set, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
 )
 
 cimport numpy as cnp
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+    void PyErr_SetObject(object, object) noexcept
 
 cnp.import_array()
 
@@ -34,6 +43,8 @@ cdef enum:
     ENTRIES_PER_THREAD = 262144  # one more thread for so many, 0.2 ms of work: to wait for a busy core costs more
     ENTRIES_PER_ASKED_THREAD = 32768  # the same if the caller has said how many: below, waking it costs more than it saves
     ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
+    WIDE_ROW = 64  # pieces; wider rows are always looked at piece by piece, lest a signal wait for them
+    REGION = 65536  # blocks in a parallel region: what a signal leaves of one is still dealt out, and a region costs little
     LINE = 64  # bytes of a cache line
     MOST_AXES = 64  # NumPy's own limit
 
@@ -42,6 +53,8 @@ DTYPES = {fastkl_dtype_names[i].decode(): i for i in range(FASTKL_DTYPE_COUNT)}
 FIELDS = [fastkl_field_names[i].decode() for i in range(FASTKL_FIELD_COUNT)]
 P_ENTRY, Q_ENTRY, P_SUM, Q_SUM, LABEL = FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM, FASTKL_LABEL
 MOST_THREADS = INT_MAX
+
+cdef double PATIENCE = 0.03  # seconds that a signal waits; to answer can take 5 ms, if another thread has the GIL
 
 cdef const fastkl_tier *tier = NULL
 cdef int most_threads = INT_MAX
@@ -76,6 +89,10 @@ cdef struct Job:
     ptrdiff_t missing  # rows that the first block of a run has fewer
     const fastkl_tier *tier
     int together
+    bint listens  # does the first thread of a region have signals answered?
+    bint deaf  # is the caller a thread that Python answers no signals in?
+    double answered  # when signals were, or the job began
+    int stopped  # an exception is set, and all that is left is to leave
 
 # The first invalid row that a thread has met, in a cache line of its own.
 cdef struct Invalid:
@@ -214,6 +231,33 @@ cdef Axis _start(Job *job, ptrdiff_t run) noexcept nogil:
     return at
 
 
+cdef void _answer_signals(Job *job) noexcept with gil:
+    """Have Python handle signals, Ctrl-C among them, which it does in its main thread alone. Stop if a handler raises.
+
+    The exception is set, for the call to raise: those who called this cannot.
+    """
+    cdef object raised = None
+    try:
+        job.deaf = get_ident() != main_thread().ident
+        if not job.deaf:
+            PyErr_CheckSignals()
+    except BaseException as error:
+        raised = error
+    if raised is not None:
+        PyErr_SetObject(type(raised), raised)
+        fastkl_set(&job.stopped)
+
+
+cdef inline void _listen(Job *job) noexcept nogil:
+    """Between pieces of work, in the thread that called: have signals answered now and then."""
+    cdef double now
+    if not job.deaf and not job.stopped:
+        now = fastkl_seconds()
+        if not 0 <= now - job.answered < PATIENCE:
+            _answer_signals(job)
+            job.answered = now
+
+
 cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcept nogil:
     """The rows of one block, into out."""
     cdef double value[BLOCK_VALUES]
@@ -226,7 +270,7 @@ cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcep
     cdef fastkl_operand p = job.p, q = job.q, labels = job.labels
     cdef char *to = <char *>out + at.out + first * job.run.out
     cdef int k
-    if job.stop_at_invalid and invalid.status and invalid.row < row:
+    if fastkl_is_set(&job.stopped) or (job.stop_at_invalid and invalid.status and invalid.row < row):
         return
     p.data += at.p + first * job.run.p
     if q.data != NULL:
@@ -256,6 +300,8 @@ cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcep
 cdef void _piece(Job *job, fastkl_operand p, fastkl_operand q, ptrdiff_t index,
                  fastkl_sums *sums) noexcept nogil:
     """One piece of a wide row, into sums."""
+    if fastkl_is_set(&job.stopped):
+        return
     cdef fastkl_mode caller = fastkl_mode_enter()
     job.tier.piece(&job.task, &p, &q, job.n, index, sums)
     fastkl_mode_leave(caller)
@@ -273,7 +319,11 @@ cdef void _wide_row(Job *job, ptrdiff_t row, int threads, fastkl_sums *sums,
     if q.data != NULL:
         q.data += at.q + first * job.run.q
     for i in prange((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE, num_threads=threads, schedule="dynamic"):
+        if job.listens and threadid() == 0:
+            _listen(job)
         _piece(job, p, q, i, &sums[i])
+    if fastkl_is_set(&job.stopped):
+        return
     cdef fastkl_mode caller = fastkl_mode_enter()
     job.tier.finish(&job.task, &p, &q, job.n, sums, &value, &status)
     (<real *>(<char *>out + at.out + first * job.run.out))[0] = <real>(value / job.unit)
@@ -283,28 +333,76 @@ cdef void _wide_row(Job *job, ptrdiff_t row, int threads, fastkl_sums *sums,
         invalid.status = status
 
 
+cdef void _region(Job *job, ptrdiff_t start, ptrdiff_t stop, int threads, Invalid *invalid, real *out) noexcept nogil:
+    """Blocks that the threads share."""
+    cdef ptrdiff_t i
+    for i in prange(start, stop, num_threads=threads, schedule="dynamic"):
+        if job.listens and threadid() == 0:
+            _listen(job)
+        _block(job, i, &invalid[threadid()], out)
+
+
 cdef int _run(Job *job, int threads, Invalid *invalid, real *out) noexcept nogil:
     """The whole job. Answers -1 where there is no memory for a wide row's sums."""
     cdef ptrdiff_t rows = job.runs * job.run.length, blocks, i
     cdef fastkl_sums *sums
-    if (threads > 1 and job.n > FASTKL_PIECE and rows < threads * ROWS_PER_THREAD and job.together == 1
-            and job.kind == ROWS):
+    cdef bint shared = threads > 1 and job.n > FASTKL_PIECE and rows < threads * ROWS_PER_THREAD
+    if (shared or job.n > WIDE_ROW * FASTKL_PIECE) and job.together == 1 and job.kind == ROWS:
+        job.answered = fastkl_seconds()
         sums = <fastkl_sums *>malloc(((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE) * sizeof(fastkl_sums))
         if sums == NULL:
             return -1
         for i in range(rows):
-            if not (job.stop_at_invalid and invalid.status):
+            if not job.stopped and not (job.stop_at_invalid and invalid.status):
                 _wide_row(job, i, threads, sums, invalid, out)
         free(sums)
         return 0
     blocks = job.runs * job.blocks_per_run
+    if blocks > 1:
+        job.answered = fastkl_seconds()
     if threads > 1:
-        for i in prange(blocks, num_threads=threads, schedule="dynamic"):
-            _block(job, i, &invalid[threadid()], out)
+        for i in range((blocks + REGION - 1) // REGION):
+            if not job.stopped:
+                _region(job, i * REGION, min((i + 1) * REGION, blocks), threads, invalid, out)
     else:
         for i in range(blocks):
+            if i > 0 and job.listens:
+                _listen(job)
+            if job.stopped:
+                break
             _block(job, i, invalid, out)
     return 0
+
+
+# A job and the arguments of `_run`; what it answered.
+cdef struct Call:
+    Job *job
+    int threads
+    Invalid *invalid
+    void *out
+    bint single
+    int failed
+
+
+cdef void _work(void *pointer) noexcept nogil:
+    """The call's job."""
+    cdef Call *call = <Call *>pointer
+    if call.single:
+        call.failed = _run(call.job, call.threads, call.invalid, <float *>call.out)
+    else:
+        call.failed = _run(call.job, call.threads, call.invalid, <double *>call.out)
+
+
+cdef void _wait(void *pointer) noexcept nogil:
+    """While another thread works for this one."""
+    cdef Job *job = (<Call *>pointer).job
+    if not job.deaf and not job.stopped:
+        _answer_signals(job)
+
+
+cdef int _raise() except -1:
+    """Raise the exception that is set."""
+    return -1
 
 
 def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.ndarray q, int q_dtype,
@@ -322,7 +420,8 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
     `out`.
     """
     cdef Job job
-    cdef int i, used, failed
+    cdef Call call
+    cdef int i, used
     cdef bint compare = False
     cdef ptrdiff_t groups
     cdef cnp.ndarray labels = None, leading = out
@@ -335,6 +434,7 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
         job.unit = sqrt(job.unit)
     fastkl_mode_leave(caller)
     job.stop_at_invalid = stop_at_invalid
+    job.deaf, job.stopped, job.answered = False, 0, 0
     job.n = p.shape[p.ndim - 1]
     job.p = _operand(p, p_dtype)
     if q is not None:
@@ -359,7 +459,7 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
     if labels is None:
         job.labels.row = 0
     job.tier = tier
-    job.together = tier.together(&job.p, &job.q, job.n) if job.kind == ROWS or job.kind == COMPARE else 1
+    job.together = job.tier.together(&job.p, &job.q, job.n) if job.kind == ROWS or job.kind == COMPARE else 1
     groups = max(1, min(GROUPS, job.run.length // (PLENTY * job.together))) if job.together > 1 else 1
     job.block_rows = job.together * max(groups, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n) // job.together)
     job.missing = _rows_before_a_line(&job, p) if job.together > 1 else 0
@@ -370,17 +470,23 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
         raise MemoryError
     for i in range(used):
         invalid[i].status = FASTKL_VALID
+    call.job, call.threads, call.invalid = &job, used, invalid
+    call.out, call.single, call.failed = cnp.PyArray_DATA(out), cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT32, 0
     with nogil:
-        if cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT32:
-            failed = _run(&job, used, invalid, <float *>cnp.PyArray_DATA(out))
-        else:
-            failed = _run(&job, used, invalid, <double *>cnp.PyArray_DATA(out))
+        job.listens = used == 1 or not fastkl_forked()
+        if not job.listens and not fastkl_in_a_new_thread(_work, _wait, PATIENCE, &call):
+            job.listens, call.threads = True, 1
+        if job.listens:
+            _work(&call)
+    if job.stopped:
+        free(invalid)
+        _raise()
     found = None
     for i in range(used):
         if invalid[i].status and (found is None or invalid[i].row < found[0]):
             found = (invalid[i].row, invalid[i].status)
     free(invalid)
-    if failed:
+    if call.failed:
         raise MemoryError
     return found
 

@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import ctypes.util
 import functools
+import hashlib
 import itertools
 import platform
 import sys
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from measures import MEASURES
 
 import fastkl
@@ -148,6 +150,25 @@ def test_same_bits_for_every_alignment(measure: Callable[..., Any], dtype: str, 
     for offset in range(65):
         there_p, there_q = at_byte(offset, p), at_byte((3 * offset) % 64, q)
         assert_same_bits(doubles(measure, there_p, there_q), expected)
+
+
+REPEATS = 100 if settings.default.max_examples > 100 else 1  # HYPOTHESIS_PROFILE=night
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_one_digest_for_all_threads_row_offsets_and_alignments(measure: Callable[..., Any]) -> None:
+    """All at once: rows of which each thread gets some, somewhere in more memory, at every byte of a cache line."""
+    own_p, own_q = operands("f8", 900, 150)
+    digests = set()
+    for offset in range(64):
+        start = offset % 7
+        p, q = (np.random.default_rng(offset).random((907, 150)) for _ in "pq")
+        p, q = at_byte(offset, p), at_byte(63 - offset, q)
+        p[start : start + 900], q[start : start + 900] = own_p, own_q
+        for threads, _ in itertools.product(THREADS, range(REPEATS)):
+            values = doubles(measure, p, q, threads=threads)[start : start + 900]
+            digests.add(hashlib.sha256(values.tobytes()).hexdigest())
+    assert len(digests) == 1
 
 
 @pytest.mark.parametrize("n", [1, 20, 200])

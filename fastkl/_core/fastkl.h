@@ -127,9 +127,15 @@ double fastkl_entry(fastkl_operand, ptrdiff_t i);
 double fastkl_careful_logits(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 double fastkl_careful_loss(const fastkl_task *, fastkl_operand q, ptrdiff_t n, ptrdiff_t label);
 
-/* surroundings.c: the build and its surroundings. */
+/* surroundings.c: the build and its surroundings; seconds since whenever. */
 int fastkl_openmp(void);
 int fastkl_openmp_threads(void);
+double fastkl_seconds(void);
 const char *fastkl_compiler(void);
+
+/* forks.c: has the calling thread come here through a fork, and has it to leave what is parallel to a new thread? Have that done:
+   `meanwhile` is called every so many seconds until it is. 0 if there is no new thread: then nothing is done. */
+int fastkl_forked(void);
+int fastkl_in_a_new_thread(void (*work)(void *), void (*meanwhile)(void *), double seconds, void *with);
 
 #endif

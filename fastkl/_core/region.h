@@ -95,6 +95,22 @@
     _mm256_storeu_pd(to, _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_loadu_si32(from))))
 #endif
 
+/* Do processes fork here, and are threads POSIX's? */
+#if defined(__unix__) || defined(__APPLE__)
+#define FASTKL_POSIX 1
+#else
+#define FASTKL_POSIX 0
+#endif
+
+/* A word that one thread sets and others look at meanwhile, and that orders nothing else. (MSVC's volatile does as much.) */
+#if defined(__GNUC__) || defined(__clang__)
+static inline int fastkl_is_set(const int *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+static inline void fastkl_set(int *word) { __atomic_store_n(word, 1, __ATOMIC_RELAXED); }
+#else
+static inline int fastkl_is_set(const int *word) { return *(const volatile int *)word; }
+static inline void fastkl_set(int *word) { *(volatile int *)word = 1; }
+#endif
+
 /* Does this CPU, under this operating system, run the tier? (The compilers' test covers both: it asks XGETBV too.) */
 #if FASTKL_X86_TIERS
 #define FASTKL_CPU_HAS(feature) (__builtin_cpu_supports(feature) != 0)

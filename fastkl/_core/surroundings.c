@@ -1,5 +1,7 @@
-/* What the build and its surroundings are: OpenMP, its number of threads, the compiler. */
+/* What the build and its surroundings are: OpenMP, its number of threads, the compiler; what time it is. */
 #include "fastkl.h"
+
+#include <time.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -12,10 +14,18 @@ int fastkl_openmp_threads(void) {
     const int most = omp_get_max_threads(), processors = omp_get_num_procs();
     return omp_in_parallel() ? 1 : most < processors ? most : processors;
 }
+
+double fastkl_seconds(void) { return omp_get_wtime(); }
 #else
 int fastkl_openmp(void) { return 0; }
 
 int fastkl_openmp_threads(void) { return 1; }
+
+double fastkl_seconds(void) {
+    struct timespec now;
+    timespec_get(&now, TIME_UTC);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
 #endif
 
 const char *fastkl_compiler(void) {
