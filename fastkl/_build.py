@@ -20,43 +20,61 @@ def choose_tier() -> None:
     _kernels.use_tier(wanted)
 
 
-def limit_threads() -> None:
-    """By default use no more threads than the CPU quota of the process has time for; OpenMP knows the other limits."""
-    quota = cpu_quota(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
-    if quota is not None:
-        _kernels.limit_threads(max(1, round(quota)))
+def limit_threads(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> None:
+    """By default use no more threads than the CPU quota of the process has time for; OpenMP knows the other limits.
+
+    Which files say so is found out now, what they say is read at every call that is worth a second thread.
+    """
+    files = quota_files(membership, mount)
+    _kernels.limit_threads((lambda: cpu_quota(files)) if files else None)
 
 
-def cpu_quota(membership: Path, mount: Path) -> float | None:
-    """Processors' worth of time that this process's control groups (v1 or v2) grant it; None where there is no limit."""
-    quotas = []
+def quota_files(membership: Path, mount: Path) -> list[tuple[Path, ...]]:
+    """The files that limit this process's control group (v1 or v2) and those above it: quota and period, or both in one."""
+    found = []
     try:
         lines = membership.read_text().splitlines()
     except OSError:
-        return None
+        return []
     for line in lines:
         _, controllers, group = line.split(":", 2)
-        files: tuple[str, ...]
+        names: tuple[str, ...]
         if controllers == "":
-            top, files = mount, ("cpu.max",)
+            top, names = mount, ("cpu.max",)
         elif "cpu" in controllers.split(","):
-            top, files = mount / "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            top, names = mount / "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
         else:
             continue
         folder = top / group.lstrip("/")
         for place in (folder, *folder.parents):
-            quotas += _quota_at(place, files)
+            files = tuple(place / name for name in names)
+            if all(file.exists() for file in files):
+                found.append(files)
             if place == top:
                 break
-    return min(quotas, default=None)
+    return found
 
 
-def _quota_at(folder: Path, files: tuple[str, ...]) -> list[float]:
+def cpu_quota(files: list[tuple[Path, ...]]) -> float | None:
+    """Processors' worth of time that is granted, the least that the files say; None where there is no limit."""
+    return min((quota for quota in map(_quota_in, files) if quota is not None), default=None)
+
+
+def _quota_in(files: tuple[Path, ...]) -> float | None:
     try:
-        quota, period = " ".join((folder / file).read_text() for file in files).split()
-    except (OSError, ValueError):
-        return []
-    return [int(quota) / int(period)] if quota != "max" and int(quota) > 0 else []
+        quota, period = b" ".join(map(_read, files)).split()
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError):  # "max" is no number; groups can be taken away
+        return None
+
+
+def _read(file: Path) -> bytes:
+    """All of a file that is small; without a file object, which would take as long again."""
+    opened = os.open(file, os.O_RDONLY)
+    try:
+        return os.read(opened, 100)
+    finally:
+        os.close(opened)
 
 
 def build_info() -> dict[str, Any]:

@@ -57,7 +57,7 @@ MOST_THREADS = INT_MAX
 cdef double PATIENCE = 0.03  # seconds that a signal waits; to answer can take 5 ms, if another thread has the GIL
 
 cdef const fastkl_tier *tier = NULL
-cdef int most_threads = INT_MAX
+cdef object cpu_quota = None
 
 ctypedef fused real:
     float
@@ -129,10 +129,10 @@ def tier_in_use():
     return tier.name.decode()
 
 
-def limit_threads(int most):
-    """Never use more threads than this unless a call asks for them."""
-    global most_threads
-    most_threads = most
+def limit_threads(quota):
+    """Use no more threads than `quota()` processors can run, unless a call asks for more. None, instead or for an answer: no limit."""
+    global cpu_quota
+    cpu_quota = quota
 
 
 def default_threads():
@@ -150,12 +150,16 @@ def compiler():
     return fastkl_compiler().decode()
 
 
-cdef int _default_threads() noexcept nogil:
+cdef int _default_threads() except -1:
     cdef int most = fastkl_openmp_threads()
-    return most if most < most_threads else most_threads
+    if most > 1 and cpu_quota is not None:
+        quota = cpu_quota()
+        if quota is not None:
+            most = max(1, min(most, round(quota)))
+    return most
 
 
-cdef int _threads(Job *job, int asked) noexcept nogil:
+cdef int _threads(Job *job, int asked) except -1:
     """The number of threads for the job: what was asked for, but no more than the work is worth, or can be cut into."""
     cdef ptrdiff_t per_thread = ENTRIES_PER_ASKED_THREAD if asked > 0 else ENTRIES_PER_THREAD
     cdef ptrdiff_t rows = job.runs * job.run.length, blocks = job.runs * job.blocks_per_run

@@ -23,7 +23,7 @@ from packaging.version import Version
 
 import fastkl
 from fastkl import _kernels
-from fastkl._build import cpu_quota
+from fastkl._build import cpu_quota, quota_files
 
 SOURCE = Path(__file__).parents[1]
 INSTALLED = Path(fastkl.__file__).parents[1]
@@ -149,11 +149,12 @@ def test_cpu_quota(tmp_path: Path, membership: str, files: dict[str, str], quota
         file = tmp_path / "mount" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    assert cpu_quota(tmp_path / "membership", tmp_path / "mount") == quota
+    assert cpu_quota(quota_files(tmp_path / "membership", tmp_path / "mount")) == quota
 
 
 def test_no_control_groups_no_quota(tmp_path: Path) -> None:
-    assert cpu_quota(tmp_path / "membership", tmp_path / "mount") is None
+    assert quota_files(tmp_path / "membership", tmp_path / "mount") == []
+    assert cpu_quota([]) is None
 
 
 # ---- the extension file ----

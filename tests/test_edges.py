@@ -95,6 +95,37 @@ def truth(measure: Callable[..., Any], dtype: str) -> reference.DoubleDouble:
     return exact(measure, distinct[:, :2], distinct[:, -2:])[places.ravel()]
 
 
+def meaning(measure: Callable[..., Any], a: float, b: float) -> tuple[float, float]:
+    """The least and the most that the rows [a, 1] and [b, 1] may be to a measure; NaN and NaN for what is refused."""
+    if not (0 <= a < math.inf and (measure is entropy or 0 <= b < math.inf)):
+        return math.nan, math.nan
+    if measure is entropy or measure in (fastkl.js_divergence, fastkl.js_distance):
+        bits = 0 if measure is not entropy and a == b else 1
+        return 0, math.log(2) ** (0.5 if measure is fastkl.js_distance else 1) * bits
+    if a > 0 == b:
+        return math.inf, math.inf
+    return 0, 0 if measure is fastkl.kl_divergence and a == b else 1500  # less than twice the log of the largest number
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "bfloat16"])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_special_numbers_mean_the_same_in_every_dtype(measure: Callable[..., Any], dtype: str) -> None:
+    """Twelve against twelve."""
+    if dtype == "bfloat16":
+        dtype = pytest.importorskip("ml_dtypes").bfloat16
+    about = np.finfo(dtype) if isinstance(dtype, str) else pytest.importorskip("ml_dtypes").finfo(dtype)
+    numbers = [about.smallest_subnormal, about.tiny, about.eps, about.max]
+    numbers = [float(x) for x in (0, -0.0, 0.5, 1, 2, *numbers, np.inf, np.nan, -1)]
+    pairs = list(itertools.product(numbers, repeat=2))
+    p, q = (np.array([[pair[i], 1] for pair in pairs]).astype(dtype) for i in range(2))
+    least, most = np.array([meaning(measure, *pair) for pair in pairs]).T
+    result = measure(p, q, normalize=True, invalid="nan")
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(least))
+    valid = ~np.isnan(least)
+    one_more = np.nextafter(most.astype(result.dtype), np.inf)  # for log 2, rounded
+    assert np.all((result[valid] >= least[valid]) & (result[valid] <= one_more[valid] * (most[valid] > 0)))
+
+
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", MEASURES)

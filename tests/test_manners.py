@@ -296,16 +296,19 @@ def test_one_thread_inside_somebodys_parallel_region() -> None:
     assert before == (openmp.omp_get_max_threads(), openmp.omp_get_dynamic(), openmp.omp_get_max_active_levels())
 
 
-@pytest.mark.parametrize(("quota", "most"), [(0.3, 1), (1.0, 1), (None, None)])
-def test_the_cpu_quota_limits_threads(monkeypatch: pytest.MonkeyPatch, quota: float | None, most: int | None) -> None:
-    before = _kernels.default_threads()
-    monkeypatch.setattr(_build, "cpu_quota", lambda *_: quota)
+def test_the_cpu_quota_limits_threads_from_the_next_call_on(tmp_path: Path) -> None:
+    """And a group that goes away limits nothing."""
+    before, file = _kernels.default_threads(), tmp_path / "cpu.max"
+    (tmp_path / "membership").write_text("0::/\n")
+    file.write_text("max 100000\n")
+    _build.limit_threads(tmp_path / "membership", tmp_path)
     try:
-        _build.limit_threads()
-        assert _kernels.default_threads() == (before if most is None else most)
+        for quota, most in ("100000", 1), ("30000", 1), ("max", before), ("149000", 1), (f"{before}00000", before):
+            file.write_text(f"{quota} 100000\n")
+            assert _kernels.default_threads() == most
+        file.unlink()
+        assert _kernels.default_threads() == before
     finally:
-        monkeypatch.undo()
-        _kernels.limit_threads(_kernels.MOST_THREADS)
         _build.limit_threads()
 
 
