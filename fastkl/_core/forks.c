@@ -5,24 +5,32 @@
    given new ones. So the thread that forked is marked, in the child, and a new thread does what it would have done in parallel.
    Nothing that others in the process use is touched: not OpenMP's settings, not its threads, not the parent.
 
-   LLVM's libomp begins anew in a child by itself, for the thread that forked: there, a grandchild would wait for a new thread's. */
+   LLVM's libomp begins anew in a child by itself. But not where KMP_INIT_AT_FORK says so, and scikit-learn says so when it is
+   imported: in such a child nothing is done in parallel. */
 #include "fastkl.h"
 #include "region.h"
 
-#if defined(_OPENMP) && FASTKL_POSIX && !defined(__clang__)
+#if defined(_OPENMP) && FASTKL_POSIX
 #include <pthread.h>
+#include <stdlib.h>
 #include <time.h>
 
-static _Thread_local int forked;
-
-/* A function of libomp's, which can stand in for libgomp when all is loaded; else there is none. */
+/* A function of libomp's, which can also stand in for libgomp when all is loaded. */
 extern int kmp_get_blocktime(void) __attribute__((weak));
 
-static void mark(void) { forked = !kmp_get_blocktime; }
+static _Thread_local int forked;
+static int alone;
+
+static void mark(void) {
+    if (!kmp_get_blocktime)
+        forked = 1;
+    else if (getenv("KMP_INIT_AT_FORK"))
+        alone = 1;
+}
 
 __attribute__((constructor)) static void notice_forks(void) { pthread_atfork(NULL, NULL, mark); }
 
-int fastkl_forked(void) { return forked; }
+int fastkl_forked(void) { return forked || alone; }
 
 /* What is done, and whether it has been. */
 typedef struct {
@@ -46,7 +54,7 @@ static void *perform(void *argument) {
 int fastkl_in_a_new_thread(void (*work)(void *), void (*meanwhile)(void *), double seconds, void *with) {
     task now = {work, with, PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0};
     pthread_t thread;
-    if (pthread_create(&thread, NULL, perform, &now))
+    if (alone || pthread_create(&thread, NULL, perform, &now))
         return 0;
     pthread_mutex_lock(&now.lock);
     while (!now.done) {
