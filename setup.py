@@ -33,6 +33,18 @@ OPENMP = {
     "msvc": [(["/openmp"], [])],
 }
 OPENMP_PROBE = "#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n"
+# Each where it compiles and links: copies into buffers of known size are checked (level 3 would call a function in hot
+# loops), stacks guarded, tables of addresses read-only once the module is loaded, and no stack is executable.
+HARDENING = [
+    (["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"], []),
+    (["-fstack-protector-strong"], []),
+    ([], ["-Wl,-z,relro,-z,now"]),
+    ([], ["-Wl,-z,noexecstack"]),
+]
+HARDENING_PROBE = """
+#include <string.h>
+int probe(const char *text) { char copy[64]; strcpy(copy, text); return copy[text[0] & 63]; }
+"""
 
 
 class Build(build_ext):
@@ -44,6 +56,9 @@ class Build(build_ext):
         flags = FLAGS[kind] + (GCC_FLAGS if self.links(GCC_PROBE, GCC_FLAGS, []) else [])
         if kind == "unix" and "-g" not in os.environ.get("CFLAGS", ""):
             flags.append("-g0")  # else Python's own flags have -g: four fifths of the file
+        for option in HARDENING if kind == "unix" else []:
+            if self.links(HARDENING_PROBE, *option):
+                compile_args, link_args = compile_args + option[0], link_args + option[1]
         for extension in self.extensions:
             extension.extra_compile_args += flags + compile_args
             extension.extra_link_args += link_args
