@@ -1,18 +1,26 @@
 """Builds fastkl._kernels: one Cython module over plain C. All else is in pyproject.toml.
 
-FASTKL_REQUIRE_OPENMP=1 makes a build without OpenMP an error; FASTKL_NO_OPENMP=1 makes one without it.
+FASTKL_REQUIRE_OPENMP=1 makes a build without OpenMP an error; FASTKL_NO_OPENMP=1 makes one without it. FASTKL_ABI3=1 makes
+one module for every CPython from 3.10 on, for a release. SOURCE_DATE_EPOCH is the time of all files in sdist and wheel.
 """
 
+import gzip
+import json
 import os
 import sys
+import tarfile
 import tempfile
+import time
 from glob import glob
 from pathlib import Path
 
+import Cython
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
 
 # No errno and no traps, so that the maths vectorises; no contraction but where the source says fma. Never -ffast-math.
 FLAGS = {
@@ -33,6 +41,27 @@ OPENMP = {
     "msvc": [(["/openmp"], [])],
 }
 OPENMP_PROBE = "#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n"
+# Each where it compiles and links: copies into buffers of known size are checked (level 3 would call a function in hot
+# loops), stacks guarded, tables of addresses read-only once the module is loaded, and no stack is executable.
+HARDENING = [
+    (["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"], []),
+    (["-fstack-protector-strong"], []),
+    ([], ["-Wl,-z,relro,-z,now"]),
+    ([], ["-Wl,-z,noexecstack"]),
+]
+HARDENING_PROBE = """
+#include <string.h>
+int probe(const char *text) { char copy[64]; strcpy(copy, text); return copy[text[0] & 63]; }
+"""
+ABI3 = os.environ.get("FASTKL_ABI3") == "1"
+
+
+def component(name, version, licence, description, **more):
+    """An entry of a bill of materials: a package of the index, and what it has to do with the wheel."""
+    url = f"pkg:pypi/{name}" + (f"@{version}" if version else "")
+    licences = [{"license": {"id": licence}}]
+    about = {"type": "library", "bom-ref": url, "purl": url, "name": name, "description": description, "licenses": licences}
+    return about | ({"version": version} if version else {}) | more
 
 
 class Build(build_ext):
@@ -44,6 +73,9 @@ class Build(build_ext):
         flags = FLAGS[kind] + (GCC_FLAGS if self.links(GCC_PROBE, GCC_FLAGS, []) else [])
         if kind == "unix" and "-g" not in os.environ.get("CFLAGS", ""):
             flags.append("-g0")  # else Python's own flags have -g: four fifths of the file
+        for option in HARDENING if kind == "unix" else []:
+            if self.links(HARDENING_PROBE, *option):
+                compile_args, link_args = compile_args + option[0], link_args + option[1]
         for extension in self.extensions:
             extension.extra_compile_args += flags + compile_args
             extension.extra_link_args += link_args
@@ -72,6 +104,62 @@ class Build(build_ext):
         return True
 
 
+class Wheel(bdist_wheel):
+    """Adds a bill of materials, in CycloneDX, where PEP 770 wants it: what the wheel is made of and what it needs."""
+
+    def egg2dist(self, egginfo_path, distinfo_path):
+        super().egg2dist(egginfo_path, distinfo_path)
+        metadata = self.distribution.metadata
+        compiled = [
+            component("cython", Cython.__version__, "Apache-2.0", "its run-time support is compiled into fastkl._kernels"),
+            component("numpy", numpy.__version__, "BSD-3-Clause", "its headers are compiled into fastkl._kernels"),
+        ]
+        whole = component(
+            metadata.name, metadata.version, metadata.license_expression, metadata.description, components=compiled
+        )
+        (required,) = self.distribution.install_requires
+        versions = required.replace("numpy", "vers:pypi/")
+        numpy_itself = component("numpy", None, "BSD-3-Clause", "required", isExternal=True, versionRange=versions)
+        bill = {
+            "bomFormat": "CycloneDX",
+            "specVersion": "1.7",
+            "version": 1,
+            "metadata": {"component": whole},
+            "components": [numpy_itself],
+            "dependencies": [{"ref": whole["bom-ref"], "dependsOn": [numpy_itself["bom-ref"]]}],
+        }
+        folder = Path(distinfo_path, "sboms")
+        folder.mkdir()
+        Path(folder, f"{metadata.name}.cdx.json").write_text(json.dumps(bill, indent=2, sort_keys=True) + "\n")
+
+    def write_wheelfile(self, wheelfile_base, **options):
+        super().write_wheelfile(wheelfile_base, **options)
+        for path in Path(self.bdist_dir).rglob("*"):  # nobody's umask
+            path.chmod(0o755 if path.is_dir() or path.suffix in (".so", ".pyd") else 0o644)
+
+
+class Archive(sdist):
+    """The same bytes from the same sources: nothing of whose they are, and the time that SOURCE_DATE_EPOCH says."""
+
+    def make_archive(self, base_name, kind, root_dir=None, base_dir=None, **owners):
+        if kind != "gztar":
+            return super().make_archive(base_name, kind, root_dir, base_dir, **owners)
+        path, when = f"{base_name}.tar.gz", int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+
+        def anonymous(entry):
+            entry.uid, entry.gid, entry.uname, entry.gname, entry.mtime = 0, 0, "", "", when
+            entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+            return entry
+
+        with (
+            open(path, "wb") as file,
+            gzip.GzipFile("", "wb", fileobj=file, mtime=when) as packed,
+            tarfile.open(fileobj=packed, mode="w") as archive,
+        ):
+            archive.add(base_dir, filter=anonymous)
+        return path
+
+
 setup(
     ext_modules=cythonize(
         Extension(
@@ -79,7 +167,8 @@ setup(
             ["fastkl/_kernels.pyx", *sorted(glob("fastkl/_core/*.c"))],
             depends=[*glob("fastkl/_core/*.h"), *glob("fastkl/include/*.h")],
             include_dirs=["fastkl", numpy.get_include()],
-            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+            define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *[("Py_LIMITED_API", "0x030A0000")] * ABI3],
+            py_limited_api=ABI3,
         ),
         compiler_directives={
             "language_level": 3,
@@ -90,5 +179,6 @@ setup(
             "freethreading_compatible": True,
         },
     ),
-    cmdclass={"build_ext": Build},
+    cmdclass={"build_ext": Build, "bdist_wheel": Wheel, "sdist": Archive},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if ABI3 else {},
 )

@@ -1,4 +1,4 @@
-"""The build and its surroundings: build_info, FASTKL_SIMD, what the extension exports, builds without OpenMP, CPU quotas.
+"""The build and its surroundings: build_info, FASTKL_SIMD, what the extension exports, its guards, other builds, quotas.
 
 The tests named `..._from_source` compile the package in a temporary folder: with this environment's build tools if it has
 them and otherwise, as after a plain `pip install .[test]`, with those that pip fetches. `-k "not from_source"` spares them.
@@ -162,10 +162,32 @@ def test_no_control_groups_no_quota(tmp_path: Path) -> None:
 LINKERS_OWN = {"_init", "_fini", "__bss_start", "_edata", "_end"}  # exported by older linkers whatever a file asks for
 
 
-@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("nm"), reason="reads an ELF file with nm")
+binutils = pytest.mark.skipif(
+    sys.platform != "linux" or not (shutil.which("nm") and shutil.which("readelf")),
+    reason="reads an ELF file with nm or readelf",
+)
+
+
+@binutils
 def test_the_extension_exports_its_init_function_alone() -> None:
     done = run("nm", "-D", "--defined-only", "--format=posix", _kernels.__file__, folder=INSTALLED)
     assert {line.split()[0] for line in done.stdout.splitlines()} - LINKERS_OWN == {"PyInit__kernels"}
+
+
+@binutils
+def test_the_extension_is_hardened() -> None:
+    """Nothing is both writable and executable, addresses are read-only once it is loaded, stacks are guarded."""
+    done = run("readelf", "--wide", "--segments", "--dynamic", "--dyn-syms", _kernels.__file__, folder=INSTALLED)
+    assert done.returncode == 0, done.stderr
+    segment = re.compile(r"^ +(\S+)(?: +0x\w+){5} (R?) ?(W?) ?(E?)", re.MULTILINE)
+    segments = [(match[1], "".join(match.groups()[1:])) for match in segment.finditer(done.stdout)]
+    assert ("GNU_STACK", "RW") in segments
+    assert ("GNU_RELRO", "R") in segments
+    assert ("LOAD", "RE") in segments
+    assert not any("WE" in flags for _, flags in segments)
+    assert re.search(r"\((?:FLAGS\) +.*BIND_NOW|FLAGS_1\) +Flags:.* NOW)", done.stdout)
+    assert re.search(r" UND __stack_chk_fail\b", done.stdout)
+    assert "(TEXTREL)" not in done.stdout
 
 
 # ---- builds from source ----
