@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# The module, compiled for a tool that watches memory or threads, under tests. First a fault is planted in a copy, of the kind
+# that the tool is for, and has to be found: what it does not say of fastkl then means something.
+#
+#   tests/hardening/sanitizers.sh address                   AddressSanitizer and UndefinedBehaviorSanitizer; GCC; all tests
+#   tests/hardening/sanitizers.sh threads                   ThreadSanitizer; clang and LLVM's OpenMP, which archer explains to it
+#   tests/hardening/sanitizers.sh memcheck                  valgrind; the baseline tier, for it knows no AVX-512
+#   tests/hardening/sanitizers.sh address tests/test_x.py   these tests instead, with any of pytest's options
+#
+# Needs Linux on x86-64, an active environment with NumPy, Cython and the test extra, and Debian's gcc; clang, libomp-dev,
+# libclang-rt-14-dev (those of one version) and a Python with a shared library; or valgrind. Works in a copy of what git has staged or committed.
+#
+# Compiled at -O1, where the checks of each entry leave the compiler something to finish; Python and NumPy are as they are.
+set -euo pipefail
+export LC_ALL=C PYTHONDONTWRITEBYTECODE=1
+
+root=$(git -C "$(dirname "${BASH_SOURCE[0]}")" rev-parse --show-toplevel)
+kind=${1:-}
+shift || true
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python=$(command -v python)
+program=$python # what the tool watches
+unset FASTKL_SIMD
+# Every block comes from malloc and has an end of its own: Python's own allocator would hand out parts of large ones.
+environment=(PYTHONMALLOC=malloc "HYPOTHESIS_STORAGE_DIRECTORY=$work")
+
+case $kind in
+address)
+    compiler=gcc flags=("-fsanitize=address,undefined,float-cast-overflow" -fno-sanitize-recover=all)
+    # Not use after return: GCC 12 aligns the frames that it moves to the heap to 32 bytes, a store of 64 to them is a crash
+    # (GCC bug 110027). Not leaks: Python leaves memory behind when it ends.
+    environment+=("LD_PRELOAD=$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
+        ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1)
+    # Whole vectors where the row ends within one.
+    fault=(_core/rows.inc.h 's|add(&lanes, &p_now, &q_now, count / LANES, &c)|add(\&lanes, \&p_now, \&q_now, count / LANES + 1, \&c)|'
+        tier_baseline 'AddressSanitizer: .*overflow')
+    tests=(tests)
+    calls=(3000)
+    ;;
+threads)
+    compiler=clang flags=(-fsanitize=thread)
+    # Only what clang compiled here is watched, not libomp, NumPy or Python; their locks count all the same.
+    archer=$(clang -print-resource-dir)/../../libarcher.so
+    [ -e "$archer" ] || { echo "there is no $archer: Debian's libomp-dev of clang's version has it" >&2 && exit 1; }
+    environment+=("OMP_TOOL_LIBRARIES=$archer" TSAN_OPTIONS=ignore_noninstrumented_modules=1:exitcode=66)
+    # All threads write down their invalid rows in one place.
+    fault=(_kernels.pyx 's|_block(job, i, &invalid\[threadid()\], out)|_block(job, i, \&invalid[0], out)|'
+        _kernels 'ThreadSanitizer: data race')
+    tests=(tests/test_threads.py tests/test_manners.py)
+    calls=(200 4)
+    ;;
+memcheck)
+    compiler=gcc flags=()
+    environment+=(FASTKL_SIMD=baseline)
+    # Sums that start from what the stack held.
+    fault=(_core/rows.inc.h 's|^    NAME(clear)(&lanes);$||' tier_baseline 'depends on uninitialised value')
+    tests=()
+    calls=(2000)
+    ;;
+*)
+    sed -n '2,/^set/{/^set/d;s/^# \?//;p}' "${BASH_SOURCE[0]}" >&2
+    exit 2
+    ;;
+esac
+[ $# = 0 ] || tests=("$@")
+
+say() { printf '\n==> [%ds] %s\n' "$SECONDS" "$*"; }
+
+fail() {
+    printf '\n==> failed: %s\n' "$*" >&2
+    exit 1
+}
+
+# Compiles the named sources of the copy in folder $1, and links its module.
+build() {
+    local folder=$1 name source
+    shift
+    for name in "$@"; do
+        source=fastkl/_core/$name.c
+        [ "$name" != _kernels ] || source=fastkl/_kernels.c
+        (
+            cd "$folder"
+            if [ "$name" = _kernels ]; then
+                # setup.py's directives
+                "$python" -m cython -3 -X boundscheck=False,wraparound=False,cdivision=True,initializedcheck=False \
+                    -X freethreading_compatible=True fastkl/_kernels.pyx
+            fi
+            # setup.py's flags, but for the first line
+            "$compiler" -O1 -g1 -fno-omit-frame-pointer "${flags[@]}" -w -fPIC \
+                -std=c11 -fno-math-errno -fno-trapping-math -ffp-contract=off -fvisibility=hidden -fopenmp \
+                -DNPY_NO_DEPRECATED_API=NPY_2_0_API_VERSION -Ifastkl "${includes[@]}" -c "$source" -o "objects/$name.o"
+        )
+    done
+    (cd "$folder" && "$compiler" -shared -fopenmp "${flags[@]}" objects/*.o -o fastkl/_kernels.so)
+}
+
+# Python in folder $1 as the tool watches it, with the arguments that follow.
+watched() {
+    local folder=$1
+    shift
+    if [ "$kind" = memcheck ]; then
+        set -- valgrind --quiet --error-exitcode=66 --suppressions=tests/hardening/valgrind.supp "$program" "$@"
+    else
+        set -- "$program" "$@"
+    fi
+    (cd "$folder" && env "${environment[@]}" PYTHONPATH="$folder${packages:+:$packages}" "$@")
+}
+
+mapfile -t includes < <("$python" -c 'import numpy, sysconfig
+print("-I" + sysconfig.get_path("include"), "-I" + numpy.get_include(), sep="\n")')
+
+say "compiling with $("$compiler" --version | head -n 1): ${flags[*]}"
+git -C "$root" checkout-index --all --prefix="$work/sound/"
+mkdir "$work/sound/objects"
+names=("$work"/sound/fastkl/_core/*.c)
+names=("${names[@]##*/}")
+build "$work/sound" _kernels "${names[@]%.c}"
+
+if [ "$kind" = threads ]; then
+    # ThreadSanitizer has to be there before any other library: in the program, where its parts are no other's.
+    read -r library version home packages < <("$python" -c 'import sys, sysconfig as s
+print(s.get_config_var("LIBDIR"), s.get_config_var("LDVERSION"), sys.base_prefix, s.get_path("purelib"))')
+    printf '#include <Python.h>\nint main(int count, char **words) { return Py_BytesMain(count, words); }\n' |
+        clang -fsanitize=thread "${includes[@]}" -xc - -L"$library" -Wl,-rpath,"$library" -l"python$version" -o "$work/python"
+    program=$work/python
+    environment+=("PYTHONHOME=$home")
+fi
+
+say "a planted fault: ${fault[0]}, ${fault[1]}"
+cp -r "$work/sound" "$work/planted"
+sed -i "${fault[1]}" "$work/planted/fastkl/${fault[0]}"
+! cmp -s {"$work/sound","$work/planted"}/"fastkl/${fault[0]}" || fail "the planted fault is not in place: fastkl/${fault[0]} has changed"
+build "$work/planted" "${fault[2]}"
+cat >"$work/call.py" <<'END'
+import numpy as np
+import fastkl
+from fastkl import _kernels
+
+_kernels.use_tier("baseline")
+p = np.ones((1, 1001))  # too wide to be looked at with others, and no whole number of vectors
+fastkl.kl_divergence(p, p.copy(), normalize=True)
+rows = np.full((100_000, 50), -1.0)
+for _ in range(20):  # a busy machine may leave all of one to one thread
+    fastkl.entropy(rows, normalize=True, threads=2, invalid="nan")
+END
+if watched "$work/planted" "$work/call.py" >"$work/planted.txt" 2>&1; then
+    fail "nothing is said of the planted fault"
+fi
+grep -m 1 -E "${fault[3]}" "$work/planted.txt" || fail "not what was planted: $(cat "$work/planted.txt")"
+watched "$work/sound" "$work/call.py" || fail "the same without the fault"
+
+say "calls on memory that ends where the operands do"
+watched "$work/sound" tests/hardening/sweep.py "${calls[@]}"
+
+if [ ${#tests[@]} -gt 0 ]; then
+    say "pytest ${tests[*]}"
+    # What the tool says is not pytest's to keep: it ends the process.
+    watched "$work/sound" -m pytest -q -p no:cacheprovider --capture=sys -k 'not from_source' "${tests[@]}"
+fi
+say "nothing found"
