@@ -253,7 +253,7 @@ def _operand(name: str, values: ArrayLike) -> tuple[Array, _Kind]:
     if type(values) is _ARRAY:
         array = values
     else:
-        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        if isinstance(values, np.ma.MaskedArray) and _is_masked(values):
             raise TypeError(f"{name} has masked entries: fill them, or leave them out, before the call")
         try:
             array = np.asarray(values)
@@ -267,6 +267,12 @@ def _operand(name: str, values: ArrayLike) -> tuple[Array, _Kind]:
             )
         array, kind = array.view(np.dtype(np.uint16).newbyteorder(array.dtype.byteorder)), _BFLOAT16_KIND
     return array, kind
+
+
+def _is_masked(values: np.ma.MaskedArray[Any, Any]) -> bool:
+    """NumPy's own function knows no dtype with fields, such as that of bfloat16's bits."""
+    mask = np.ma.getmask(values)
+    return b"\1" in mask.tobytes() if mask.dtype.names else bool(mask.any())
 
 
 def _axis(axis: SupportsIndex, ndim: int) -> int:

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 
 def _asked(from_logits: Any, temperature: Any, ignore_index: Any = None, label_smoothing: Any = 0.0) -> Softmax:
-    """What is asked of logits and labels; the defaults are known by identity, which is quick."""
-    if from_logits is False and ignore_index is None and temperature == 1 and label_smoothing == 0:
+    """What is asked of logits and labels; the defaults are told first, which is quick."""
+    plain = from_logits is False and ignore_index is None and type(temperature) is type(label_smoothing) is float
+    if plain and temperature == 1 and label_smoothing == 0:
         return _PROBABILITIES
     return Softmax(from_logits, temperature, ignore_index, label_smoothing)
 

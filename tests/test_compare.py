@@ -158,6 +158,29 @@ def test_rows_that_the_look_at_all_at_once_does_not_settle(p: Any, q: Any, dtype
         assert result.same_argmax == (p.argmax() == q.argmax())
 
 
+@pytest.mark.parametrize("from_logits", [False, True, (True, False), (False, True)], ids=str)
+def test_beside_float64_a_row_of_float32_has_the_cross_entropy_of_that_alone(from_logits: Any) -> None:
+    """Which is float64: H(p) + D is, too, only if H(p) is."""
+    p, q = operands(9, (50, 40), "f8", from_logits)
+    p = p.astype("f4")
+    keywords: dict[str, Any] = {"from_logits": from_logits, "normalize": True}
+    expected = {"cross_entropy": fastkl.cross_entropy(p, q, **keywords), "kl": fastkl.kl_divergence(p, q, **keywords)}
+    error = np.abs(fastkl.compare(p, q, **keywords).cross_entropy - expected["cross_entropy"])
+    assert np.all(error <= slack("cross_entropy", expected, from_logits, 2.0**-52))
+
+
+def test_entropies_of_probabilities_beside_logits_are_those_alone() -> None:
+    """Whatever they are multiplied by, and so their logarithms."""
+    p, q = operands(5, (30, 20), "f8", (True, False))
+    q[:, 0] = 50
+    for weight in 1.0, 1e6, 1e190:
+        result = fastkl.compare(p, q * weight, from_logits=(True, False), normalize=True)
+        swapped = fastkl.compare(q * weight, p, from_logits=(False, True), normalize=True)
+        expected = fastkl.entropy(q * weight, normalize=True)
+        assert_same_bits(result.entropy_q, expected)
+        assert_same_bits(swapped.entropy_p, expected)
+
+
 def test_base_and_normalize() -> None:
     counts = np.array([[3, 1, 0], [1, 1, 2]]), np.array([[1, 1, 2], [1, 1, 2]])
     keywords = {"base": 2, "normalize": True}

@@ -1011,6 +1011,8 @@ def test_dask_labels_are_checked_before_any_work() -> None:
     message = "has masked entries: fill them, or leave them out, before the call"
     assert_refused(TypeError, f"labels {message}", fastkl.compare, p, Q, masked)
     assert_refused(TypeError, f"p {message}", fastkl.cross_entropy, masked, p)
+    pairs = np.ma.array(np.zeros(3, "i4,i4"), mask=[(False, True)] * 3)
+    assert_refused(TypeError, f"p {message}", fastkl.entropy, pairs)
     out = np.empty(5)
     message = "out: must be None for dask arrays, whose values are computed later"
     assert_refused(TypeError, message, fastkl.cross_entropy, da.from_array(LABELS), P, out=out)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import softmax
 from inputs import BFLOATS, decoded, encoded
-from mpmath import mpf
+from mpmath import mp, mpf
 
 import fastkl
 
@@ -258,6 +258,22 @@ def test_labels_for_probabilities(dtype: str, smoothing: float) -> None:
     for i, label in itertools.product(range(12), range(8)):
         expected = softmax.loss(softmax.distribution(q[i], False), label, smoothing)
         assert_near(fastkl.cross_entropy(label, q[i], label_smoothing=smoothing), expected, f"{i=} {label=}")
+
+
+@pytest.mark.parametrize("entry", [5e-324, 2e-319, 1e-308, 2.0**-900, 1e-200])
+def test_the_least_of_probabilities_is_no_zero(entry: float) -> None:
+    row = np.array([[0.5, entry, 0.5]])
+    expected = -float(mp.log(mpf(entry)))
+    for result in fastkl.cross_entropy([1], row), fastkl.compare(row, row, [1]).nll_q:
+        np.testing.assert_allclose(result, expected, rtol=32 * 2.0**-52)
+    largest = np.array([[1e308, entry]])
+    expected += float(mp.log(mpf(1e308)))
+    np.testing.assert_allclose(fastkl.cross_entropy([1], largest, normalize=True), expected, rtol=32 * 2.0**-52)
+    mixed = fastkl.cross_entropy([[-np.inf, 1.0]], largest, from_logits=(True, False), normalize=True)
+    np.testing.assert_allclose(mixed, expected, rtol=32 * 2.0**-52)
+    nothing = np.array([[1e308, 0.0]])
+    expected = float(mp.log(mpf(1e308)) - mp.log(mpf(entry)))
+    np.testing.assert_allclose(fastkl.cross_entropy([1], nothing, normalize=True, eps=entry), expected, rtol=32 * 2.0**-52)
 
 
 def test_counts_stand_for_what_they_are_of_their_sum() -> None:

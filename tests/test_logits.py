@@ -212,6 +212,17 @@ def test_the_largest_logits_of_a_dtype(measure: Measure, dtype: np.dtype[Any]) -
         assert_near(measure, call(measure, p, q), expected, told=f"{dtype} {a} {b}")
 
 
+@pytest.mark.parametrize("measure", [fastkl.cross_entropy, fastkl.kl_divergence])
+def test_a_mask_is_no_logit_that_is_farther_from_the_largest_than_any_double(measure: Measure) -> None:
+    most = np.finfo("f8").max
+    for largest in most, 1e300, 2.0**969:
+        p, q = np.array([largest, -most, 0.0]), np.array([largest, -np.inf, 0.0])
+        assert measure(p, q, from_logits=True) == np.inf
+        assert measure(p, p, from_logits=True) == 0
+        assert fastkl.compare(q, p, from_logits=True).reverse_kl == np.inf
+        assert fastkl.cross_entropy([1], p[np.newaxis], from_logits=True) > 1e300
+
+
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-40, 1e-3, 1e3, 1e40, 1e300, 1.7e308])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", MEASURES)

@@ -112,6 +112,13 @@ def test_a_sum_of_zero() -> None:
 
 
 @on_every_tier
+def test_a_sum_beside_a_much_larger_one() -> None:
+    for measure in PAIR_MEASURES:
+        assert_refused(ValueError, f"q sums to 1e+30: {SUM}", measure, HALF, [5e29, 5e29])
+        assert_refused(ValueError, f"p sums to 1e+30: {SUM}", measure, [5e29, 5e29], HALF)
+
+
+@on_every_tier
 @pytest.mark.parametrize("apart", [1, 100_000])
 def test_a_sum_that_overflows(apart: int) -> None:
     row = np.zeros(apart + 1)
@@ -322,6 +329,9 @@ def test_temperature(measure: Any) -> None:
     for value in "x", "1", b"1", None, 1j, [1.0, 2.0], (), {}:
         message = f"temperature={value!r}: must be a positive finite number"
         assert_refused(TypeError, message, measure, *operands, from_logits=True, temperature=value)
+        assert_refused(TypeError, message, measure, *operands, temperature=value)
+    message = "temperature=array([1, 1]): must be a positive finite number"
+    assert_refused(TypeError, message, measure, *operands, temperature=np.array([1, 1]))
     message = "temperature=2.0: must be 1 where no operand holds logits"
     assert_refused(ValueError, message, measure, *operands, temperature=2.0)
     for value in 1, True, np.float32(1), 1.0:

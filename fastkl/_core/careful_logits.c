@@ -49,6 +49,9 @@ static parts scaled(parts x, double scale) {
     return (parts){product, isfinite(product) ? fma(x.high, scale, -product) + x.low * scale : 0};
 }
 
+/* log(x/y) for x <= y, also where the quotient is no normal number. */
+static double log_of_quotient(double x, double y) { return x / y > 0x1p-1000 ? log(x / y) : log(x) - log(y); }
+
 /* The logarithm of an entry's weight. */
 static double log_weight(const row *from, ptrdiff_t i) {
     const double x = fastkl_entry(from->operand, i);
@@ -56,7 +59,7 @@ static double log_weight(const row *from, ptrdiff_t i) {
     if (from->operand.logits)
         logarithm = x == -INFINITY ? x : total(scaled(minus(x, from->most), from->scale));
     else
-        logarithm = x > 0 ? log(x / from->most) : -INFINITY;
+        logarithm = x > 0 ? log_of_quotient(x, from->most) : -INFINITY;
     return logarithm > from->least ? logarithm : from->least;
 }
 
@@ -66,7 +69,7 @@ static row row_of(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n, 
         result.most = fastkl_entry(operand, i) > result.most ? fastkl_entry(operand, i) : result.most;
     if (!operand.logits && eps > 0) {
         result.most = result.most > eps ? result.most : eps;
-        result.least = log(eps / result.most);
+        result.least = log_of_quotient(eps, result.most);
     }
     for (int pass = 0; pass < (operand.logits && eps > 0 ? 2 : 1); pass++) {
         parts sum = {0, 0};

@@ -25,10 +25,11 @@ FASTKL_INLINE int holds_digits(double shift, double divergence) { return shift *
 #define WRONG_FROM 32
 
 /* A row as logits: as they stand if that is `plain`; else with `centre` subtracted and then multiplied by `factor`, none left below
-   `least`. Those of probabilities are their logarithms; then the sum and the rest of what fastkl_sums says of q are found, too. */
+   `least`. Where that difference may be beyond any double, it `overflows`. Those of probabilities are their logarithms; then the sum and
+   the rest of what fastkl_sums says of q are found, too. */
 typedef struct {
     const fastkl_operand *from;
-    int plain, centred;
+    int plain, centred, overflows;
     double centre, factor, least, eps;
     double sum, raised;
     uint64_t bits;

@@ -87,7 +87,7 @@ static void subtract_largest(source *from, ptrdiff_t n, inverse c) {
     first_largest_f64(&plain, n, &most);
     from->centred = 1;
     if (isfinite(most) && (fabs(most * c.high) > FARTHEST || from->factor != 1))
-        from->plain = 0, from->centre = most;
+        from->plain = 0, from->centre = most, from->overflows = most >= 0x1p969; /* half a unit of the largest double */
 }
 
 /* e^x by temperature, as a logarithm: the difference of `exponent` ln 2 and what `top`, of a size with it, is multiplied to. */
@@ -209,14 +209,6 @@ static int attempt_js(softmax_row *row, int in_float, double *value) {
     return *value >= least || (*value == 0 && shift == 0 && (!in_float || same_bytes(row->p, row->q, row->n))) ? SETTLED : UNSETTLED;
 }
 
-/* A row's sum, entry by entry. */
-static double sum_of_entries(fastkl_operand operand, ptrdiff_t n) {
-    double sum = 0;
-    for (ptrdiff_t i = 0; i < n; i++)
-        sum += fastkl_entry(operand, i);
-    return sum;
-}
-
 /* What is wrong with a row, of which was `seen` what a look sees. A look that breaks off leaves sums unfinished. */
 static int examine(const softmax_row *row, int seen) {
     const fastkl_operand p = *row->p, q = *row->q;
@@ -266,6 +258,9 @@ static void raise_logits(softmax_row *row) {
 /* Is there a look that can do with the temperature? */
 static int can_look(const softmax_row *row) { return row->task->scale <= STEEPEST && row->task->scale >= 1 / STEEPEST; }
 
+/* And tell masks from what is left of the others? */
+static int tells_masks(const softmax_row *row) { return !row->p_source.overflows && !row->q_source.overflows; }
+
 /* Can float lanes be tried? */
 static int starts_in_float(const softmax_row *row) {
     return in_float(row->task, row->p, row->q) && row->p->logits && (!row->q->data || row->q->logits) && row->c.high < 0x1p60 &&
@@ -286,7 +281,7 @@ static int softmax_value(softmax_row *row, double *value, moments *sums, int *la
     for (;;) {
         forget(&row->p_source);
         forget(&row->q_source);
-        switch (can_look(row) ? task->measure : -1) {
+        switch (can_look(row) && tells_masks(row) ? task->measure : -1) {
         case -1:
             seen = BROKEN, *lanes = 0;
             break;
@@ -428,7 +423,7 @@ static int loss_of_probabilities(const fastkl_task *task, const fastkl_operand *
         return FASTKL_P_SUM;
     if (plain && task->eps == 0) {
         const double entry = fastkl_entry(*q, label);
-        *value = entry > 0 ? log1p(non_negative(sum - entry) / entry) : INFINITY;
+        *value = entry > 0x1p-900 ? log1p(non_negative(sum - entry) / entry) : entry > 0 ? log(sum) - log(entry) : INFINITY;
     } else {
         sum_task.smoothing = 0, sum_task.eps = task->eps;
         *value = fastkl_careful_loss(&sum_task, *q, n, label);
@@ -514,13 +509,21 @@ static int compare_by_looks(softmax_row *row, int lanes, const moments *sums, do
            (kl == 0 || (kl >= least && seen.sum[0] >= least * weight));
 }
 
-/* A measure of its own. */
+/* A measure of its own, of rows that are valid. */
 static double single(const fastkl_task *task, int measure, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
     fastkl_task other = *task;
     double value;
     moments sums;
     int lanes;
     other.measure = measure;
+    if (!p->logits && !q->logits) { /* rounded logarithms are not as exact */
+        fastkl_operand alone = *p; /* as a row without neighbours, wherever it stands */
+        uint8_t status;
+        alone.row = 0;
+        other.p_tolerance = other.q_tolerance = INFINITY;
+        rows(&other, &alone, q, n, 1, &value, &status);
+        return value;
+    }
     softmax_row row = softmax_row_of(&other, p, q, n);
     softmax_value(&row, &value, &sums, &lanes);
     return value;
@@ -547,7 +550,7 @@ static int losses_of_both(const fastkl_task *task, const fastkl_operand *p, cons
 
 static int compare_logits(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
                           ptrdiff_t n, double *field) {
-    const fastkl_operand none = {.dtype = p->dtype}, q_none = {.dtype = q->dtype};
+    const fastkl_operand none = {.dtype = q->dtype}, q_none = {.dtype = p->dtype}; /* in double if the other is: H(p, q) has H(p) */
     softmax_row row = softmax_row_of(task, p, q, n);
     moments sums;
     masses q_sums = {0};
@@ -557,9 +560,11 @@ static int compare_logits(const fastkl_task *task, const fastkl_operand *p, cons
         return status;
     field[FASTKL_kl_field] = kl;
     const int looked = lanes != NEITHER && compare_by_looks(&row, lanes, &sums, kl, field, &log_p, &p_top, &q_sums);
-    if (!looked) {
+    if (!looked || !p->logits)
         field[FASTKL_entropy_p_field] = single(task, FASTKL_entropy, p, &none, n);
+    if (!looked || !q->logits)
         field[FASTKL_entropy_q_field] = single(task, FASTKL_entropy, q, &q_none, n);
+    if (!looked) {
         field[FASTKL_reverse_kl_field] = single(task, FASTKL_kl_divergence, q, p, n);
         field[FASTKL_js_field] = single(task, FASTKL_js_divergence, p, q, n);
     }
@@ -599,7 +604,7 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
         {FASTKL_js_divergence, 0, FASTKL_js_field},       {FASTKL_entropy, 0, FASTKL_entropy_p_field},
         {FASTKL_entropy, 1, FASTKL_entropy_q_field},
     };
-    const fastkl_operand none = {.dtype = p->dtype}, q_none = {.dtype = q->dtype};
+    const fastkl_operand none = {.dtype = q->dtype}, q_none = {.dtype = p->dtype}; /* in double if the other is: H(p, q) has H(p) */
     double value[MOST_AT_ONCE];
     uint8_t found[MOST_AT_ONCE];
     fastkl_operand p_row = *p, q_row = *q, label = *labels;

@@ -164,6 +164,14 @@ static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_opera
 /* Does a sum miss 1 by more than the tolerance? An infinite tolerance accepts any. */
 static int misses_one(double sum, double tolerance) { return tolerance < INFINITY && !(fabs(sum - 1) <= tolerance); }
 
+/* A row's sum, entry by entry. */
+static double sum_of_entries(fastkl_operand operand, ptrdiff_t n) {
+    double sum = 0;
+    for (ptrdiff_t i = 0; i < n; i++)
+        sum += fastkl_entry(operand, i);
+    return sum;
+}
+
 /* The value and the status of row i, which the first look did not settle, or found invalid. No entry is invalid where no sign is
    set and the sums are finite. */
 static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const limits *within,
@@ -176,7 +184,8 @@ static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl
         *status = (uint8_t)fastkl_check_entries(p, q, n);
     if (*status)
         return;
-    if (misses_one(first.sum_of_p, task->p_tolerance) || !fastkl_has_weight(p, n, 0))
+    if ((misses_one(first.sum_of_p, task->p_tolerance) && (!first.symmetric || misses_one(sum_of_entries(p, n), task->p_tolerance))) ||
+        !fastkl_has_weight(p, n, 0)) /* a sum of p that was found beside a much larger one has lost all digits */
         *status = FASTKL_P_SUM;
     else if (q.data && (misses_one(first.sum_of_q - rows->raised[i], task->q_tolerance) ||
                         !fastkl_has_weight(q, n, task->eps)))
