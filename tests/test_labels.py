@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import softmax
 from inputs import BFLOATS, decoded, encoded
-from mpmath import mpf
+from mpmath import mp, mpf
 
 import fastkl
 
@@ -268,6 +268,17 @@ def test_counts_stand_for_what_they_are_of_their_sum() -> None:
         assert fastkl.cross_entropy([0, 0], q, normalize=True)[1] == np.inf
     with pytest.raises(ValueError, match=r"^q\[0\] sums to 8: rows must sum to 1"):
         fastkl.cross_entropy([2, 1], counts)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_labels_of_rows_of_many_pieces(dtype: str) -> None:
+    """A row of probabilities counts as a whole, and each of its entries once, wherever it is: pieces end at 65,536."""
+    row = np.random.default_rng(23).integers(1, 900, 2 * 65_536 + 7)
+    q = row.astype(dtype)
+    for label in 0, 65_535, 65_536, len(row) - 1:
+        with mp.workdps(30):
+            expected = mp.log(mpf(int(row.sum())) / int(row[label]))
+        assert_near(fastkl.cross_entropy(label, q, normalize=True), expected, f"{label=}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
