@@ -287,6 +287,17 @@ def test_counts_stand_for_what_they_are_of_their_sum() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_labels_of_rows_of_many_pieces(dtype: str) -> None:
+    """A row of probabilities counts as a whole, and each of its entries once, wherever it is: pieces end at 65,536."""
+    row = np.random.default_rng(23).integers(1, 900, 2 * 65_536 + 7)
+    q = row.astype(dtype)
+    for label in 0, 65_535, 65_536, len(row) - 1:
+        with mp.workdps(30):
+            expected = mp.log(mpf(int(row.sum())) / int(row[label]))
+        assert_near(fastkl.cross_entropy(label, q, normalize=True), expected, f"{label=}")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_eps(dtype: str) -> None:
     q = np.array([[0.5, 0.5, 0.0], [0.25, 0.75, 0.0]], dtype)
     rows = np.array([[0.0, 3.0, MASK], [0.0, -50.0, -1e30]], dtype)
