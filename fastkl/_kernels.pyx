@@ -130,7 +130,7 @@ def tier_in_use():
 
 
 def limit_threads(quota):
-    """Use no more threads than `quota()` processors can run, unless a call asks for more. None, or None for an answer: no limit."""
+    """Use no more threads than `quota()` processors run, unless a call asks for more. None, said or answered: no limit."""
     global cpu_quota
     cpu_quota = quota
 
