@@ -28,8 +28,8 @@ environment=(PYTHONMALLOC=malloc "HYPOTHESIS_STORAGE_DIRECTORY=$work")
 case $kind in
 address)
     compiler=gcc flags=("-fsanitize=address,undefined,float-cast-overflow" -fno-sanitize-recover=all)
-    # Not use after return: GCC 12 aligns the frames that it moves to the heap to 32 bytes, a store of 64 to them is a crash
-    #. Not leaks: Python leaves memory behind when it ends.
+    # Not use after return: GCC 12 aligns the frames that it moves to the heap to 32 bytes, and a
+    # store of 64 crashes there. Not leaks: Python leaves memory behind when it ends.
     environment+=("LD_PRELOAD=$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
         ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1)
     # Whole vectors where the row ends within one.
