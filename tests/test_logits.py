@@ -202,6 +202,25 @@ def test_finite_logits_of_any_size(measure: Measure, p: Any, q: Any, dtype: str,
     assert_right(measure, np.array(p, dtype), np.array(q, dtype), temperature=temperature)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_logits_so_far_from_the_others_that_a_difference_loses_these(measure: Measure, dtype: str) -> None:
+    for near in 31.75, 300.0, 690.0, -690.0, 1000.0:
+        for far in 2.0 ** np.arange(15, 127, 7):
+            for a, b in ([near], [far]), ([near, near - 1, 3.0], [far, far, -far]), ([near, near - 1], [-far, -far]):
+                p, q = np.array(a, dtype), np.array(b, dtype)
+                assert_right(measure, p, q)
+                assert_right(measure, q, p)
+
+
+def test_logits_far_from_the_logarithms_of_probabilities() -> None:
+    for weight in 1e-291, 1e100, 1e290, 1e291, 1e300:
+        for far in 1e3, 1e15, 1e19, 1e30, 1e300:
+            p, q = np.array([weight, weight]), np.array([far, far])
+            assert fastkl.kl_divergence(p, q, from_logits=(False, True), normalize=True) == 0
+            assert fastkl.kl_divergence(q, p, from_logits=(True, False), normalize=True) == 0
+
+
 @pytest.mark.parametrize("dtype", [*SMALL, np.dtype("f4"), np.dtype("f8")], ids=str)
 @pytest.mark.parametrize("measure", MEASURES)
 def test_the_largest_logits_of_a_dtype(measure: Measure, dtype: np.dtype[Any]) -> None:

@@ -377,6 +377,11 @@ FASTKL_NOINLINE int NAME(has_nan)(NAME(logits) x) {
 /* Is a chunk's largest logit, times c, where its exponential can be had? Else the row wants its centre subtracted. */
 FASTKL_INLINE int NAME(near)(REAL most, NAME(scaling) c) { return fabs((double)most * (double)c.high) <= FARTHEST; }
 
+/* Is q's so large that q - p can be wrong by 32, what is left of which no exponential bears? Not if all of q is masked. */
+FASTKL_INLINE int NAME(coarse)(REAL q_most, NAME(scaling) c) {
+    return q_most > -(REAL)INFINITY && fabs((double)q_most * (double)c.high) > (REAL_BITS == 64 ? 0x1p58 : 0x1p29);
+}
+
 /* A chunk without weight: its logits are all -inf, or too far below the row's largest, or that of chunks before, to count. */
 FASTKL_INLINE int NAME(weightless)(REAL most, NAME(scaling) c, const source *row, double before, int exponent) {
     const double logarithm = (double)most * (double)c.high;
@@ -413,7 +418,7 @@ FASTKL_INLINE int NAME(quotients_of_chunk)(NAME(logits) a, NAME(logits) b, const
         chunk->excess = NAME(visit_all)(NAME(weigh_alone), (NAME(interest)){1, 0, 0, 1}, b, b, w, d, &at).sum[0];
         return SETTLED;
     }
-    if (!NAME(near)(most, c))
+    if (!NAME(near)(most, c) || NAME(coarse)(q_most, c))
         return FAR;
     chunk->exponent = NAME(unit)(most, c, &at.unit, &at.low);
     at.floor = q_most - most;
