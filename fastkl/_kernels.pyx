@@ -353,7 +353,7 @@ cdef int _run(Job *job, int threads, Invalid *invalid, real *out) noexcept nogil
     cdef ptrdiff_t rows = job.runs * job.run.length, blocks, i
     cdef fastkl_sums *sums
     cdef bint shared = threads > 1 and job.n > FASTKL_PIECE and rows < threads * ROWS_PER_THREAD
-    if (shared or job.n > WIDE_ROW * FASTKL_PIECE) and job.together == 1 and job.kind == ROWS:
+    if rows > 0 and (shared or job.n > WIDE_ROW * FASTKL_PIECE) and job.together == 1 and job.kind == ROWS:
         job.answered = fastkl_seconds()
         sums = <fastkl_sums *>malloc(((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE) * sizeof(fastkl_sums))
         if sums == NULL:

@@ -39,6 +39,7 @@ def python(code: str, **environment: str) -> str:
     """What the code prints, in a process with two threads by default."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]  # forks beside threads are deprecated
     environment = {**os.environ, "OMP_NUM_THREADS": "2", **environment}
+    environment.pop("KMP_INIT_AT_FORK", None)  # of scikit-learn, if this process has imported it
     done = subprocess.run(command, cwd=INSTALLED, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
