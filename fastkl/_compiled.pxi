@@ -56,7 +56,6 @@ cdef void _rows(
     cdef double value[BLOCK_ROWS]
     cdef uint8_t status[BLOCK_ROWS]
     cdef ptrdiff_t first = 0, count, i
-    cdef real result
     cdef fastkl_task task
     cdef fastkl_operand a, b
     task.measure, task.root, task.eps = measure, False, 0
@@ -73,8 +72,7 @@ cdef void _rows(
         if n > 0:
             now.rows(&task, &a, &b, n, count, value, status)
         for i in range(count):
-            result = <real>(value[i] if n > 0 else NAN)
-            memcpy(<char *>out + (first + i) * out_row, &result, sizeof(real))
+            _store(<char *>out + (first + i) * out_row, <real>(value[i] if n > 0 else NAN))
         a.data += count * a.row
         if q != NULL:
             b.data += count * b.row

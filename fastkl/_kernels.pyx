@@ -262,6 +262,11 @@ cdef inline void _listen(Job *job) noexcept nogil:
             job.answered = now
 
 
+cdef inline void _store(char *to, real value) noexcept nogil:
+    """A result into out, which may stand at any address."""
+    memcpy(to, &value, sizeof(real))
+
+
 cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcept nogil:
     """The rows of one block, into out."""
     cdef double value[BLOCK_VALUES]
@@ -273,7 +278,6 @@ cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcep
     cdef Axis at = _start(job, run)
     cdef fastkl_operand p = job.p, q = job.q, labels = job.labels
     cdef char *to = <char *>out + at.out + first * job.run.out
-    cdef real result
     cdef int k
     if fastkl_is_set(&job.stopped) or (job.stop_at_invalid and invalid.status and invalid.row < row):
         return
@@ -293,8 +297,10 @@ cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcep
         job.tier.compare(&job.task, &p, &q, &labels, job.n, count, value, status)
     for i in range(count):
         for k in range(job.fields):
-            result = <real>(value[i * job.fields + k] / (1 if k == FASTKL_same_argmax_field else job.unit))
-            memcpy(to + k * job.field + i * job.run.out, &result, sizeof(real))  # out may stand at any address
+            _store(
+                to + k * job.field + i * job.run.out,
+                <real>(value[i * job.fields + k] / (1 if k == FASTKL_same_argmax_field else job.unit)),
+            )
         if status[i] and (not invalid.status or row + i < invalid.row):
             invalid.row = row + i
             invalid.status = status[i]
@@ -318,7 +324,6 @@ cdef void _wide_row(Job *job, ptrdiff_t row, int threads, fastkl_sums *sums,
     cdef Axis at = _start(job, run)
     cdef fastkl_operand p = job.p, q = job.q
     cdef double value
-    cdef real result
     cdef uint8_t status
     p.data += at.p + first * job.run.p
     if q.data != NULL:
@@ -331,8 +336,7 @@ cdef void _wide_row(Job *job, ptrdiff_t row, int threads, fastkl_sums *sums,
         return
     cdef fastkl_mode caller = fastkl_mode_enter()
     job.tier.finish(&job.task, &p, &q, job.n, sums, &value, &status)
-    result = <real>(value / job.unit)
-    memcpy(<char *>out + at.out + first * job.run.out, &result, sizeof(real))
+    _store(<char *>out + at.out + first * job.run.out, <real>(value / job.unit))
     fastkl_mode_leave(caller)
     if status and not invalid.status:
         invalid.row = row
