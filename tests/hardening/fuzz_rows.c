@@ -249,9 +249,6 @@ static void fill(bytes *from, array *to, ptrdiff_t n, ptrdiff_t count, const arr
 
 /* ---- what should come out ---- */
 
-/* Beyond, logits beside probabilities far from a sum of 1 are known to lose what is left of both: values are not looked at. */
-#define MOST_BESIDE_PROBABILITIES 1e15
-
 typedef struct {
     int entry, weight, edge; /* is an entry invalid; is one positive; is the sum too near its tolerance to tell? */
     int far; /* from its tolerance */
@@ -323,14 +320,13 @@ static int wanted_status(const call *now, fastkl_operand p, fastkl_operand q, fa
 
 typedef struct {
     int equal, lacks; /* same values; p > 0 = q somewhere */
-    int moderate, known; /* no logit so large that differences overflow; or that MOST_BESIDE_PROBABILITIES is about */
+    int moderate; /* no logit so large that differences overflow */
     long double entropy, cross, error; /* of probabilities, and by how much these may be off */
 } facts;
 
 static facts facts_of(const call *now, fastkl_operand p, fastkl_operand q, int with_values) {
     const double eps = now->kind == COMPARE ? 0 : now->task.eps;
-    facts found = {p.logits == q.logits, 0, 1, 1, 0, 0, 0};
-    const int mixed = q.data && p.logits != q.logits;
+    facts found = {p.logits == q.logits, 0, 1, 0, 0, 0};
     long double p_sum = 0, q_sum = 0, p_terms = 0, q_terms = 0, size = 0;
     for (ptrdiff_t i = 0; i < now->n; i++) {
         const double a = fastkl_entry(p, i), b = q.data ? fastkl_entry(q, i) : a;
@@ -340,8 +336,6 @@ static facts facts_of(const call *now, fastkl_operand p, fastkl_operand q, int w
         if (p.logits || q.logits)
             found.moderate &= !((p.logits && fabs(a) * now->task.scale > MOST_WRONG && a > -INFINITY) ||
                                 (q.logits && fabs(b) * now->task.scale > MOST_WRONG && b > -INFINITY));
-        const double logit = p.logits ? a : b;
-        found.known &= !(mixed && logit > -INFINITY && fabs(logit) * now->task.scale > MOST_BESIDE_PROBABILITIES);
         if (with_values) {
             p_sum += a, q_sum += raised;
             if (a > 0) {
@@ -531,7 +525,7 @@ static void check(const call *now, bytes *from) {
                 if (now->task.root)
                     value = value * value * (1 - 0x1p-51), other *= other; /* rounded, and not above log 2 for that */
                 check_value(now, tiers[t]->name, i, measure, value, &as_field, field_eps);
-                if (known.known && value != other && !(fabs(value - other) <= 2 * bound(now, measure, other, field_eps) + 0x1p-50 * other * now->task.root + 0x1p-1000))
+                if (value != other && !(fabs(value - other) <= 2 * bound(now, measure, other, field_eps) + 0x1p-50 * other * now->task.root + 0x1p-1000))
                     fail(now, tiers[t]->name, "value on other tiers", i, value, other);
             }
         }
