@@ -169,6 +169,16 @@ def test_beside_float64_a_row_of_float32_has_the_cross_entropy_of_that_alone(fro
     assert np.all(error <= slack("cross_entropy", expected, from_logits, 2.0**-52))
 
 
+@pytest.mark.parametrize("logits", [[156.84e9, 0.0], [0.5, 0.25]])
+def test_a_sum_that_suffices_for_its_dtype_does_so_beside_logits(logits: list[float]) -> None:
+    rough, exact = np.array([[0.4539, 0.5464]], "e"), np.array([logits])  # 1.0003, as near to 1 as float16 needs to be
+    for p, q, from_logits in [(rough, exact, (False, True)), (exact, rough, (True, False))]:
+        result = fastkl.compare(p, q, from_logits=from_logits)
+        expected = alone(p, q, from_logits=from_logits)
+        pairs = {field: expected[field] for field in ("cross_entropy", "kl", "reverse_kl", "js")}
+        assert_as_alone(result, pairs, from_logits)
+
+
 def test_entropies_of_probabilities_beside_logits_are_those_alone() -> None:
     """Whatever they are multiplied by, and so their logarithms."""
     p, q = operands(5, (30, 20), "f8", (True, False))

@@ -509,18 +509,17 @@ static int compare_by_looks(softmax_row *row, int lanes, const moments *sums, do
            (kl == 0 || (kl >= least && seen.sum[0] >= least * weight));
 }
 
-/* A measure of its own, of rows that are valid. */
+/* A measure of its own, of rows that are known to be valid. */
 static double single(const fastkl_task *task, int measure, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
     fastkl_task other = *task;
     double value;
     moments sums;
     int lanes;
-    other.measure = measure;
+    other.measure = measure, other.p_tolerance = other.q_tolerance = INFINITY;
     if (!p->logits && !q->logits) { /* rounded logarithms are not as exact */
         fastkl_operand alone = *p; /* as a row without neighbours, wherever it stands */
         uint8_t status;
         alone.row = 0;
-        other.p_tolerance = other.q_tolerance = INFINITY;
         rows(&other, &alone, q, n, 1, &value, &status);
         return value;
     }

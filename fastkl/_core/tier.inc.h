@@ -85,11 +85,14 @@ FASTKL_INLINE int in_float(const fastkl_task *task, const fastkl_operand *p, con
     return fastkl_is_single(p->dtype) && fastkl_is_single(q->dtype) && task->eps == 0;
 }
 
+/* So many bytes on; where there is no row, nowhere: C does not count from a null pointer, not even 0. */
+FASTKL_INLINE const char *further(const char *data, ptrdiff_t bytes) { return data ? data + bytes : NULL; }
+
 /* The first look at the index-th piece of a row whose entries start at the data given. */
 static void look_at_piece(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const char *p_data,
                           const char *q_data, ptrdiff_t n, ptrdiff_t index, fastkl_sums *sums) {
     const ptrdiff_t start = index * FASTKL_PIECE, left = n - start, count = left < FASTKL_PIECE ? left : FASTKL_PIECE;
-    (in_float(task, p, q) ? first_look_f32 : first_look_f64)(task, p, q, p_data + start * p->col, q_data + start * q->col, count,
+    (in_float(task, p, q) ? first_look_f32 : first_look_f64)(task, p, q, p_data + start * p->col, further(q_data, start * q->col), count,
                                                              sums);
 }
 
@@ -231,7 +234,7 @@ static void conclude(const fastkl_task *task, const fastkl_operand *p, const fas
         if (!settled[i]) {
             fastkl_operand p_row = *p, q_row = *q;
             p_row.data = p_data + i * p->row;
-            q_row.data = q->data ? q_data + i * q->row : NULL;
+            q_row.data = further(q_data, i * q->row);
             conclude_unsettled(task, p_row, q_row, n, within, rows, i, &value[i], &status[i]);
         }
     }
@@ -265,9 +268,9 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
         } else {
             for (int k = 0; k < now; k++) {
                 fastkl_sums sums, next;
-                look_at_piece(task, p, q, p_data + k * p->row, q_data + k * q->row, n, 0, &sums);
+                look_at_piece(task, p, q, p_data + k * p->row, further(q_data, k * q->row), n, 0, &sums);
                 for (ptrdiff_t index = 1; index * FASTKL_PIECE < n; index++) {
-                    look_at_piece(task, p, q, p_data + k * p->row, q_data + k * q->row, n, index, &next);
+                    look_at_piece(task, p, q, p_data + k * p->row, further(q_data, k * q->row), n, index, &next);
                     add_piece(&sums, &next);
                 }
                 enter(&sums, &found, k);
@@ -275,7 +278,7 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
         }
         conclude(task, p, q, p_data, q_data, n, now, &found, &value[i], &status[i]);
         p_data += at_once * p->row;
-        q_data += at_once * q->row;
+        q_data = further(q_data, at_once * q->row);
     }
 }
 
