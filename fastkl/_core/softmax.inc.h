@@ -344,8 +344,7 @@ static void logits(const fastkl_task *task, const fastkl_operand *p, const fastk
             status[i] = of_the_other(&row, status[i]);
         value[i] = asked(task->root, value[i]);
         p_row.data += p->row;
-        if (q->data)
-            q_row.data += q->row;
+        q_row.data = further(q_row.data, q->row);
     }
 }
 
@@ -617,7 +616,7 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
         for (int k = 0; k < count; k++)
             values[k * FASTKL_FIELD_COUNT + steps[i].field] = value[k];
     }
-    for (int k = 0; k < count; k++, p_row.data += p->row, q_row.data += q->row, label.data += labels->row) {
+    for (int k = 0; k < count; k++, p_row.data += p->row, q_row.data += q->row, label.data = further(label.data, labels->row)) {
         double *const field = values + k * FASTKL_FIELD_COUNT;
         if (status[k])
             continue;
@@ -644,6 +643,7 @@ static void compare(const fastkl_task *task, const fastkl_operand *p, const fast
         for (ptrdiff_t k = 0; k < now; k++, values += FASTKL_FIELD_COUNT)
             for (int field = 0; status[i + k] && field < FASTKL_FIELD_COUNT; field++)
                 values[field] = NAN;
-        p_row.data += now * p->row, q_row.data += now * q->row, label.data += now * labels->row;
+        p_row.data += now * p->row, q_row.data += now * q->row;
+        label.data = further(label.data, now * labels->row);
     }
 }
