@@ -442,6 +442,14 @@ def test_eps_raises_the_softmax_of_q(measure: Measure, dtype: str) -> None:
         assert_right(measure, probabilities, q[i], eps=0.01, from_logits=(False, True))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("constant", [-1000.0, 777.0, 1000.0])
+def test_eps_is_as_exact_for_logits_far_from_zero(constant: float, dtype: str) -> None:
+    p, q = np.array([0.03, 0.0, -0.03], dtype), np.array([0.0, -900.0, -901.0], dtype) + np.array(constant, dtype)
+    for eps in 0.3, 0.5, 0.9:
+        assert_right(fastkl.kl_divergence, p, q, eps=eps)
+
+
 # ---- invalid rows ----
 
 

@@ -79,14 +79,15 @@ static softmax_row softmax_row_of(const fastkl_task *task, const fastkl_operand 
     };
 }
 
-/* Has a row's largest logit subtracted, unless it is near 0: then the others' digits might be lost, and nothing be won. */
+/* Has a row's largest logit subtracted, unless it is near 0: then the others' digits might be lost, and nothing be won. But the
+   logarithm of eps, that some count as, has only so many digits that it must always be near. */
 static void subtract_largest(source *from, ptrdiff_t n, inverse c) {
     double most;
     source plain = *from;
     plain.plain = 1;
     first_largest_f64(&plain, n, &most);
     from->centred = 1;
-    if (isfinite(most) && (fabs(most * c.high) > FARTHEST || from->factor != 1))
+    if (isfinite(most) && (fabs(most * c.high) > FARTHEST || from->factor != 1 || (from->eps > 0 && from->from->logits)))
         from->plain = 0, from->centre = most, from->overflows = most >= 0x1p969; /* half a unit of the largest double */
 }
 

@@ -358,7 +358,7 @@ static double bound(const call *now, int measure, double value, double eps) {
     if (measure == FASTKL_entropy || measure == FASTKL_cross_entropy)
         return logits ? eps * (32 * value + 4) : 4 * eps * (value + 0.5);
     if (logits)
-        return 32 * eps * fmax(value, 1e-14) + (logits == 1 ? 64 * 0x1p-52 * sqrt(value) : 0);
+        return 32 * eps * fmax(value, 1e-14) + (logits == 1 || now->task.eps > 0 ? 64 * 0x1p-52 * sqrt(value) : 0);
     return (measure == FASTKL_js_divergence ? 6 : 4) * eps * value;
 }
 
