@@ -331,6 +331,17 @@ def test_each_operand_has_the_tolerance_of_its_own_dtype() -> None:
                 measure(off, off_by(1e-4, 2, "f4"))
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4"])
+def test_p_is_named_where_both_sums_are_wrong(dtype: str) -> None:
+    """Also where q's sum is so large that p's, found beside it in float32, may come out as anything, 1 among it."""
+    p = np.full(8, (1 - 1.2 * math.sqrt(np.finfo(dtype).eps)) / 8, dtype)
+    for size in np.logspace(0, 4.8, 400):
+        q = np.array([size, size, 0, 0.5, size / 3, size, size / 7, 0], dtype)
+        for measure in PAIR_MEASURES:
+            with pytest.raises(ValueError, match="^p sums to"):
+                measure(p, q)
+
+
 @pytest.mark.parametrize("n", [2, 31, WIDE])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", MEASURES)

@@ -187,11 +187,12 @@ static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl
         *status = (uint8_t)fastkl_check_entries(p, q, n);
     if (*status)
         return;
-    if ((misses_one(first.sum_of_p, task->p_tolerance) && (!first.symmetric || misses_one(sum_of_entries(p, n), task->p_tolerance))) ||
-        !fastkl_has_weight(p, n, 0)) /* a sum of p that was found beside a much larger one has lost all digits */
+    const int q_misses = q.data && misses_one(first.sum_of_q - rows->raised[i], task->q_tolerance);
+    /* A sum of p that was found beside a much larger one of q has lost its digits, and may even seem to be 1. */
+    const double sum_of_p = first.symmetric && q_misses ? sum_of_entries(p, n) : first.sum_of_p;
+    if (misses_one(sum_of_p, task->p_tolerance) || !fastkl_has_weight(p, n, 0))
         *status = FASTKL_P_SUM;
-    else if (q.data && (misses_one(first.sum_of_q - rows->raised[i], task->q_tolerance) ||
-                        !fastkl_has_weight(q, n, task->eps)))
+    else if (q_misses || (q.data && !fastkl_has_weight(q, n, task->eps)))
         *status = FASTKL_Q_SUM;
     else if (rows->guard_bits[i] & FASTKL_ZERO)
         *value = INFINITY;
