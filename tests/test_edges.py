@@ -338,7 +338,7 @@ def test_p_is_named_where_both_sums_are_wrong(dtype: str) -> None:
     for size in np.logspace(0, 4.8, 400):
         q = np.array([size, size, 0, 0.5, size / 3, size, size / 7, 0], dtype)
         for measure in PAIR_MEASURES:
-            with pytest.raises(ValueError, match="^p sums to"):
+            with pytest.raises(ValueError, match=r"^p sums to"):
                 measure(p, q)
 
 
