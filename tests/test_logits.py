@@ -221,6 +221,24 @@ def test_logits_far_from_the_logarithms_of_probabilities() -> None:
             assert fastkl.kl_divergence(q, p, from_logits=(True, False), normalize=True) == 0
 
 
+@pytest.mark.parametrize("weight", [5e-324, 1e-100, 1e9, 1e168, 1.7e308])
+@pytest.mark.parametrize("measure", PAIR_MEASURES)
+def test_probabilities_of_any_sum_beside_logits(measure: Measure, weight: float) -> None:
+    """Their logarithms are of hundreds, and rounded as such would be wrong by 1e-13."""
+    random = np.random.default_rng(7)
+    for n in 2, 31:
+        counts = np.append(random.random(n - 1), 1)
+        small = np.where(random.random(n) < 0.5, counts * 1e-290, counts)
+        for whole in np.floor(counts * 8) / 8, counts, small:
+            probabilities = whole * weight
+            for logits in normal(n, (n,)), np.where(np.arange(n) == n - 1, 1e6, MASK), np.log(whole + 1e-9) + 5:
+                operands = (logits, probabilities), (probabilities, logits)
+                for (p, q), flags in zip(operands, [(True, False), (False, True)], strict=True):
+                    result = call(measure, p, q, flags, normalize=True)
+                    told = f"{p=} {q=}"
+                    assert_near(measure, result, right(measure, p, q, from_logits=flags), mixed=True, told=told)
+
+
 @pytest.mark.parametrize("dtype", [*SMALL, np.dtype("f4"), np.dtype("f8")], ids=str)
 @pytest.mark.parametrize("measure", MEASURES)
 def test_the_largest_logits_of_a_dtype(measure: Measure, dtype: np.dtype[Any]) -> None:

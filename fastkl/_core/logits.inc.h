@@ -154,17 +154,18 @@ FASTKL_INLINE seen_of_chunk NAME(visit_all)(NAME(visitor) *visitor, NAME(interes
     return seen;
 }
 
-/* The logarithms of the chunk's probabilities, -inf of zero. */
+/* The logarithms of the chunk's probabilities by the row's factor, -inf of zero. */
 FASTKL_NOINLINE void NAME(take_logarithms)(source *row, REAL *chunk, int count) {
+    const REAL factor = (REAL)row->factor, log_small = LOG_SMALL + (REAL)log(row->factor);
     UINT bits = 0;
     double sum = 0;
     if (row->eps > 0)
         NAME(raise)(chunk, count, (REAL)row->eps, &row->raised, &row->bits);
     for (int i = 0; i < count; i++) {
-        const REAL entry = chunk[i], large = entry < SMALL ? entry * (1 / SMALL) : entry, log = NAME(log)(large);
+        const REAL entry = chunk[i], scaled = entry * factor, log = NAME(log)(scaled < SMALL ? entry * (1 / SMALL) : scaled);
         sum += (double)entry;
         bits |= NAME(bits)(entry);
-        chunk[i] = entry > 0 ? entry < SMALL ? log + LOG_SMALL : log : -(REAL)INFINITY;
+        chunk[i] = entry > 0 ? scaled < SMALL ? log + log_small : log : -(REAL)INFINITY;
     }
     row->sum += sum;
     row->bits |= (uint64_t)bits << (64 - REAL_BITS);

@@ -8,6 +8,9 @@ enum { SETTLED, BROKEN = 1, FAR = 2, MASKED = 4, UNDERRATED = 8, UNSETTLED = 16,
 /* Logits beyond, as logarithms of weights, have their row's largest subtracted first. */
 #define FARTHEST 1024
 
+/* A sum of probabilities that is larger, or less than 1 by it, is of a row whose logarithms have lost digits. */
+#define UNSCALED_TO 0x1p32
+
 /* What a log(q/p) may be below, with a weight that is lost, and count for nothing. */
 #define UNDERRATED_FROM 1024
 
@@ -25,8 +28,8 @@ FASTKL_INLINE int holds_digits(double shift, double divergence) { return shift *
 #define WRONG_FROM 32
 
 /* A row as logits: as they stand if that is `plain`; else with `centre` subtracted and then multiplied by `factor`, none left below
-   `least`. Where that difference may be beyond any double, it `overflows`. Those of probabilities are their logarithms; then the sum and
-   the rest of what fastkl_sums says of q are found, too. */
+   `least`. Where that difference may be beyond any double, it `overflows`. Those of probabilities are their logarithms, once they are
+   multiplied by `factor`; then the sum and the rest of what fastkl_sums says of q are found, too. */
 typedef struct {
     const fastkl_operand *from;
     int plain, centred, overflows;

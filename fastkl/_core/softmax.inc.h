@@ -70,11 +70,11 @@ static const inverse one = {1, 0};
    are divided on the way; all that is then in double. */
 static softmax_row softmax_row_of(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
     const int alike = p->logits && (!q->data || (q->logits && task->eps == 0));
-    const double factor = alike ? 1 : task->scale;
+    const double p_factor = alike || !p->logits ? 1 : task->scale, q_factor = alike || !q->logits ? 1 : task->scale;
     return (softmax_row){
         .task = task, .p = p, .q = q, .n = n,
-        .p_source = {.from = p, .plain = factor == 1, .factor = factor, .least = -INFINITY},
-        .q_source = {.from = q, .plain = factor == 1, .factor = factor, .least = -INFINITY, .eps = task->eps},
+        .p_source = {.from = p, .plain = p_factor == 1, .factor = p_factor, .least = -INFINITY},
+        .q_source = {.from = q, .plain = q_factor == 1, .factor = q_factor, .least = -INFINITY, .eps = task->eps},
         .c = alike ? (inverse){task->scale, task->scale_low} : one,
     };
 }
@@ -262,6 +262,16 @@ static int can_look(const softmax_row *row) { return row->task->scale <= STEEPES
 /* And tell masks from what is left of the others? */
 static int tells_masks(const softmax_row *row) { return !row->p_source.overflows && !row->q_source.overflows; }
 
+/* Has probabilities counted from a power of two that is near their sum, if they are not yet and that is far from 1: the larger ones'
+   logarithms are then small, and none of their digits lost. */
+static int scale_to_sum(source *from, int holds_probabilities) {
+    if (!holds_probabilities || from->factor != 1 || (from->sum <= UNSCALED_TO && from->sum >= 1 / UNSCALED_TO))
+        return 0;
+    const int exponent = isfinite(from->sum) ? ilogb(from->sum) : 1022;
+    from->factor = ldexp(1, exponent > 1022 ? -1022 : exponent < -1022 ? 1022 : -exponent);
+    return 1;
+}
+
 /* Can float lanes be tried? */
 static int starts_in_float(const softmax_row *row) {
     return in_float(row->task, row->p, row->q) && row->p->logits && (!row->q->data || row->q->logits) && row->c.high < 0x1p60 &&
@@ -277,7 +287,7 @@ static int softmax_value(softmax_row *row, double *value, moments *sums, int *la
     *lanes = starts_in_float(row);
     if (row->q->data && row->q->logits && task->eps > 0 && can_look(row))
         raise_logits(row);
-    if (row->p_source.factor != 1 && can_look(row)) /* rounded, logits had better be near 0 */
+    if ((row->p_source.factor != 1 || row->q_source.factor != 1) && can_look(row)) /* rounded, logits had better be near 0 */
         centre(row);
     for (;;) {
         forget(&row->p_source);
@@ -304,8 +314,12 @@ static int softmax_value(softmax_row *row, double *value, moments *sums, int *la
             *value = NAN;
             return status;
         }
-        if (seen == SETTLED)
+        if (seen == SETTLED) {
+            const int p_scaled = scale_to_sum(&row->p_source, !row->p->logits);
+            if (scale_to_sum(&row->q_source, row->q->data && !row->q->logits) || p_scaled)
+                continue;
             return FASTKL_VALID;
+        }
         if ((seen & MASKED) || !*lanes) {
             *value = seen & MASKED ? INFINITY : fastkl_careful_logits(task, *row->p, *row->q, row->n);
             *lanes = NEITHER;
@@ -354,7 +368,7 @@ static double loss_of_logit(const softmax_row *row, const source *from, double l
     const fastkl_operand *const operand = from->from;
     double logit = fastkl_entry(*operand, label);
     if (!operand->logits)
-        logit = logit > 0 ? log(logit) : -INFINITY;
+        logit = logit * from->factor > 0x1p-900 ? log(logit * from->factor) : logit > 0 ? log(logit) + log(from->factor) : -INFINITY;
     else
         logit = (logit - from->centre) * from->factor;
     return non_negative(log_sum - (logit - top) * row->c.high);
