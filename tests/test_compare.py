@@ -207,6 +207,14 @@ def test_base_and_normalize() -> None:
 # ---- the largest entry ----
 
 
+def test_probabilities_beside_logits_of_which_one_is_larger_by_nothing_but_its_last_digit() -> None:
+    """Their logarithms may be the same number."""
+    for larger in np.random.default_rng(3).random(50) / 4 + 0.25:
+        q = np.array([[np.nextafter(larger, 0), larger, 0.125]])
+        result = fastkl.compare(np.array([[0.0, 1.0, 0.5]]), q, from_logits=(True, False), normalize=True)
+        assert result.same_argmax.all(), larger
+
+
 @pytest.mark.parametrize("dtype", [*DTYPES, "e", "i4", "u1"])
 @pytest.mark.parametrize("from_logits", LOGITS, ids=str)
 def test_of_ties_the_first_is_the_largest(from_logits: Any, dtype: str) -> None:

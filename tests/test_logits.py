@@ -190,6 +190,9 @@ SIZES_OF_DOUBLES = [
     ([4e307, -4e307], [-4e307, 4e307]),
     ([0.0, -20.0], [4e307, -4e307]),
     ([8e307, -0.5, -1100.0], [-1e30, 1.0, -1.0]),
+    ([0.0, 5e291], [0.0, 5.0]),
+    ([0.0, 5e291, 5e291], [0.0, 5.0, 5.0001]),
+    ([0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0, 4.4e307]),
 ]
 
 
@@ -219,6 +222,17 @@ def test_logits_far_from_the_logarithms_of_probabilities() -> None:
             p, q = np.array([weight, weight]), np.array([far, far])
             assert fastkl.kl_divergence(p, q, from_logits=(False, True), normalize=True) == 0
             assert fastkl.kl_divergence(q, p, from_logits=(True, False), normalize=True) == 0
+
+
+@pytest.mark.parametrize("measure", PAIR_MEASURES)
+def test_probabilities_that_count_by_the_size_of_a_logit_alone(measure: Measure) -> None:
+    """The exponentials of their logarithms, rounded, would be wrong by hundreds of units in the last place."""
+    for n, small in itertools.product([3, 1030], [1e-20, 1.1e-35, 7e-100, 3e-250, 1e-300]):
+        p = np.full(n, small)
+        p[n // 2] = 1
+        q = normal(n, (n,)) / small
+        q[n // 2] = 0
+        assert_right(measure, p, -np.abs(q), from_logits=(False, True))
 
 
 @pytest.mark.parametrize("weight", [5e-324, 1e-100, 1e9, 1e168, 1.7e308])
@@ -267,6 +281,20 @@ def test_temperatures_of_any_size(measure: Measure, dtype: str, temperature: flo
     rows = [0.0, 1.0, -2.0], [3.0, 3.0, MASK], [1e30, -1e30, 7.0], [0.25, 0.5, 0.5]
     for a, b in itertools.product(rows, repeat=2):
         assert_right(measure, np.array(a, dtype), np.array(b, dtype), temperature=temperature)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", MEASURES)
+def test_differences_that_only_a_temperature_makes_numbers(measure: Measure, dtype: str) -> None:
+    most = float(np.finfo(dtype).max)
+    rows = [-most, most, 7.0], [most, -most, -most], [most, most, -0.5 * most], [0.5, 0.25, 0.25]
+    for temperature in most, most / 8, most / 700, most / 1e8:
+        for a, b in itertools.product(rows, repeat=2):
+            p, q = np.array(a, dtype), np.array(b, dtype)
+            assert_right(measure, p, q, temperature=temperature)
+            if measure is not entropy and b is rows[-1]:
+                assert_right(measure, p, q, from_logits=(True, False), temperature=temperature)
+                assert_right(measure, q, p, from_logits=(False, True), temperature=temperature)
 
 
 @pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e300, 1e306, 1.7e308])

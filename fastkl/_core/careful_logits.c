@@ -49,6 +49,12 @@ static parts scaled(parts x, double scale) {
     return (parts){product, isfinite(product) ? fma(x.high, scale, -product) + x.low * scale : 0};
 }
 
+/* a - b by temperature, also where that is a double and a - b is not. */
+static parts difference(double a, double b, double scale) {
+    const int far = fabs(a) >= 0x1p1022 || fabs(b) >= 0x1p1022;
+    return far ? scaled(minus(a / 2, b / 2), 2 * scale) : scaled(minus(a, b), scale);
+}
+
 /* log(x/y) for x <= y, also where the quotient is no normal number. */
 static double log_of_quotient(double x, double y) { return x / y > 0x1p-1000 ? log(x / y) : log(x) - log(y); }
 
@@ -57,10 +63,17 @@ static double log_weight(const row *from, ptrdiff_t i) {
     const double x = fastkl_entry(from->operand, i);
     double logarithm;
     if (from->operand.logits)
-        logarithm = x == -INFINITY ? x : total(scaled(minus(x, from->most), from->scale));
+        logarithm = x == -INFINITY ? x : total(difference(x, from->most, from->scale));
     else
         logarithm = x > 0 ? log_of_quotient(x, from->most) : -INFINITY;
     return logarithm > from->least ? logarithm : from->least;
+}
+
+static double total_weight(const row *of) {
+    parts sum = {0, 0};
+    for (ptrdiff_t i = 0; i < of->n; i++)
+        add(&sum, exp(log_weight(of, i)));
+    return total(sum);
 }
 
 static row row_of(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n, double eps) {
@@ -72,20 +85,21 @@ static row row_of(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n, 
         result.least = log_of_quotient(eps, result.most);
     }
     for (int pass = 0; pass < (operand.logits && eps > 0 ? 2 : 1); pass++) {
-        parts sum = {0, 0};
         if (pass == 1) /* what is raised is normalised before, too */
             result.least = log(eps) + result.log_sum;
-        for (ptrdiff_t i = 0; i < n; i++)
-            add(&sum, exp(log_weight(&result, i)));
-        result.log_sum = log(total(sum));
+        result.log_sum = log(total_weight(&result));
     }
     return result;
 }
 
-/* e^logarithm x, also where the exponential alone would underflow. */
-static double times(double logarithm, double x) {
+/* x times an entry's weight, also where that alone would underflow. A probability's is a quotient: of a small one's logarithm, rounded,
+   the exponential is worse. */
+static double times(const row *from, ptrdiff_t i, double x) {
+    const double logarithm = log_weight(from, i), quotient = fastkl_entry(from->operand, i) / from->most;
     if (x == 0 || logarithm == -INFINITY)
         return 0;
+    if (!from->operand.logits && from->least == -INFINITY && quotient > 0x1p-1000)
+        return quotient * x;
     return logarithm > LEAST_LOGARITHM ? exp(logarithm) * x : copysign(exp(logarithm + log(fabs(x))), x);
 }
 
@@ -94,18 +108,24 @@ static int absent(const row *from, ptrdiff_t i) {
     return from->least == -INFINITY && fastkl_entry(from->operand, i) <= (from->operand.logits ? -INFINITY : 0);
 }
 
-/* Are log(q/p) of entries differences of logits as they stand? */
-static int alike(const row *p, const row *q) { return p->operand.logits && q->operand.logits && q->least == -INFINITY; }
-
-/* log(q/p) of an entry that p has, less what `offset` is of the rows' largest: of logits as they stand, or of weights. */
-static parts log_quotient(const row *p, const row *q, ptrdiff_t i) {
-    if (alike(p, q))
-        return scaled(minus(fastkl_entry(q->operand, i), fastkl_entry(p->operand, i)), p->scale);
-    return minus(log_weight(q, i), log_weight(p, i));
+/* By how much the rows' largest logits are apart, if log(q/p) of entries are to be differences of logits as they stand: if these are
+   known well enough. Else they are differences of weights, which count from each row's largest. */
+static int alike(const row *p, const row *q, parts *apart) {
+    *apart = (parts){0, 0};
+    if (!p->operand.logits || !q->operand.logits || q->least > -INFINITY)
+        return 0;
+    const parts largest = difference(q->most, p->most, p->scale);
+    if (!(fabs(largest.high) < FAR))
+        return 0;
+    *apart = largest;
+    return 1;
 }
 
-static parts offset(const row *p, const row *q) {
-    return alike(p, q) ? scaled(minus(q->most, p->most), p->scale) : (parts){0, 0};
+/* log(q/p) of an entry that p has, less what `alike` says that is apart. */
+static parts log_quotient(const row *p, const row *q, int as_they_stand, ptrdiff_t i) {
+    if (as_they_stand)
+        return difference(fastkl_entry(q->operand, i), fastkl_entry(p->operand, i), p->scale);
+    return minus(log_weight(q, i), log_weight(p, i));
 }
 
 /* psi(x) = e^x - 1 - x, for x that is no large one. */
@@ -119,25 +139,23 @@ static double psi(double x) {
 }
 
 static double cross_entropy(const row *p, const row *q) {
-    parts sum = {0, 0}, weight = {0, 0};
+    const double weight = total_weight(p);
+    parts sum = {0, 0};
     for (ptrdiff_t i = 0; i < p->n; i++) {
-        const double a = log_weight(p, i), b = log_weight(q, i);
         if (!absent(p, i) && absent(q, i))
             return INFINITY;
-        add(&weight, exp(a));
-        add(&sum, times(a, q->log_sum - b));
+        add(&sum, times(p, i, (q->log_sum - log_weight(q, i)) / weight)); /* whose sum may be no double */
     }
-    const double value = total(sum) / total(weight);
-    return value > 0 ? value : 0;
+    return total(sum) > 0 ? total(sum) : 0;
 }
 
 /* D = log E[e^x] of x = log(q/p) less its mean; where e^x is beyond a double, of its logarithm. */
 static double divergence(const row *p, const row *q) {
-    const parts apart = offset(p, q);
-    parts weight = {0, 0}, excess = {0, 0}, rest = {0, 0};
+    parts apart;
+    const int as_they_stand = alike(p, q, &apart);
+    const double weight = total_weight(p);
+    parts excess = {0, 0}, rest = {0, 0};
     double mean = 0, mean_low = 0, most = -INFINITY;
-    for (ptrdiff_t i = 0; i < p->n; i++)
-        add(&weight, exp(log_weight(p, i)));
     for (int pass = 0; pass < 2; pass++) { /* the second time, of what is left */
         parts first = {0, 0};
         for (ptrdiff_t i = 0; i < p->n; i++) {
@@ -145,49 +163,47 @@ static double divergence(const row *p, const row *q) {
                 continue;
             if (absent(q, i))
                 return INFINITY;
-            const parts x = log_quotient(p, q, i);
+            const parts x = log_quotient(p, q, as_they_stand, i);
             if (log_weight(p, i) > -INFINITY)
-                add(&first, times(log_weight(p, i), (x.high - mean) + x.low));
+                add(&first, times(p, i, (x.high - mean) + x.low));
         }
-        const parts sum = minus(mean, -total(first) / total(weight));
+        const parts sum = minus(mean, -total(first) / weight);
         mean = sum.high, mean_low = sum.low;
     }
-    if (!(fabs(mean) < FAR) || !(fabs(apart.high) < FAR)) /* by weights, which count from each row's largest */
+    if (!(fabs(mean) < 2 * FAR)) /* so is D, or more than any double */
         return cross_entropy(p, q) - cross_entropy(p, p);
     const double shift = (apart.high - mean) + (apart.low - mean_low); /* of q's weights, to count as p's do */
     for (ptrdiff_t i = 0; i < p->n; i++)
         most = log_weight(q, i) > most ? log_weight(q, i) : most;
     most += shift;
     if (most > BEYOND)
-        return most + (q->log_sum - log(total(weight)));
+        return most + (q->log_sum - log(weight));
     for (ptrdiff_t i = 0; i < p->n; i++) {
         const double a = log_weight(p, i), b = exp(log_weight(q, i) + shift);
         if (a == -INFINITY) {
             add(&excess, b);
         } else {
-            const parts x = log_quotient(p, q, i);
+            const parts x = log_quotient(p, q, as_they_stand, i);
             const double now = (x.high - mean) + (x.low - mean_low);
-            add(&rest, times(a, now));
-            add(&excess, fabs(now) < 1 ? times(a, psi(now)) : b - times(a, 1 + now));
+            add(&rest, times(p, i, now));
+            add(&excess, fabs(now) < 1 ? times(p, i, psi(now)) : b - times(p, i, 1 + now));
         }
     }
-    const double left = total(rest) / total(weight), value = log1p(total(excess) / total(weight) + left) - left;
+    const double left = total(rest) / weight, value = log1p(total(excess) / weight + left) - left;
     return value > 0 ? value : 0;
 }
 
 /* JS, of (p + q) g(u), u = tanh(x/2): see logits.inc.h. */
 static double js(const row *p, const row *q) {
-    const parts apart = offset(p, q);
-    parts sum = {0, 0};
+    parts apart, sum = {0, 0};
+    const int as_they_stand = alike(p, q, &apart);
     for (ptrdiff_t i = 0; i < p->n; i++) {
         const double a = log_weight(p, i), b = log_weight(q, i);
         const double both = exp(a - p->log_sum) + exp(b - q->log_sum);
-        const parts x = fabs(apart.high) < FAR ? log_quotient(p, q, i) : (parts){NAN, 0};
+        const parts x = log_quotient(p, q, as_they_stand, i);
         double now = fabs(((x.high - apart.high) - (q->log_sum - p->log_sum)) + (x.low - apart.low));
-        if (a == -INFINITY || b == -INFINITY)
+        if (!(a > -INFINITY && b > -INFINITY))
             now = INFINITY;
-        else if (isnan(now))
-            now = fabs((b - q->log_sum) - (a - p->log_sum));
         double g = 0;
         if (now < 0.5) {
             const double u = tanh(now / 2), z = u * u;
@@ -219,7 +235,7 @@ double fastkl_careful_loss(const fastkl_task *task, fastkl_operand q, ptrdiff_t 
     const double loss = from.log_sum - log_weight(&from, label);
     parts sum = {0, 0};
     for (ptrdiff_t i = 0; i < n && task->smoothing > 0; i++)
-        add(&sum, from.log_sum - log_weight(&from, i));
-    const double value = fastkl_smoothed(task, loss, total(sum) / (double)n);
+        add(&sum, (from.log_sum - log_weight(&from, i)) / (double)n); /* whose sum may be no double */
+    const double value = fastkl_smoothed(task, loss, total(sum));
     return value > 0 ? value : 0;
 }

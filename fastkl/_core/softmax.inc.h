@@ -101,14 +101,14 @@ static double beyond_top(int exponent, double top, inverse c) {
 static double lost(int exponent, int in_float) { return (exponent - (in_float ? lost_from_f32 : lost_from_f64)) * LN2_OF_DOUBLE; }
 
 /* Are there entries of q that are masked where p's are not, or others that these sums do not say enough of? `far` is where q's logits
-   begin that are worth a search. */
+   begin that are worth a search. There, a probability's weight must be better than the exponential of a rounded logarithm. */
 static int masks(softmax_row *row, int in_float, int exponent, double least_q, double far) {
     const double low = lost(exponent, in_float), negligible = low - (in_float ? 128 : 1024);
     source p = row->p_source, q = row->q_source;
     if (least_q * row->c.high >= far)
         return SETTLED;
-    return (in_float ? look_for_masks_f32 : look_for_masks_f64)(&p, &q, row->n, far / row->c.high, low / row->c.high,
-                                                                negligible / row->c.high);
+    return (in_float ? look_for_masks_f32 : look_for_masks_f64)(&p, &q, row->n, far / row->c.high,
+                                                                row->p->logits ? low / row->c.high : INFINITY, negligible / row->c.high);
 }
 
 /* Do the rows consist of the same bytes? */
@@ -542,12 +542,13 @@ static double single(const fastkl_task *task, int measure, const fastkl_operand 
     return value;
 }
 
-static int same_argmax(const softmax_row *row) {
-    source p = row->p_source, q = row->q_source;
+/* The index of a valid row's first entry that is largest. */
+static ptrdiff_t argmax(const fastkl_operand *row, ptrdiff_t n) {
+    fastkl_operand as_they_are = *row;
+    source from = {.from = &as_they_are, .plain = 1};
     double most;
-    const int lanes = starts_in_float(row);
-    ptrdiff_t (*const first)(source *, ptrdiff_t, double *) = lanes ? first_largest_f32 : first_largest_f64;
-    return first(&p, row->n, &most) == first(&q, row->n, &most);
+    as_they_are.logits = 1; /* of two probabilities, the logarithms may be the same */
+    return (fastkl_is_single(row->dtype) ? first_largest_f32 : first_largest_f64)(&from, n, &most);
 }
 
 /* What a label costs in rows that are known to be valid. */
@@ -582,7 +583,7 @@ static int compare_logits(const fastkl_task *task, const fastkl_operand *p, cons
         field[FASTKL_js_field] = single(task, FASTKL_js_divergence, p, q, n);
     }
     field[FASTKL_cross_entropy_field] = field[FASTKL_entropy_p_field] + kl;
-    field[FASTKL_same_argmax_field] = same_argmax(&row);
+    field[FASTKL_same_argmax_field] = argmax(p, n) == argmax(q, n);
     if (labels->data) {
         const int64_t label = label_of(labels);
         if (looked && label >= 0 && label < n) {
@@ -596,15 +597,6 @@ static int compare_logits(const fastkl_task *task, const fastkl_operand *p, cons
             field[FASTKL_nll_p_field] = field[FASTKL_nll_q_field] = 0;
     }
     return status;
-}
-
-/* The index of a row's first entry that is largest, for valid rows of probabilities. */
-static ptrdiff_t argmax(const fastkl_operand *row, ptrdiff_t n) {
-    fastkl_operand as_they_are = *row;
-    source from = {.from = &as_they_are, .plain = 1};
-    double most;
-    as_they_are.logits = 1; /* no logarithm is wanted */
-    return (fastkl_is_single(row->dtype) ? first_largest_f32 : first_largest_f64)(&from, n, &most);
 }
 
 /* Everything that compares rows of probabilities: measure after measure, of rows that fit into cache. */

@@ -267,7 +267,7 @@ static checked check_row(fastkl_operand row, ptrdiff_t n, double eps, double tol
     if (!row.logits && tolerance < INFINITY && !found.entry) {
         const double off = (double)fabsl(sum - 1);
         found.far = off > tolerance;
-        found.edge = fabs(off - tolerance) <= 1e-5 * (1 + off) * (fastkl_is_single(row.dtype) && eps == 0 ? 1 : 1e-6);
+        found.edge = fabs(off - tolerance) <= 1e-5 * (1 + off) * (fastkl_is_single(row.dtype) ? 1 : 1e-6);
     }
     return found;
 }

@@ -18,6 +18,7 @@ import argparse
 import ast
 import ctypes
 import gc
+import inspect
 import math
 import os
 import random
@@ -369,21 +370,26 @@ class Functions:
     def codes(self, text: bytes, path: str) -> dict[str, Any]:
         found: dict[str, Any] = {}
 
-        def enter(code: Any, name: str) -> None:
+        def enter(code: Any, name: str, kept: bool) -> None:
             for inner in code.co_consts:
                 if isinstance(inner, types.CodeType):
                     full = f"{name}.{inner.co_name}"
                     while full in found:
                         full += "'"
-                    found[full] = (
-                        inner,
-                        inner.co_code,
-                        [x for x in inner.co_consts if not isinstance(x, types.CodeType)],
-                        inner.co_names,
+                    # What runs at import, and not later: bodies of classes, comprehensions outside of functions.
+                    once = not kept and (
+                        not inner.co_flags & inspect.CO_OPTIMIZED or inner.co_name.endswith(("comp>", "genexpr>"))
                     )
-                    enter(inner, full)
+                    if not once:
+                        found[full] = (
+                            inner,
+                            inner.co_code,
+                            [x for x in inner.co_consts if not isinstance(x, types.CodeType)],
+                            inner.co_names,
+                        )
+                    enter(inner, full, not once)
 
-        enter(compile(text, str(self.folder / path), "exec", dont_inherit=True), "")
+        enter(compile(text, str(self.folder / path), "exec", dont_inherit=True), "", kept=False)
         return found
 
     def take_over(self, mutant: Mutant, text: bytes) -> None:
