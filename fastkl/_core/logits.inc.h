@@ -186,9 +186,14 @@ FASTKL_INLINE NAME(logits) NAME(fetch)(source *row, REAL *chunk, ptrdiff_t start
         if (!from->logits) {
             NAME(take_logarithms)(row, chunk, (int)count);
         } else if (!row->plain) {
-            const REAL factor = (REAL)row->factor, centre = (REAL)row->centre, least = (REAL)row->least;
-            for (int i = 0; i < count; i++)
-                chunk[i] = NAME(greater)(least, (chunk[i] - centre) * factor);
+            const REAL factor = (REAL)row->factor, centre = (REAL)row->centre, least = (REAL)row->least, masked = -(REAL)INFINITY;
+            UINT overflows = 0;
+            for (int i = 0; i < count; i++) {
+                const REAL logit = NAME(greater)(least, (chunk[i] - centre) * factor);
+                overflows |= logit == masked ? chunk[i] > masked : 0;
+                chunk[i] = logit;
+            }
+            row->overflows |= overflows > 0;
         }
     }
     for (ptrdiff_t i = rest; rest && i < GROUP; i++)

@@ -28,7 +28,7 @@ FASTKL_INLINE int holds_digits(double shift, double divergence) { return shift *
 #define WRONG_FROM 32
 
 /* A row as logits: as they stand if that is `plain`; else with `centre` subtracted and then multiplied by `factor`, none left below
-   `least`. Where that difference may be beyond any double, it `overflows`. Those of probabilities are their logarithms, once they are
+   `least`. Where that was beyond any double, and so is no mask, it `overflows`. Those of probabilities are their logarithms, once they are
    multiplied by `factor`; then the sum and the rest of what fastkl_sums says of q are found, too. */
 typedef struct {
     const fastkl_operand *from;

@@ -88,7 +88,7 @@ static void subtract_largest(source *from, ptrdiff_t n, inverse c) {
     first_largest_f64(&plain, n, &most);
     from->centred = 1;
     if (isfinite(most) && (fabs(most * c.high) > FARTHEST || from->factor != 1 || (from->eps > 0 && from->from->logits)))
-        from->plain = 0, from->centre = most, from->overflows = most >= 0x1p969; /* half a unit of the largest double */
+        from->plain = 0, from->centre = most;
 }
 
 /* e^x by temperature, as a logarithm: the difference of `exponent` ln 2 and what `top`, of a size with it, is multiplied to. */
@@ -259,8 +259,8 @@ static void raise_logits(softmax_row *row) {
 /* Is there a look that can do with the temperature? */
 static int can_look(const softmax_row *row) { return row->task->scale <= STEEPEST && row->task->scale >= 1 / STEEPEST; }
 
-/* And tell masks from what is left of the others? */
-static int tells_masks(const softmax_row *row) { return !row->p_source.overflows && !row->q_source.overflows; }
+/* Did it tell masks from what is left of the others? */
+static int told_masks(const softmax_row *row) { return !row->p_source.overflows && !row->q_source.overflows; }
 
 /* Has probabilities counted from a power of two that is near their sum, if they are not yet and that is far from 1: the larger ones'
    logarithms are then small, and none of their digits lost. */
@@ -292,7 +292,7 @@ static int softmax_value(softmax_row *row, double *value, moments *sums, int *la
     for (;;) {
         forget(&row->p_source);
         forget(&row->q_source);
-        switch (can_look(row) && tells_masks(row) ? task->measure : -1) {
+        switch (can_look(row) ? task->measure : -1) {
         case -1:
             seen = BROKEN, *lanes = 0;
             break;
@@ -305,6 +305,8 @@ static int softmax_value(softmax_row *row, double *value, moments *sums, int *la
         default:
             seen = attempt_cross_entropy(row, *lanes, value);
         }
+        if (!told_masks(row))
+            seen = BROKEN, *lanes = 0;
         if (seen == FAR && centre(row)) {
             *lanes = 0; /* a float can overflow where the centre is subtracted */
             continue;
