@@ -207,6 +207,27 @@ def test_base_and_normalize() -> None:
 # ---- the largest entry ----
 
 
+@pytest.mark.parametrize("from_logits", LOGITS, ids=str)
+@pytest.mark.parametrize("dtype", ["f8", "f4", "e"])
+def test_the_largest_entry_in_any_place(from_logits: Any, dtype: str) -> None:
+    for n in 1, 5, 40, 300:
+        p = np.identity(n, dtype)
+        q = np.full((1, n), 0.5, dtype)
+        q[0, n // 2] = 1
+        expected = np.arange(n) == n // 2
+        np.testing.assert_array_equal(fastkl.compare(p, q, from_logits=from_logits, normalize=True).same_argmax, expected)
+
+
+def test_a_sum_that_suffices_for_one_dtype_beside_another() -> None:
+    rough, exact = (
+        np.array([[0.4539, 0.5464]], "e"),
+        np.array([[0.25, 0.75]]),
+    )  # 1.0003, as near to 1 as float16 needs to be
+    for p, q in (rough, exact), (exact, rough):
+        expected = alone(p, q)
+        assert_as_alone(fastkl.compare(p, q), {field: expected[field] for field in ("kl", "reverse_kl", "js")}, False)
+
+
 def test_probabilities_beside_logits_of_which_one_is_larger_by_nothing_but_its_last_digit() -> None:
     """Their logarithms may be the same number."""
     for larger in np.random.default_rng(3).random(50) / 4 + 0.25:

@@ -155,9 +155,11 @@ def test_chunks_of_masks(measure: Measure, dtype: str) -> None:
     p, q = np.array([0.5, 1.5, -2.0], dtype), np.array([1.0, -1.0, 0.0], dtype)
     expected = right(measure, p, q)
     for places in [0, 1, 2], [1500, 1501, 1502], [2998, 2999, 3000], [0, 1500, 3000]:
-        wide_p, wide_q = np.full((2, 3001), MASK, dtype)
-        wide_p[places], wide_q[places] = p, q
-        assert_near(measure, call(measure, wide_p, wide_q), expected)
+        for far in 0, -700, -1000:  # whose exponentials are less than what a lost weight counts as beside 1
+            wide_p, wide_q = np.full((2, 3001), MASK, dtype)
+            wide_p[places], wide_q[places] = p + far, q + far
+            assert_near(measure, call(measure, wide_p, wide_q), expected)
+            assert_near(measure, call(measure, np.where(wide_p > MASK, p[0], MASK), wide_q), right(measure, p * 0, q))
 
 
 # ---- any size ----
