@@ -392,6 +392,13 @@ def test_out_is_filled_and_returned_rounded_once(measure: Callable[..., Any], in
     assert_same(out, double.astype(dtype))
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+def test_an_out_without_axes_is_filled(measure: Callable[..., Any]) -> None:
+    out = np.array(np.nan, "e")
+    value = measure([0.25, 0.75], [0.5, 0.5], out=out)
+    assert value == np.float16(measure([0.25, 0.75], [0.5, 0.5])) == out
+
+
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize(
     ("p_shape", "q_shape"),

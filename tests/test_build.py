@@ -51,6 +51,10 @@ def test_version() -> None:
     assert str(Version(fastkl.__version__)) == fastkl.__version__
 
 
+def test_the_folder_to_include_has_the_header() -> None:
+    assert Path(fastkl.get_include(), "fastkl_c.h").is_file()
+
+
 def test_build_info_names_the_tier_in_use(tier: str) -> None:
     info = fastkl.build_info()
     assert info["simd"] == tier

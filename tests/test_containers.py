@@ -532,6 +532,9 @@ def test_polars_series() -> None:
     assert kl(P, q).name == "q"
     assert kl(p, q, keepdims=True).dtype == pl.Array(pl.Float64, 1)
     assert type(kl(pl.Series(P[0]), pl.Series(Q[0]))) is np.float64
+    kept = kl(pl.Series(P[0]), pl.Series(Q[0]), keepdims=True)
+    assert isinstance(kept, pl.Series)
+    assert_close(kept, kl(P[0], Q[0], keepdims=True))
     deep = rows(11, (2, 3, 4))
     assert_close(fastkl.entropy(pl.Series(deep)), fastkl.entropy(deep))
     bits = P > 0.1
@@ -722,6 +725,26 @@ def test_dlpack_alone() -> None:
     assert_values(result, fastkl.entropy(P))
     with pytest.raises(TypeError, match=r"^q is a \w+\.Foreign on device 2: must be on the CPU$"):
         kl(P, Foreign(2))
+
+
+class Unexported(Foreign):
+    """What DLPack has no word for."""
+
+    def __dlpack__(self, **keywords: Any) -> Any:
+        raise BufferError("no such dtype")
+
+
+class UnexportedArray(Unexported):
+    """The same, which NumPy can read."""
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
+        return np.array(P, dtype)
+
+
+def test_what_dlpack_has_no_word_for_is_asked_for_a_numpy_array() -> None:
+    with pytest.raises(TypeError, match=r"^p is a \w+\.Unexported, which is no NumPy array: no such dtype$"):
+        fastkl.entropy(Unexported(1))
+    assert_values(fastkl.entropy(UnexportedArray(1)), fastkl.entropy(P))
 
 
 # ---- dask ----------------------------------------------------------------------------------------------------------------
