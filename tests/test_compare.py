@@ -210,7 +210,7 @@ def test_base_and_normalize() -> None:
 @pytest.mark.parametrize("from_logits", LOGITS, ids=str)
 @pytest.mark.parametrize("dtype", ["f8", "f4", "e"])
 def test_the_largest_entry_in_any_place(from_logits: Any, dtype: str) -> None:
-    for n in 1, 5, 40, 300:
+    for n in 1, 5, 40, 256:  # of the last, the middle is where vectors begin
         p = np.identity(n, dtype)
         q = np.full((1, n), 0.5, dtype)
         q[0, n // 2] = 1

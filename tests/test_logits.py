@@ -149,6 +149,18 @@ def test_masks_leave_jensen_shannon_between_its_ends(measure: Measure, dtype: st
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("far", [0, -700, -1000])
+def test_jensen_shannon_of_chunks_of_masks_in_one_row(far: float, dtype: str) -> None:
+    p, q = np.array([0.5, 1.5, MASK], dtype) + far, np.array([MASK, -1.0, 0.0], dtype) + far
+    expected = right(fastkl.js_divergence, p, q)
+    for places in [0, 1500, 1501], [1500, 1501, 0], [2500, 0, 1], [2500, 2501, 1500]:
+        wide_p, wide_q = np.full((2, 3001), MASK, dtype)
+        wide_p[places], wide_q[places] = p, q
+        assert_near(fastkl.js_divergence, fastkl.js_divergence(wide_p, wide_q, from_logits=True), expected)
+        assert_near(fastkl.js_divergence, fastkl.js_divergence(wide_q, wide_p, from_logits=True), expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", MEASURES)
 def test_chunks_of_masks(measure: Measure, dtype: str) -> None:
     """Three or more chunks, of which one has an entry that is not masked: alone, it is as if it were the row."""
