@@ -315,9 +315,11 @@ def test_differences_that_only_a_temperature_makes_numbers(measure: Measure, dty
 def test_logits_that_a_temperature_makes_no_numbers_are_no_masks(measure: Measure) -> None:
     """And where they have no weight, count for nothing, though their differences are beyond any double."""
     most = np.finfo("f8").max
-    p, q = np.array([0.0, 10.0, -50.0, -most]), np.array([4.25, 14.25, -45.75, -3.4e38])
-    assert_right(measure, p, q, temperature=0.01)
-    assert_right(measure, q, p, temperature=0.01)
+    p = np.array([0.0, 10.0, -50.0, -most])
+    for near in -3.4e38, -10.25, -6.0, -4.5:
+        q = np.array([4.25, 14.25, -45.75, near])
+        assert_right(measure, p, q, temperature=0.01)
+        assert_right(measure, q, p, temperature=0.01)
     if measure is not entropy:
         probabilities = np.array([0.5, 0.25, 0.25, 0.0])
         assert_right(measure, p, probabilities, from_logits=(True, False), temperature=0.01)

@@ -8,8 +8,8 @@
 
 /* Above, the logarithm of a weight has an exponential that is no subnormal number. */
 #define LEAST_LOGARITHM -700
-/* Below, a weight leaves nothing of a difference of logits, be that, by temperature, more than a double. */
-#define MOST_LOST -2200
+/* Below, a weight leaves nothing of a difference of any two doubles: the logarithm of the least double by twice the largest. */
+#define MOST_LOST -1456
 /* Above, the exponential of a sum's logarithm may not be a double. */
 #define BEYOND 600
 /* Above, differences of logits by temperature are not known well enough. */
@@ -98,7 +98,7 @@ static row row_of(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n, 
    the exponential is worse. */
 static double times(const row *from, ptrdiff_t i, double x) {
     const double logarithm = log_weight(from, i), quotient = fastkl_entry(from->operand, i) / from->most;
-    if (x == 0 || logarithm == -INFINITY || (isinf(x) && logarithm < MOST_LOST))
+    if (x == 0 || logarithm == -INFINITY || (isinf(x) && logarithm + log(from->scale) < MOST_LOST))
         return 0;
     if (!from->operand.logits && from->least == -INFINITY && quotient > 0x1p-1000)
         return quotient * x;
