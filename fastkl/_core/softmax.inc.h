@@ -505,6 +505,9 @@ static int compare_by_looks(softmax_row *row, int lanes, const moments *sums, do
                             masses *q_sums) {
     const double weight = sums->weight, c = row->c.high, mean = sums->first / weight, log_weight = log(weight);
     const double least = (double)row->n * (lanes ? 0x1p-66 : 0x1p-800);
+    /* The shift is wrong by 32 units of D, or less, and what is counted from it by half the square: 8 units of JS, or less, from here on,
+       and fewer of the reverse divergence, which is larger. */
+    const double least_js = 64 * (lanes ? 0x1p-23 : 0x1p-52) * kl * kl;
     seen_of_chunk seen;
     double shift = sums->shift, low = sums->shift_low;
     two_sum(&shift, &low, log1p(mean + sums->excess / weight));
@@ -522,7 +525,7 @@ static int compare_by_looks(softmax_row *row, int lanes, const moments *sums, do
     field[FASTKL_reverse_kl_field] = non_negative(seen.sum[1] / weight);
     field[FASTKL_js_field] = 0.25 * seen.sum[0] / weight < LN2_OF_DOUBLE ? 0.25 * seen.sum[0] / weight : LN2_OF_DOUBLE;
     return seen.least * c >= lost(sums->exponent, lanes) - 1 /* it was rounded */ &&
-           (kl == 0 || (kl >= least && seen.sum[0] >= least * weight));
+           (kl == 0 || (kl >= least && seen.sum[0] >= least * weight && field[FASTKL_js_field] >= least_js));
 }
 
 /* A measure of its own, of rows that are known to be valid. */

@@ -478,12 +478,12 @@ static void check(const call *now, bytes *from) {
     const double eps = single ? 0x1p-23 : 0x1p-52;
     int count = 0;
     for (int i = 0; fastkl_tiers[i]; i++)
-        if (fastkl_tiers[i]->usable()) {
-            tiers[count] = fastkl_tiers[i];
-            compute(tiers[count], now, &now->p.operand, &now->q.operand, &now->labels.operand, now->count, values[count],
-                    statuses[count]);
-            count++;
-        }
+        if (fastkl_tiers[i]->usable())
+            tiers[count++] = fastkl_tiers[i];
+    if (count == 3) /* two see what one does otherwise */
+        tiers[(more >> 5) % 3] = tiers[--count];
+    for (int t = 0; t < count; t++)
+        compute(tiers[t], now, &now->p.operand, &now->q.operand, &now->labels.operand, now->count, values[t], statuses[t]);
     for (ptrdiff_t i = 0; i < now->count; i++) {
         const fastkl_operand p = row_of(&now->p, i), q = row_of(&now->q, i), label = row_of(&now->labels, i);
         const int wanted = wanted_status(now, p, q, label);
@@ -566,11 +566,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const uint64_t chance = next_random(&from);
     const unsigned kind = take(&from), what = take(&from), length = take(&from), many = take(&from), flags = take(&from);
     now.kind = kind & 1 ? ROWS : (int)(kind >> 1) % KINDS;
-    now.n = length < 200 ? 1 + length % 40 : length < 250 ? 1 + length % 12 : lengths[(length + many) % LENGTH(lengths)];
-    now.count = many < 252 ? 1 + many % 4 : counts[(many + length) % LENGTH(counts)];
-    if (chance % 65536 == 0)
+    now.n = length < 160   ? 1 + length % 8
+            : length < 200 ? 1 + length % 40
+            : length < 255 ? 1 + length % 12
+                           : lengths[(length + many) % LENGTH(lengths)];
+    now.count = many < 160 ? 1 : many < 254 ? 1 + many % 4 : counts[(many + length) % LENGTH(counts)];
+    if (chance % 262144 == 0)
         now.n = FASTKL_PIECE + (ptrdiff_t)(chance >> 32) % 3 - 1, now.count = 1;
-    else if (chance % 4096 == 1)
+    else if (chance % 16384 == 1)
         now.n = 1000 + (ptrdiff_t)(chance >> 32) % 100;
     if (now.n > 16 && now.count > 4)
         now.count = 1 + now.count % 4;
