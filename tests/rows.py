@@ -357,6 +357,19 @@ def subnormal_rows(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 
 @_generator
+def next_to_nothing(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
+    """Equal rows with equal sums, but for entries whose terms of a divergence are less than any number of the dtype."""
+    p = _softmax(rng, shape).astype(dtype)
+    units = np.floor(_per_row(rng, shape, -1, 9)) + rng.integers(0, 2, shape)
+    np.copyto(p, units * float(np.finfo(dtype).smallest_subnormal), where=~_one_column(rng, shape), casting="same_kind")
+    q = p.copy()
+    for row in q:
+        small = row < row.max()
+        row[small] = row[small][::-1]
+    return p, q
+
+
+@_generator
 def tiny(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
     """Normal entries so small that differences are subnormal."""
     scale = float(np.finfo(dtype).tiny) * 2.0 ** rng.integers(5, 40, (shape[0], 1))

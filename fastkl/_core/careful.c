@@ -48,11 +48,14 @@ int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     return q.data && !all_valid(q, n) ? FASTKL_Q_ENTRY : FASTKL_VALID;
 }
 
-int fastkl_is_after(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+int fastkl_order(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    const ptrdiff_t size = fastkl_size(p.dtype);
+    if (p.dtype == q.dtype && p.swapped == q.swapped && p.col == size && q.col == size && !memcmp(p.data, q.data, (size_t)(n * size)))
+        return 0;
     for (ptrdiff_t i = 0; i < n; i++) {
         const double a = fastkl_entry(p, i), b = fastkl_entry(q, i);
         if (a != b)
-            return a > b;
+            return a < b ? -1 : 1;
     }
     return 0;
 }

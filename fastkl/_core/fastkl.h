@@ -10,18 +10,19 @@
 
 #include "dtypes.h"
 
-/* The measures, one row each: X(name, pair, infinite, symmetric, sum_of_p, sum_of_q, excess). A measure is this row, a term and a
-   finish in measures.inc.h and a case in careful.c. The last three are said in the three sums of a look:
-       pair       does it compare p with q?
-       infinite   is it infinite where q is zero and p is not?
-       symmetric  is it the same, to the bit, for p and q exchanged?
-       sum_of_q   the sum of the operand that a second look scales: q, or p where there is no q
-       excess     what that sum should be, less what it is */
-#define FASTKL_MEASURES(X)                                                              \
-    X(entropy, 0, 0, 0, weight, weight, 1 - weight)                                     \
-    X(cross_entropy, 1, 1, 0, weight, other, 1 - other)                                 \
-    X(kl_divergence, 1, 1, 0, weight, weight + other, -other)                           \
-    X(js_divergence, 1, 0, 1, 0.5 * (weight - other), 0.5 * (weight + other), -other)
+/* The measures, one row each: X(name, pair, infinite, symmetric, divergence, sum_of_p, sum_of_q, excess). A measure is this row, a
+   term and a finish in measures.inc.h and a case in careful.c. The last three are said in the three sums of a look:
+       pair        does it compare p with q?
+       infinite    is it infinite where q is zero and p is not?
+       symmetric   is it the same, to the bit, for p and q exchanged?
+       divergence  is it 0 for equal rows?
+       sum_of_q    the sum of the operand that a second look scales: q, or p where there is no q
+       excess      what that sum should be, less what it is */
+#define FASTKL_MEASURES(X)                                                                 \
+    X(entropy, 0, 0, 0, 0, weight, weight, 1 - weight)                                     \
+    X(cross_entropy, 1, 1, 0, 0, weight, other, 1 - other)                                 \
+    X(kl_divergence, 1, 1, 0, 1, weight, weight + other, -other)                           \
+    X(js_divergence, 1, 0, 1, 1, 0.5 * (weight - other), 0.5 * (weight + other), -other)
 
 #define FASTKL_ROW(name, ...) FASTKL_##name,
 enum { FASTKL_MEASURES(FASTKL_ROW) FASTKL_MEASURE_COUNT };
@@ -113,11 +114,11 @@ extern const char *const fastkl_measure_names[FASTKL_MEASURE_COUNT];
 extern const char *const fastkl_dtype_names[FASTKL_DTYPE_COUNT];
 extern const char *const fastkl_field_names[FASTKL_FIELD_COUNT];
 
-/* careful.c: is an entry invalid (a status), is p after q in the order of their first entries that differ, has a row a positive
-   entry, the factor that a second look wants (the sum that q should have, by the sum that it has), and the value of a valid row
+/* careful.c: is an entry invalid (a status), the order of the first entries in which p and q differ (-1, 1, or 0 if none does), has a
+   row a positive entry, the factor that a second look wants (the sum that q should have, by the sum that it has), and the value of a valid row
    that is not infinite. */
 int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
-int fastkl_is_after(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+int fastkl_order(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 int fastkl_has_weight(fastkl_operand, ptrdiff_t n, double eps);
 double fastkl_quotient(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 double fastkl_careful(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);

@@ -111,11 +111,6 @@ static int masks(softmax_row *row, int in_float, int exponent, double least_q, d
                                                                 row->p->logits ? low / row->c.high : INFINITY, negligible / row->c.high);
 }
 
-/* Do the rows consist of the same bytes? */
-static int same_bytes(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
-    return p->dtype == q->dtype && in_a_row(p) && in_a_row(q) && !memcmp(p->data, q->data, (size_t)(n * p->col));
-}
-
 /* Differences of logits are exact in two numbers, but not if divided by a temperature: can the shift then be seen in the divergence? */
 static int far_apart(const softmax_row *row, int in_float, double shift, double divergence) {
     return row->c.high != 1 && shift * shift > divergence * (in_float ? 0x1p54 : 0x1p113);
@@ -135,8 +130,8 @@ static int attempt_divergence(softmax_row *row, int in_float, double *value, mom
         return seen;
     const double mean = sums->first / sums->weight, least = (double)row->n * (in_float ? 0x1p-66 : 0x1p-800);
     *value = non_negative(log1p(mean + sums->excess / sums->weight) - mean);
-    /* Nothing is nothing, but for weights that are lost: equal rows are known by their bytes, others by double lanes. */
-    if (sums->excess == 0 && sums->first == 0 && sums->most <= 0 && (!in_float || same_bytes(row->p, row->q, row->n)))
+    /* Nothing is nothing, but for weights that are lost: equal rows are known by their entries, others by double lanes. */
+    if (sums->excess == 0 && sums->first == 0 && sums->most <= 0 && (!in_float || !fastkl_order(*row->p, *row->q, row->n)))
         return SETTLED;
     const double most = in_float ? apart_from_f32 : apart_from_f64;
     const int enough = sums->excess >= least * sums->weight && fabs(mean) <= 0.125 * *value;
@@ -207,7 +202,7 @@ static int attempt_js(softmax_row *row, int in_float, double *value) {
     const double least = (double)row->n * (in_float ? 0x1p-66 : 0x1p-800);
     if (far_apart(row, in_float, shift, *value) && *value > 0)
         return UNSETTLED;
-    return *value >= least || (*value == 0 && shift == 0 && (!in_float || same_bytes(row->p, row->q, row->n))) ? SETTLED : UNSETTLED;
+    return *value >= least || (*value == 0 && shift == 0 && (!in_float || !fastkl_order(*row->p, *row->q, row->n))) ? SETTLED : UNSETTLED;
 }
 
 /* What is wrong with a row, of which was `seen` what a look sees. A look that breaks off leaves sums unfinished. */
@@ -349,7 +344,7 @@ static void logits(const fastkl_task *task, const fastkl_operand *p, const fastk
     for (ptrdiff_t i = 0; i < count; i++) {
         /* The same bits for p and q exchanged: the same of them is looked at as p, whichever it is called. */
         const int swapped = task->measure == FASTKL_js_divergence &&
-                            (p->logits == q->logits ? fastkl_is_after(p_row, q_row, n) : p->logits);
+                            (p->logits == q->logits ? fastkl_order(p_row, q_row, n) > 0 : p->logits);
         fastkl_task now = *task;
         if (swapped)
             now.p_tolerance = task->q_tolerance, now.q_tolerance = task->p_tolerance;

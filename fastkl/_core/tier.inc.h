@@ -59,20 +59,20 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
 /* What a look's sums say, whatever the measure. */
 typedef struct {
     double sum_of_p, sum_of_q, excess;
-    int symmetric;
+    int symmetric, divergence;
     conclusion row;
 } reading;
 
 FASTKL_INLINE reading read_sums(int measure, row_sums sums) {
     const double other = sums.other, weight = sums.weight;
     switch (measure) {
-#define ROW(name, pair, infinite, symmetric, sum_of_p, sum_of_q, excess) \
-    case FASTKL_##name:                                                  \
-        return (reading){sum_of_p, sum_of_q, excess, symmetric, name##_finish(sums)};
+#define ROW(name, pair, infinite, symmetric, divergence, sum_of_p, sum_of_q, excess) \
+    case FASTKL_##name:                                                              \
+        return (reading){sum_of_p, sum_of_q, excess, symmetric, divergence, name##_finish(sums)};
         FASTKL_MEASURES(ROW)
 #undef ROW
     }
-    return (reading){NAN, NAN, NAN, 0, {NAN, 0}};
+    return (reading){NAN, NAN, NAN, 0, 0, {NAN, 0}};
 }
 
 /* A row's sums as one number each. */
@@ -140,7 +140,7 @@ FASTKL_INLINE double asked(int root, double value) { return root ? sqrt(value) :
 /* A valid row that the first look, of which `first` tells, did not settle: scale an operand, and look at it in double. */
 static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const reading *first) {
     double c = (first->sum_of_q + first->excess) / first->sum_of_q, c_low = 0;
-    if (first->symmetric && fastkl_is_after(p, q, n)) { /* the same operand is scaled, whichever it is called */
+    if (first->symmetric && fastkl_order(p, q, n) > 0) { /* the same operand is scaled, whichever it is called */
         const fastkl_operand before = p;
         p = q, q = before, c = (first->sum_of_p - first->excess) / first->sum_of_p;
     }
@@ -196,6 +196,8 @@ static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl
         *status = FASTKL_Q_SUM;
     else if (rows->guard_bits[i] & FASTKL_ZERO)
         *value = INFINITY;
+    else if (first.divergence && sums.term == 0 && rows->raised[i] == 0 && !fastkl_order(p, q, n))
+        *value = 0;
     else {
         /* If only a sign was in the way, it is that of a zero: the value is no other than with a 0 there. */
         const int settled = settles(rows, i, rows->guard_bits[i], &first, within, task->p_tolerance, task->q_tolerance);
