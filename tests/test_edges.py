@@ -297,6 +297,18 @@ def off_by(amount: float, n: int, dtype: str) -> Array:
     return (weights * ((1 + amount) / weights.sum())).astype(dtype)
 
 
+@pytest.mark.parametrize("n", [3, 41, 501])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("measure", [fastkl.js_divergence, fastkl.js_distance])
+def test_the_least_numbers_in_different_places(measure: Callable[..., Any], dtype: str, n: int) -> None:
+    """A quarter of one, times a logarithm, is no number; but the root of that is, and so is the sum of a row of them."""
+    p = np.zeros((5, n), dtype)
+    q = np.zeros((5, n), dtype)
+    p[:, 0] = q[:, 0] = 1
+    p[:, 1::2] = q[:, 2::2] = least(dtype)
+    assert_right(measure, measure(p, q, normalize=True), p, q)
+
+
 @pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize("n", [2, WIDE, 66_000])
 @pytest.mark.parametrize("dtype", DTYPES)
