@@ -463,8 +463,6 @@ def _polars_ndim(column: Any) -> int:
 def _polars_wrap(result: Array, axis: int, keepdims: bool, labels: Any) -> Any:
     """As polars reduces: along rows to a series, along columns to a frame of one row."""
     pl = sys.modules["polars"]
-    if not np.ndim(result):
-        return pl.Series([result]) if keepdims else result
     if axis == -2:
         return pl.DataFrame(result[np.newaxis], schema=None if labels is None else list(labels), orient="row")
     return pl.DataFrame({"": result}) if keepdims else pl.Series(result)

@@ -52,12 +52,12 @@ lacks() {
 check() {
     local cpu=$1 vectors=$2 tiers=$3
     lacks "$cpu" "$vectors"
-    on "$cpu" "$python" -c "
+    on "$cpu" "$python" -I -c "
 import fastkl
 info = fastkl.build_info()
 print('$cpu:', info)
 assert info['simd_available'] == '$tiers'.split() and info['simd'] == '${tiers%% *}'"
-    on "$cpu" "$python" -m pytest -q -p no:cacheprovider "${files[@]}" -k "not ($slow)"
+    on "$cpu" "$python" "$(command -v pytest)" -q -p no:cacheprovider "${files[@]}" -k "not ($slow)"
 }
 
 for processor in "${processors[@]}"; do
