@@ -383,9 +383,10 @@ FASTKL_NOINLINE int NAME(has_nan)(NAME(logits) x) {
 /* Is a chunk's largest logit, times c, where its exponential can be had? Else the row wants its centre subtracted. */
 FASTKL_INLINE int NAME(near)(REAL most, NAME(scaling) c) { return fabs((double)most * (double)c.high) <= FARTHEST; }
 
-/* Is q's so large that q - p can be wrong by 32, what is left of which no exponential bears? Not if all of q is masked. */
+/* Is q's so large that q - p can be wrong by more than 32, or 2 in float? A lost weight, times the exponential of that, would be
+   seen. Not if all of q is masked. */
 FASTKL_INLINE int NAME(coarse)(REAL q_most, NAME(scaling) c) {
-    return q_most > -(REAL)INFINITY && fabs((double)q_most * (double)c.high) > (REAL_BITS == 64 ? 0x1p58 : 0x1p29);
+    return q_most > -(REAL)INFINITY && fabs((double)q_most * (double)c.high) > (REAL_BITS == 64 ? 0x1p58 : 0x1p25);
 }
 
 /* A chunk without weight: its logits are all -inf, or too far below the row's largest, or that of chunks before, to count. */

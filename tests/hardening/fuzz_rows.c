@@ -566,17 +566,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const uint64_t chance = next_random(&from);
     const unsigned kind = take(&from), what = take(&from), length = take(&from), many = take(&from), flags = take(&from);
     now.kind = kind & 1 ? ROWS : (int)(kind >> 1) % KINDS;
-    now.n = length < 160   ? 1 + length % 8
-            : length < 200 ? 1 + length % 40
-            : length < 255 ? 1 + length % 12
-                           : lengths[(length + many) % LENGTH(lengths)];
-    now.count = many < 160 ? 1 : many < 254 ? 1 + many % 4 : counts[(many + length) % LENGTH(counts)];
+    now.n = 1 + length % (length < 160 ? 8 : 40);
+    now.count = 1 + (many < 160 ? 0 : many % 4);
+    /* What takes long is left to chance: an input that leads to it is not one to go on from. */
+    const size_t any = (size_t)(chance >> 32);
     if (chance % 262144 == 0)
-        now.n = FASTKL_PIECE + (ptrdiff_t)(chance >> 32) % 3 - 1, now.count = 1;
+        now.n = FASTKL_PIECE + (ptrdiff_t)(any % 3) - 1, now.count = 1;
     else if (chance % 16384 == 1)
-        now.n = 1000 + (ptrdiff_t)(chance >> 32) % 100;
-    if (now.n > 16 && now.count > 4)
-        now.count = 1 + now.count % 4;
+        now.n = 1000 + (ptrdiff_t)(any % 100);
+    else if (chance % 256 == 2)
+        now.n = lengths[any % LENGTH(lengths)];
+    else if (chance % 256 == 3 && now.n <= 16)
+        now.count = counts[any % LENGTH(counts)];
     now.task.measure = (int)what % FASTKL_MEASURE_COUNT;
     now.task.root = now.task.measure == FASTKL_js_divergence && now.kind != COMPARE && what & 0x80;
     now.task.p_tolerance = now.task.q_tolerance = INFINITY;
@@ -600,6 +601,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         now.q.operand.logits = pair && (now.kind == LOGITS ? which % 3 != 2 || !now.p.operand.logits : which % 3 == 0);
         if (now.kind == LOGITS && !pair)
             now.p.operand.logits = 1;
+        if (now.kind == LOSSES || now.p.operand.logits || now.q.operand.logits)
+            now.count = 1 + now.count % 2; /* these are taken row by row */
         if (now.p.operand.logits || now.q.operand.logits)
             now.task.scale = scales[often_first(&from, LENGTH(scales))];
     }
