@@ -48,9 +48,22 @@ int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     return q.data && !all_valid(q, n) ? FASTKL_Q_ENTRY : FASTKL_VALID;
 }
 
+/* Have all entries, of this size, the same bytes? */
+static inline int same_bytes(fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t size) {
+    if (p.col == size && q.col == size)
+        return !memcmp(p.data, q.data, (size_t)(n * size));
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (memcmp(p.data + i * p.col, q.data + i * q.col, (size_t)size))
+            return 0;
+    return 1;
+}
+
 int fastkl_order(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const ptrdiff_t size = fastkl_size(p.dtype);
-    if (p.dtype == q.dtype && p.swapped == q.swapped && p.col == size && q.col == size && !memcmp(p.data, q.data, (size_t)(n * size)))
+    if (p.dtype == q.dtype && p.swapped == q.swapped &&
+        (size == 4   ? same_bytes(p, q, n, 4) /* sizes that the compiler knows */
+         : size == 8 ? same_bytes(p, q, n, 8)
+                     : same_bytes(p, q, n, size)))
         return 0;
     for (ptrdiff_t i = 0; i < n; i++) {
         const double a = fastkl_entry(p, i), b = fastkl_entry(q, i);

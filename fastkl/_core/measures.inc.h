@@ -57,12 +57,13 @@ FASTKL_INLINE conclusion cross_entropy_finish(row_sums sum) {
 }
 
 /* Both terms are non-negative and the second is of second order in P - Q. Where it takes more than a sixteenth of the
-   first, a look at q P/Q makes it next to nothing. So does one where Q, found as P + (Q - P), has lost digits. No terms are those of
-   equal rows, or were too small for a number of this type. */
+   first, a look at q P/Q makes it next to nothing. So does one where Q, found as P + (Q - P), has lost digits, or where the terms
+   are too small for a double but not nothing. */
 FASTKL_INLINE conclusion kl_divergence_finish(row_sums sum) {
     const double mismatch = phi_of_difference_f64(sum.weight, -sum.other);
     const double value = non_negative(sum.term - mismatch) / sum.weight;
-    return (conclusion){value, (sum.term > 0) & (mismatch <= 0.0625 * sum.term) & (2 * sum.other >= -sum.weight)};
+    return (conclusion){value, (mismatch <= 0.0625 * sum.term) & (2 * sum.other >= -sum.weight) &
+                                   ((sum.term > 0) | (sum.other == 0))};
 }
 
 /* The sum of all terms is (P + Q) JS + phi(P, (P + Q) / 2) + phi(Q, (P + Q) / 2), for a JS with the weights P / (P + Q) and
@@ -72,6 +73,6 @@ FASTKL_INLINE conclusion js_divergence_finish(row_sums sum) {
     const double mismatch = phi_of_both_f64(p, q, sum.weight, sum.other);
     const double value = non_negative(sum.term - mismatch) / sum.weight;
     return (conclusion){value < LN2_HIGH ? value : LN2_HIGH,
-                        (sum.term > 0) & (mismatch <= 0.0625 * sum.term)};
+                        (mismatch <= 0.0625 * sum.term) & ((sum.term > 0) | (sum.other == 0))};
 }
 #endif

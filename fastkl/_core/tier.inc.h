@@ -200,7 +200,8 @@ static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl
         *value = 0;
     else {
         /* If only a sign was in the way, it is that of a zero: the value is no other than with a 0 there. */
-        const int settled = settles(rows, i, rows->guard_bits[i], &first, within, task->p_tolerance, task->q_tolerance);
+        const int settled = !(first.divergence && sums.term == 0) &&
+                            settles(rows, i, rows->guard_bits[i], &first, within, task->p_tolerance, task->q_tolerance);
         *value = settled ? asked(task->root, first.row.value) : look_again(task, p, q, n, &first);
     }
 }
@@ -219,26 +220,31 @@ FASTKL_INLINE void settle(int measure, const fastkl_task *task, const limits *wi
     }
 }
 
-/* The values and statuses of up to MOST_AT_ONCE rows, from the sums of first looks. */
+/* The values and statuses of up to MOST_AT_ONCE rows, from the sums of first looks. A divergence without terms is that of equal rows, or
+   of others whose terms are too small for a number. */
 static void conclude(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const char *p_data,
                      const char *q_data, ptrdiff_t n, int count, const totals *rows, double *value, uint8_t *status) {
     const limits *const within = in_float(task, p, q) ? &limits_f32 : &limits_f64;
     int64_t settled[MOST_AT_ONCE];
+    int diverges = 0;
     switch (task->measure) {
-#define ROW(name, ...)                                                    \
+#define ROW(name, pair, infinite, symmetric, divergence, ...)             \
     case FASTKL_##name:                                                   \
         settle(FASTKL_##name, task, within, count, rows, value, settled); \
+        diverges = divergence;                                            \
         break;
         FASTKL_MEASURES(ROW)
 #undef ROW
     }
     for (int i = 0; i < count; i++) {
+        const int without_terms = diverges && rows->term[i] == 0;
         status[i] = FASTKL_VALID;
-        if (!settled[i]) {
+        if (!settled[i] || without_terms) {
             fastkl_operand p_row = *p, q_row = *q;
             p_row.data = p_data + i * p->row;
             q_row.data = further(q_data, i * q->row);
-            conclude_unsettled(task, p_row, q_row, n, within, rows, i, &value[i], &status[i]);
+            if (!settled[i] || rows->raised[i] > 0 || fastkl_order(p_row, q_row, n))
+                conclude_unsettled(task, p_row, q_row, n, within, rows, i, &value[i], &status[i]);
         }
     }
 }
