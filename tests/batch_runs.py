@@ -59,6 +59,7 @@ def run(wishes: dict[str, Any], arguments: list[str]) -> int:
     become; `no_reserve`, as if the system could not; `large`, parts and checkpoints as they are for users; `peak`, a line
     more, with the peak resident size.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have what they start in the background ignore it
     if not wishes.get("large"):
         in_small_parts()
     if wishes.get("no_reserve") and hasattr(os, "posix_fallocate"):

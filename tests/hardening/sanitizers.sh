@@ -37,6 +37,8 @@ address)
     fault=(_core/rows.inc.h 's|add(&lanes, &p_now, &q_now, count / LANES, &c)|add(\&lanes, \&p_now, \&q_now, count / LANES + 1, \&c)|'
         tier_baseline 'AddressSanitizer: .*overflow')
     tests=(tests)
+    # It needs memory of its own, and this is no release's build.
+    without+=" or damaged_files or too_wide_for_memory or more_than_a_megabyte or extension_is_hardened"
     calls=(3000)
     ;;
 threads)
