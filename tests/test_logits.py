@@ -224,8 +224,8 @@ def test_finite_logits_of_any_size(measure: Measure, p: Any, q: Any, dtype: str,
 def test_logits_so_far_from_the_others_that_a_difference_loses_these(measure: Measure, dtype: str) -> None:
     for near in 31.75, 300.0, 690.0, -690.0, 1000.0:
         for far in 2.0 ** np.arange(15, 127, 7):
-            less = near - 1
-            for a, b in ([near], [far]), ([near], [-far]), ([near, less, 3.0], [far, far, -far]), ([near, less], [-far, -far]):
+            both = [near, near - 1]
+            for a, b in ([near], [far]), ([near], [-far]), ([*both, 3.0], [far, far, -far]), (both, [-far, -far]):
                 p, q = np.array(a, dtype), np.array(b, dtype)
                 assert_right(measure, p, q)
                 assert_right(measure, q, p)
