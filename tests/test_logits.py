@@ -231,6 +231,15 @@ def test_logits_so_far_from_the_others_that_a_difference_loses_these(measure: Me
                 assert_right(measure, q, p)
 
 
+@pytest.mark.parametrize("measure", [fastkl.kl_divergence, fastkl.js_divergence, fastkl.js_distance])
+def test_differences_that_are_no_doubles_by_a_temperature_that_no_lanes_can_do_with(measure: Measure) -> None:
+    """All of the divergence is in what rounding takes from q - p, and took from q."""
+    draw = np.random.default_rng(5)
+    for n, power in itertools.product([2, 33], [-950, 950]):
+        p = draw.standard_normal(n)
+        assert_right(measure, np.ldexp(p, power), np.ldexp(p + 1e8, power), temperature=2.0**power)
+
+
 def test_logits_far_from_the_logarithms_of_probabilities() -> None:
     for weight in 1e-291, 1e100, 1e290, 1e291, 1e300:
         for far in 1e3, 1e15, 1e19, 1e30, 1e300:
