@@ -231,6 +231,15 @@ def test_logits_so_far_from_the_others_that_a_difference_loses_these(measure: Me
                 assert_right(measure, q, p)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_chunks_of_q_without_weight_where_p_has_some(dtype: str) -> None:
+    near, far, n = -1000.0, -4000.0, 1024
+    p, q = np.zeros(2 * n, dtype), np.repeat([near, far], n).astype(dtype)
+    for row in q, q[::-1]:
+        value = fastkl.cross_entropy(p, row, from_logits=True)
+        assert abs(value - (np.log(n) + (near - far) / 2)) <= (32 * value + 4) * np.finfo(dtype).eps
+
+
 @pytest.mark.parametrize("measure", [fastkl.kl_divergence, fastkl.js_divergence, fastkl.js_distance])
 def test_differences_that_are_no_doubles_by_a_temperature_that_no_lanes_can_do_with(measure: Measure) -> None:
     """All of the divergence is in what rounding takes from q - p, and took from q."""
