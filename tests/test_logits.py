@@ -240,6 +240,13 @@ def test_chunks_of_q_without_weight_where_p_has_some(dtype: str) -> None:
         assert abs(value - (np.log(n) + (near - far) / 2)) <= (32 * value + 4) * np.finfo(dtype).eps
 
 
+@pytest.mark.parametrize(("seed", "apart"), [(98, 40.0), (186, -40.0), (206, -40.0)])
+def test_means_of_differences_that_are_larger_than_the_divergence(seed: int, apart: float) -> None:
+    """All weights of p are the same, and so are the signs of what is added up: roundings do not cancel."""
+    q = (np.random.default_rng(seed).integers(0, 256, 513) - 128) / 32
+    assert_right(fastkl.kl_divergence, np.full(513, apart), q)
+
+
 @pytest.mark.parametrize("measure", [fastkl.kl_divergence, fastkl.js_divergence, fastkl.js_distance])
 def test_differences_that_are_no_doubles_by_a_temperature_that_no_lanes_can_do_with(measure: Measure) -> None:
     """All of the divergence is in what rounding takes from q - p, and took from q."""
