@@ -114,9 +114,9 @@ extern const char *const fastkl_measure_names[FASTKL_MEASURE_COUNT];
 extern const char *const fastkl_dtype_names[FASTKL_DTYPE_COUNT];
 extern const char *const fastkl_field_names[FASTKL_FIELD_COUNT];
 
-/* careful.c: is an entry invalid (a status), the order of the first entries in which p and q differ (-1, 1, or 0 if none does), has a
-   row a positive entry, the factor that a second look wants (the sum that q should have, by the sum that it has), and the value of a valid row
-   that is not infinite. */
+/* careful.c: is an entry invalid (a status), the order of the first entries in which p and q differ (-1, 1, or 0 if none does),
+   has a row a positive entry, the factor that a second look wants (the sum that q should have, by the sum that it has), and the
+   value of a valid row that is not infinite. */
 int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 int fastkl_order(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 int fastkl_has_weight(fastkl_operand, ptrdiff_t n, double eps);

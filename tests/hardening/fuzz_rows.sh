@@ -4,7 +4,7 @@
 # them. Each is ten runs, from nothing and of other seeds, no one longer than SECONDS: the inputs that a run comes upon first are
 # those that it goes on from. Whatever is found ends it, with the input in base64 and another code than 0.
 #
-#   tests/hardening/fuzz_rows.sh                      10^6 executions with the sanitizers, 10^8 without: two hours of two processors
+#   tests/hardening/fuzz_rows.sh                      10^6 executions with the sanitizers, 10^8 without: half an hour of two processors
 #   tests/hardening/fuzz_rows.sh 1000000 [SECONDS]    a hundredth of so many with them, so many without
 #   tests/hardening/fuzz_rows.sh control              a kernel is broken in a copy: succeeds if the fuzzer finds it
 #
