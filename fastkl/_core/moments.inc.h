@@ -21,7 +21,8 @@ enum { SETTLED, BROKEN = 1, FAR = 2, MASKED = 4, UNDERRATED = 8, UNSETTLED = 16,
 #define MISGUESSED 60
 
 /* Is a mean log(q/p) so small, by the divergence, that what is wrong with it (4 of its own units where roundings of its sum do
-   not cancel) is 16 units in the last place of that, at most? What is left of log(q/p) is of a size with the divergence if that is large, with its root if it is small. Not where one is no number. */
+   not cancel) is 16 units in the last place of that, at most? What is left of log(q/p) is of a size with the divergence if that is
+   large, with its root if it is small. Not where one is no number. */
 FASTKL_INLINE int holds_digits(double shift, double divergence) { return shift * shift <= 32 * divergence * (1 + divergence); }
 
 /* A logarithm of a quotient, rounded, whose exponential is wrong by more than 16 units in the last place. */
