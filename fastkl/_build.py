@@ -14,7 +14,7 @@ _TIER_VARIABLE: Final = "FASTKL_SIMD"
 def choose_tier() -> None:
     """Compute with the best tier, or with the one that FASTKL_SIMD names; ImportError if that is not usable."""
     usable = _kernels.tiers()
-    wanted = os.environ.get(_TIER_VARIABLE, usable[0])
+    wanted = os.environ.get(_TIER_VARIABLE) or usable[0]
     if wanted not in usable:
         raise ImportError(f"{_TIER_VARIABLE}={wanted!r}: must be one of {', '.join(usable)} on this machine")
     _kernels.use_tier(wanted)

@@ -80,6 +80,10 @@ def test_fastkl_simd_forces_a_tier(forced: str) -> None:
     assert python("import fastkl; print(fastkl.entropy([0.5, 0.25, 0.25], base=2))", FASTKL_SIMD=forced) == "1.5\n"
 
 
+def test_an_empty_fastkl_simd_forces_nothing() -> None:
+    assert json.loads(python(INFO, FASTKL_SIMD=""))["simd"] == _kernels.tiers()[0]
+
+
 @pytest.mark.parametrize("unusable", ["sse9", "AVX2", "avx2" if "neon" in _kernels.tiers() else "neon"])
 def test_an_unusable_fastkl_simd_is_an_error_on_import(unusable: str) -> None:
     done = run(sys.executable, "-c", "import fastkl", folder=INSTALLED, FASTKL_SIMD=unusable)
