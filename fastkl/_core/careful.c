@@ -1,8 +1,9 @@
-/* Rows that the vectorised looks do not settle: entries to be told valid from invalid one by one, subnormal numbers, sums
-   that overflow, quotients beyond any float. Plain double arithmetic, entry after entry, compiled once, the same on every tier.
+/* Rows that the vectorised looks do not settle: entries to be told valid from invalid
+   one by one, subnormal numbers, sums that overflow, quotients beyond any float.
+   Plain double arithmetic, entry after entry, compiled once, the same on every tier.
 
-   Every number is kept as m 2^e with m in [1/2, 1), so that nothing overflows or is flushed, and p's and q's exponents count
-   from those of the largest entry. */
+   Every number is kept as m 2^e with m in [1/2, 1), so that nothing overflows or is flushed, and p's and q's exponents
+   count from those of the largest entry. */
 #include "fastkl.h"
 
 #include <math.h>
@@ -155,8 +156,8 @@ static double difference_of_products(double a, double b, double c, double d) {
     return (ab - cd) + (fma(a, b, -ab) - fma(c, d, -cd));
 }
 
-/* D(x || y), looked at with q scaled by the exact quotient P/Q. Any quotient will do: (sum of phi(p, c q) - phi(P, c Q)) / P. Or
-   their JS, or its square root: with phi_of_both for phi and 2P for P; a quotient near P/Q will do. */
+/* D(x || y), looked at with q scaled by the exact quotient P/Q. Any quotient will do: (sum of phi(p, c q) - phi(P, c Q)) /
+   P. Or their JS, or its square root: with phi_of_both for phi and 2P for P; a quotient near P/Q will do. */
 static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled sum, scaled P,
                          scaled Q) {
     const int js = task->measure == FASTKL_js_divergence;
@@ -190,8 +191,8 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
     return value < most ? value : most;
 }
 
-/* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. Then all
-   entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
+/* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. Then
+   all entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
 static double careful_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, task->eps);
     const double value = divergence(task, p, q, n, P, P, Q);
@@ -212,7 +213,8 @@ static double careful_cross_entropy(fastkl_operand p, fastkl_operand q, ptrdiff_
         y.significand /= Q.significand;
         y.exponent -= Q.exponent;
         if (x > 0)
-            add(&term, -x * (y.exponent > -1000 ? log(ldexp(y.significand, y.exponent)) : log(y.significand) + y.exponent * LN2));
+            add(&term,
+                -x * (y.exponent > -1000 ? log(ldexp(y.significand, y.exponent)) : log(y.significand) + y.exponent * LN2));
     }
     const double value = (term.sum + term.low) / P.significand;
     return value > 0 ? value : 0;

@@ -1,5 +1,5 @@
-/* Rows of logits that the vectorised looks do not settle: differences beyond any float, weights that underflow where their logarithms
-   count. Plain double arithmetic, entry after entry, compiled once, the same on every tier.
+/* Rows of logits that the vectorised looks do not settle: differences beyond any float, weights that underflow where their
+   logarithms count. Plain double arithmetic, entry after entry, compiled once, the same on every tier.
 
    Weights are kept as logarithms. A difference of logits is kept as a double and what its rounding took from it. */
 #include "fastkl.h"
@@ -8,7 +8,8 @@
 
 /* Above, the logarithm of a weight has an exponential that is no subnormal number. */
 #define LEAST_LOGARITHM -700
-/* Below, a weight leaves nothing of a difference of any two doubles: the logarithm of the least double by twice the largest. */
+/* Below, a weight leaves nothing of a difference of any two doubles:
+   the logarithm of the least double by twice the largest. */
 #define MOST_LOST -1456
 /* Above, the exponential of a sum's logarithm may not be a double. */
 #define BEYOND 600
@@ -16,8 +17,8 @@
 #define FAR 1e9
 #define LN2 0x1.62e42fefa39efp-1
 
-/* A row, as logarithms of weights whose largest is 1: of probabilities by the largest, or of logits less the largest, by temperature. No
-   weight is below `least`. */
+/* A row, as logarithms of weights whose largest is 1: of probabilities by the largest, or of logits less the largest, by
+   temperature. No weight is below `least`. */
 typedef struct {
     fastkl_operand operand;
     ptrdiff_t n;
@@ -94,8 +95,8 @@ static row row_of(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n, 
     return result;
 }
 
-/* x times an entry's weight, also where that alone would underflow. A probability's is a quotient: of a small one's logarithm, rounded,
-   the exponential is worse. */
+/* x times an entry's weight, also where that alone would underflow. A probability's is a quotient: of a small one's
+   logarithm, rounded, the exponential is worse. */
 static double times(const row *from, ptrdiff_t i, double x) {
     const double logarithm = log_weight(from, i), quotient = fastkl_entry(from->operand, i) / from->most;
     if (x == 0 || logarithm == -INFINITY || (isinf(x) && logarithm + log(from->scale) < MOST_LOST))
@@ -110,8 +111,8 @@ static int absent(const row *from, ptrdiff_t i) {
     return from->least == -INFINITY && fastkl_entry(from->operand, i) <= (from->operand.logits ? -INFINITY : 0);
 }
 
-/* By how much the rows' largest logits are apart, if log(q/p) of entries are to be differences of logits as they stand: if these are
-   known well enough. Else they are differences of weights, which count from each row's largest. */
+/* By how much the rows' largest logits are apart, if log(q/p) of entries are to be differences of logits as they stand: if
+   these are known well enough. Else they are differences of weights, which count from each row's largest. */
 static int alike(const row *p, const row *q, parts *apart) {
     *apart = (parts){0, 0};
     if (!p->operand.logits || !q->operand.logits || q->least > -INFINITY)

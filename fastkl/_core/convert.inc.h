@@ -1,7 +1,7 @@
 /* Entries that stand side by side, of any type and alignment, as REALs. In REAL. Knows nothing of rows.
 
-   The types in CONVERTED are common enough to be converted on the way into the sums, which costs next to nothing where the tier has
-   instructions for it; entries of the others are first copied. */
+   The types in CONVERTED are common enough to be converted on the way into the sums, which costs next to nothing where the
+   tier has instructions for it; entries of the others are first copied. */
 #undef CONVERTED
 #if !defined(FASTKL_TO_LANES)
 #define CONVERTED(X)

@@ -6,8 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* One row each: X(name, type, value, single): what an entry is stored as, what makes a number of that (nothing if it is one), and
-   whether rows of it have float results and may be summed in float. */
+/* One row each: X(name, type, value, single): what an entry is stored as, what makes a number of that (nothing if it is
+   one), and whether rows of it have float results and may be summed in float. */
 #define FASTKL_DTYPES(X)                       \
     X(float64, double, , 0)                    \
     X(float32, float, , 1)                     \
@@ -50,9 +50,9 @@ static inline float fastkl_float_of_bits(uint32_t bits) {
 /* The upper half of a float. */
 static inline float fastkl_bfloat16(uint16_t bits) { return fastkl_float_of_bits((uint32_t)bits << 16); }
 
-/* IEEE 754's binary16, without a branch and without meeting a subnormal float, which some CPUs are slow at: its exponent, of 5
-   bits, counts from 112 less than a float's; 31 stands for inf and NaN. A subnormal, without the leading bit that normal numbers
-   do not store, is given that bit, which is then subtracted. */
+/* IEEE 754's binary16, without a branch and without meeting a subnormal float, which some CPUs are slow at: its exponent,
+   of 5 bits, counts from 112 less than a float's; 31 stands for inf and NaN. A subnormal, without the leading bit that
+   normal numbers do not store, is given that bit, which is then subtracted. */
 static inline float fastkl_float16(uint16_t bits) {
     const uint32_t exponent = (uint32_t)1 << 23, magnitude = (uint32_t)(bits & 0x7fff) << 13;
     const float subnormal = fastkl_float_of_bits(magnitude + 113 * exponent) - 0x1p-14f;

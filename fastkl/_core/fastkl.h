@@ -10,8 +10,8 @@
 
 #include "dtypes.h"
 
-/* The measures, one row each: X(name, pair, infinite, symmetric, divergence, sum_of_p, sum_of_q, excess). A measure is this row, a
-   term and a finish in measures.inc.h and a case in careful.c. The last three are said in the three sums of a look:
+/* The measures, one row each: X(name, pair, infinite, symmetric, divergence, sum_of_p, sum_of_q, excess). A measure is this
+   row, a term and a finish in measures.inc.h and a case in careful.c. The last three are said in the three sums of a look:
        pair        does it compare p with q?
        infinite    is it infinite where q is zero and p is not?
        symmetric   is it the same, to the bit, for p and q exchanged?
@@ -31,17 +31,17 @@ enum { FASTKL_MEASURES(FASTKL_ROW) FASTKL_MEASURE_COUNT };
 /* What was found wrong with a row; 0 is nothing. */
 enum { FASTKL_VALID, FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM, FASTKL_LABEL };
 
-/* Without data and strides for the q of a measure that has none, and for labels that are not there; its dtype is then p's. `swapped`:
-   in the other byte order. A row of `logits` stands for its softmax. */
+/* Without data and strides for the q of a measure that has none, and for labels that are not there; its dtype is then p's.
+   `swapped`: in the other byte order. A row of `logits` stands for its softmax. */
 typedef struct {
     const char *data;
     ptrdiff_t row, col;
     int dtype, swapped, logits;
 } fastkl_operand;
 
-/* What is asked of every row: a measure, or its square root. A tolerance says how far a row's sum may be from 1; INFINITY accepts
-   every positive sum. `scale` multiplies logits; scale_low is what its rounding left. Of labels: the one that is `ignored`, if one is,
-   and the share that label smoothing gives to all. */
+/* What is asked of every row: a measure, or its square root. A tolerance says how far a row's sum may be from 1; INFINITY
+   accepts every positive sum. `scale` multiplies logits; scale_low is what its rounding left. Of labels: the one that is
+   `ignored`, if one is, and the share that label smoothing gives to all. */
 typedef struct {
     int measure, root;
     double eps;
@@ -52,7 +52,8 @@ typedef struct {
     double smoothing;
 } fastkl_task;
 
-/* Label smoothing of a label's loss, by the mean of all. A loss that is infinite counts for nothing where it has no share. */
+/* Label smoothing of a label's loss, by the mean of all. A loss
+   that is infinite counts for nothing where it has no share. */
 static inline double fastkl_smoothed(const fastkl_task *task, double loss, double mean) {
     return (task->smoothing < 1 ? (1 - task->smoothing) * loss : 0) + (task->smoothing > 0 ? task->smoothing * mean : 0);
 }
@@ -66,8 +67,8 @@ enum { FASTKL_FIELDS(FASTKL_ROW) FASTKL_FIELD_COUNT };
 #undef FASTKL_ROW
 
 /* What one look at a row, or at a piece of one, leaves behind: three sums, each with the part that rounding took from it,
-   and the OR of the entries' and of the guards' bit patterns: FASTKL_SIGN of the former says that there was a negative entry
-   (or -0), that of the latter and FASTKL_ZERO what lanes.inc.h says. `raised` is what eps added to q. */
+   and the OR of the entries' and of the guards' bit patterns: FASTKL_SIGN of the former says that there was a negative
+   entry (or -0), that of the latter and FASTKL_ZERO what lanes.inc.h says. `raised` is what eps added to q. */
 typedef struct {
     double term, other, weight;
     double term_low, other_low, weight_low;
@@ -86,10 +87,10 @@ typedef struct {
 #define FASTKL_PREFETCH_AHEAD 4096
 #define FASTKL_LINE 64
 
-/* The maths compiled for one instruction set. `rows` gives `count` rows' values and statuses; it is at its best with multiples
-   of `together` rows. Where that is 1, `piece` and `finish` are its two halves for a row that many threads share: look at one
-   piece of it, and conclude from the sums of all. `logits` is `rows` where an operand holds logits; `losses` gives -log(q[label]/sum of
-   q); `compare` FASTKL_FIELD_COUNT values a row, the last two only if the labels have data. */
+/* The maths compiled for one instruction set. `rows` gives `count` rows' values and statuses; it is at its best with
+   multiples of `together` rows. Where that is 1, `piece` and `finish` are its two halves for a row that many threads share:
+   look at one piece of it, and conclude from the sums of all. `logits` is `rows` where an operand holds logits; `losses`
+   gives -log(q[label]/sum of q); `compare` FASTKL_FIELD_COUNT values a row, the last two only if the labels have data. */
 typedef struct {
     const char *name;
     int (*usable)(void);
@@ -114,9 +115,9 @@ extern const char *const fastkl_measure_names[FASTKL_MEASURE_COUNT];
 extern const char *const fastkl_dtype_names[FASTKL_DTYPE_COUNT];
 extern const char *const fastkl_field_names[FASTKL_FIELD_COUNT];
 
-/* careful.c: is an entry invalid (a status), the order of the first entries in which p and q differ (-1, 1, or 0 if none does),
-   has a row a positive entry, the factor that a second look wants (the sum that q should have, by the sum that it has), and the
-   value of a valid row that is not infinite. */
+/* careful.c: is an entry invalid (a status), the order of the first entries in which p and q differ (-1, 1, or 0 if none
+   does), has a row a positive entry, the factor that a second look wants (the sum that q should have, by the sum that it
+   has), and the value of a valid row that is not infinite. */
 int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 int fastkl_order(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 int fastkl_has_weight(fastkl_operand, ptrdiff_t n, double eps);
@@ -134,8 +135,8 @@ int fastkl_openmp_threads(void);
 double fastkl_seconds(void);
 const char *fastkl_compiler(void);
 
-/* forks.c: has the calling thread come here through a fork, and has it to leave what is parallel to a new thread? Have that done:
-   `meanwhile` is called every so many seconds until it is. 0 if there is no new thread: then nothing is done. */
+/* forks.c: has the calling thread come here through a fork, and has it to leave what is parallel to a new thread? Have that
+   done: `meanwhile` is called every so many seconds until it is. 0 if there is no new thread: then nothing is done. */
 int fastkl_forked(void);
 int fastkl_in_a_new_thread(void (*work)(void *), void (*meanwhile)(void *), double seconds, void *with);
 

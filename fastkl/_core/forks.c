@@ -1,12 +1,13 @@
 /* What a forked process has to do otherwise. Knows nothing of what is computed.
 
-   OpenMP keeps threads waiting for the thread that began a parallel region. They do not come along into a forked child, but GCC's
-   libgomp does not know: where the thread that forked begins another region, it waits for them for ever. Any other thread there is
-   given new ones. So the thread that forked is marked, in the child, and a new thread does what it would have done in parallel.
-   Nothing that others in the process use is touched: not OpenMP's settings, not its threads, not the parent.
+   OpenMP keeps threads waiting for the thread that began a parallel region. They do not come along
+   into a forked child, but GCC's libgomp does not know: where the thread that forked begins another
+   region, it waits for them for ever. Any other thread there is given new ones. So the thread that
+   forked is marked, in the child, and a new thread does what it would have done in parallel. Nothing
+   that others in the process use is touched: not OpenMP's settings, not its threads, not the parent.
 
-   LLVM's libomp begins anew in a child by itself. But not where KMP_INIT_AT_FORK says so, and scikit-learn says so when it is
-   imported: in such a child nothing is done in parallel. */
+   LLVM's libomp begins anew in a child by itself. But not where KMP_INIT_AT_FORK says so, and scikit-learn says so when it
+   is imported: in such a child nothing is done in parallel. */
 #include "fastkl.h"
 #include "region.h"
 

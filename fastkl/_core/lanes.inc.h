@@ -1,8 +1,8 @@
-/* Sums side by side: columns of LANES entries are added up, one sum of each kind in each lane. Whether a column belongs to one
-   row or to LANES of them, rows.inc.h knows. In REAL.
+/* Sums side by side: columns of LANES entries are added up, one sum of each kind in each lane. Whether a column belongs to
+   one row or to LANES of them, rows.inc.h knows. In REAL.
 
-   Four entries of a lane are added pairwise; the lane's sum takes in the four's, and what rounding takes from that is summed
-   beside it. So a sum of non-negative terms is right to 2 units in the last place, however long the row. */
+   Four entries of a lane are added pairwise; the lane's sum takes in the four's, and what rounding takes from that is
+   summed beside it. So a sum of non-negative terms is right to 2 units in the last place, however long the row. */
 
 #define COLUMN_BYTES (FASTKL_VECTOR_BITS / 8)
 
@@ -14,17 +14,18 @@ typedef struct {
     REAL sum[LANES], low[LANES];
 } NAME(lane_sum);
 
-/* What is known of the entries seen so far: the three sums, the OR of p's bits, the least q, and the OR of the guard's bits, of
-   which the first says that there was a p > 0 where q is too small for the term to be trusted, the second that q was zero. */
+/* What is known of the entries seen so far: the three sums, the OR of p's bits, the
+   least q, and the OR of the guard's bits, of which the first says that there was a p
+   > 0 where q is too small for the term to be trusted, the second that q was zero. */
 typedef struct {
     NAME(lane_sum) term, other, weight;
     UINT p_bits[LANES], guard_bits[LANES];
     REAL least_q[LANES];
 } NAME(lanes);
 
-/* LANES entries in each column, of type `dtype`: those of column i stand side by side `step` i bytes from `data` on. The `left`
-   entries of one more column, and zeros after them, stand at `last`. All belong to one row, or each lane has a row of its own.
-   While column i is added, memory is asked for `ahead_step` i bytes from `ahead` on. */
+/* LANES entries in each column, of type `dtype`: those of column i stand side by side `step` i bytes from `data` on. The
+   `left` entries of one more column, and zeros after them, stand at `last`. All belong to one row, or each lane has a row
+   of its own. While column i is added, memory is asked for `ahead_step` i bytes from `ahead` on. */
 typedef struct {
     const char *data;
     ptrdiff_t step;
@@ -47,8 +48,8 @@ FASTKL_INLINE void NAME(clear)(NAME(lanes) *lanes) {
     }
 }
 
-/* sum + low += x where |x| <= |sum| (Dekker's fast two-sum). An x that is larger costs half a unit of it; among non-negative x
-   such are at least twice as large each time, so that all cost 1 unit of the last. */
+/* sum + low += x where |x| <= |sum| (Dekker's fast two-sum). An x that is larger costs half a unit of it; among
+   non-negative x such are at least twice as large each time, so that all cost 1 unit of the last. */
 FASTKL_INLINE void NAME(accumulate)(NAME(lane_sum) *to, int j, REAL x) {
     const REAL total = to->sum[j] + x;
     to->low[j] += x - (total - to->sum[j]);
@@ -148,7 +149,8 @@ FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pa
             lanes->p_bits[j] |= (NAME(bits)(a0) | NAME(bits)(a1)) | (NAME(bits)(a2) | NAME(bits)(a3));
             if (pair) {
                 NAME(accumulate)(&lanes->other, j, e.other);
-                lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], NAME(lesser)(NAME(lesser)(b0, b1), NAME(lesser)(b2, b3)));
+                lanes->least_q[j] =
+                    NAME(lesser)(lanes->least_q[j], NAME(lesser)(NAME(lesser)(b0, b1), NAME(lesser)(b2, b3)));
             }
         }
     }
@@ -180,17 +182,17 @@ FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pa
 }
 
 /* Adds columns by fours, and what is left singly. */
-FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q, ptrdiff_t count,
-                                 NAME(factor) c) {
+FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+                                 ptrdiff_t count, NAME(factor) c) {
     const ptrdiff_t in_groups = count / 4 * 4;
     NAME(add_groups)(lanes, term, pair, p, q, count / 4, c);
     NAME(add_singly)(lanes, term, pair, NAME(further)(p, in_groups), NAME(further)(q, in_groups), count - in_groups, c);
 }
 
-/* Adds columns, compiled for the layouts that matter: side by side, as they always are if scaled or of another type, or rows that
-   are neighbours in memory. */
-FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, int infinite, int dtype, const NAME(columns) *p,
-                             const NAME(columns) *q, ptrdiff_t count, NAME(factor) c) {
+/* Adds columns, compiled for the layouts that matter: side by side, as they always are if scaled or of another type, or
+   rows that are neighbours in memory. */
+FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, int infinite, int dtype,
+                             const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count, NAME(factor) c) {
     NAME(lanes) now = *lanes;
     if (dtype != REAL_DTYPE || c.scaled || (p->step == COLUMN_BYTES && q->step == COLUMN_BYTES))
         NAME(add_all)(&now, term, pair, NAME(known)(*p, dtype, 1), NAME(known)(*q, dtype, 1), count, c);
@@ -207,8 +209,8 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, int pair, int
 }
 
 /* Adds columns as they are, of the types that go in. */
-FASTKL_INLINE void NAME(add_of_any_type)(NAME(lanes) *lanes, NAME(term) *term, int pair, int infinite, const NAME(columns) *p,
-                                         const NAME(columns) *q, ptrdiff_t count) {
+FASTKL_INLINE void NAME(add_of_any_type)(NAME(lanes) *lanes, NAME(term) *term, int pair, int infinite,
+                                         const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count) {
     const NAME(factor) one = {1, 0, 0};
     switch (p->dtype) {
     case REAL_DTYPE:

@@ -1,22 +1,25 @@
 /* Looks at rows of logits: sums of softmax(p), of softmax(q) and of what compares them, chunk after chunk. In REAL.
 
-   A chunk is looked at more than once while it is in the first cache: for its largest logit, from which weights count; for the
-   weights, and the mean of log(q/p) under them; for what the measure adds up. Sums of chunks are joined in softmax.inc.h.
+   A chunk is looked at more than once while it is in the first cache: for its largest
+   logit, from which weights count; for the weights, and the mean of log(q/p) under
+   them; for what the measure adds up. Sums of chunks are joined in softmax.inc.h.
 
-   An operand's logits are multiplied by 1/temperature on the way. A logit far below the largest is LOST: it counts as one of weight
-   2^-LOST, so that no weight is zero and every quotient of weights is finite; `least` tells the caller if that could matter. */
+   An operand's logits are multiplied by 1/temperature on the way. A logit far below the
+   largest is LOST: it counts as one of weight 2^-LOST, so that no weight is zero and
+   every quotient of weights is finite; `least` tells the caller if that could matter. */
 
 /* For softmax.inc.h, which knows no REAL. */
 enum { NAME(lost_from) = LOST, NAME(apart_from) = APART };
 
-/* Entries of a row that are looked at together: they, their weights, and what is asked for meanwhile, stay in the first cache. */
+/* Entries of a row that are looked at together: they, their weights,
+   and what is asked for meanwhile, stay in the first cache. */
 #define LOGITS 1024
 
 /* Entries that are visited together, to give every lane four. */
 #define GROUP (4 * LANES)
 
-/* Logits in groups, side by side from `data` on; those `left` over stand at `last`, filled up with -inf. While the i-th group is visited,
-   memory is asked for i steps from `ahead` on, if that is near enough. */
+/* Logits in groups, side by side from `data` on; those `left` over stand at `last`, filled up with -inf. While the i-th
+   group is visited, memory is asked for i steps from `ahead` on, if that is near enough. */
 typedef struct {
     const NAME(loose) *data;
     REAL *last;
@@ -39,8 +42,9 @@ FASTKL_INLINE void NAME(ask_after)(NAME(logits) x, ptrdiff_t i) {
             FASTKL_PREFETCH(x.ahead + i * x.ahead_step + k);
 }
 
-/* What a visitor of entries is told: the least logit of p that is not lost, and the least q - p where it is; what logits are multiplied
-   by and the pattern that their exponentials are; the log(q/p) to be subtracted; what terms count from; of q, what is said of p. */
+/* What a visitor of entries is told: the least logit of p that is not lost, and the least
+   q - p where it is; what logits are multiplied by and the pattern that their exponentials
+   are; the log(q/p) to be subtracted; what terms count from; of q, what is said of p. */
 typedef struct {
     REAL low, floor;
     NAME(scaling) c;
@@ -65,12 +69,14 @@ FASTKL_INLINE NAME(answer) NAME(together)(NAME(answer) a, NAME(answer) b) {
                           NAME(greater)(a.most, b.most)};
 }
 
-/* How many sums a visitor gives, whether extremes, and whether it writes weights (1) or differences, too (2); of how many operands memory is to be asked for. All constants. */
+/* How many sums a visitor gives, whether extremes, and whether it writes weights (1) or differences, too (2); of how many
+   operands memory is to be asked for. All constants. */
 typedef struct {
     int sums, extremes, writes, operands;
 } NAME(interest);
 
-/* What visits add up to, lane by lane. A lane has no more than LOGITS / LANES entries, four of which are added first: plain sums do. */
+/* What visits add up to, lane by lane. A lane has no more than LOGITS
+   / LANES entries, four of which are added first: plain sums do. */
 typedef struct {
     REAL first[LANES], second[LANES], third[LANES], least[LANES], most[LANES];
 } NAME(tally);
@@ -113,8 +119,8 @@ FASTKL_INLINE double NAME(most_of)(REAL *lanes) {
 }
 
 /* Visits all entries; on a first visit, memory is asked for. */
-FASTKL_INLINE seen_of_chunk NAME(visit_all)(NAME(visitor) *visitor, NAME(interest) in, NAME(logits) p, NAME(logits) q, REAL *w, REAL *d,
-                                            const NAME(visit) *at) {
+FASTKL_INLINE seen_of_chunk NAME(visit_all)(NAME(visitor) *visitor, NAME(interest) in, NAME(logits) p, NAME(logits) q,
+                                            REAL *w, REAL *d, const NAME(visit) *at) {
     NAME(tally) tally;
     seen_of_chunk seen = {{0}, INFINITY, -INFINITY};
     FASTKL_VECTORIZE
@@ -132,7 +138,8 @@ FASTKL_INLINE seen_of_chunk NAME(visit_all)(NAME(visitor) *visitor, NAME(interes
         for (int j = 0; j < LANES; j++) {
             REAL w0 = w[j], w1 = w[LANES + j], w2 = w[2 * LANES + j], w3 = w[3 * LANES + j];
             REAL d0 = d[j], d1 = d[LANES + j], d2 = d[2 * LANES + j], d3 = d[3 * LANES + j];
-            const NAME(answer) x0 = visitor(a[j], b[j], &w0, &d0, at), x1 = visitor(a[LANES + j], b[LANES + j], &w1, &d1, at);
+            const NAME(answer) x0 = visitor(a[j], b[j], &w0, &d0, at),
+                               x1 = visitor(a[LANES + j], b[LANES + j], &w1, &d1, at);
             const NAME(answer) x2 = visitor(a[2 * LANES + j], b[2 * LANES + j], &w2, &d2, at);
             const NAME(answer) x3 = visitor(a[3 * LANES + j], b[3 * LANES + j], &w3, &d3, at);
             if (in.writes)
@@ -162,7 +169,8 @@ FASTKL_NOINLINE void NAME(take_logarithms)(source *row, REAL *chunk, int count) 
     if (row->eps > 0)
         NAME(raise)(chunk, count, (REAL)row->eps, &row->raised, &row->bits);
     for (int i = 0; i < count; i++) {
-        const REAL entry = chunk[i], scaled = entry * factor, log = NAME(log)(scaled < SMALL ? entry * (1 / SMALL) : scaled);
+        const REAL entry = chunk[i], scaled = entry * factor,
+                   log = NAME(log)(scaled < SMALL ? entry * (1 / SMALL) : scaled);
         sum += (double)entry;
         bits |= NAME(bits)(entry);
         chunk[i] = entry > 0 ? scaled < SMALL ? log + log_small : log : -(REAL)INFINITY;
@@ -186,7 +194,8 @@ FASTKL_INLINE NAME(logits) NAME(fetch)(source *row, REAL *chunk, ptrdiff_t start
         if (!from->logits) {
             NAME(take_logarithms)(row, chunk, (int)count);
         } else if (!row->plain) {
-            const REAL factor = (REAL)row->factor, centre = (REAL)row->centre, least = (REAL)row->least, masked = -(REAL)INFINITY;
+            const REAL factor = (REAL)row->factor, centre = (REAL)row->centre, least = (REAL)row->least,
+                       masked = -(REAL)INFINITY;
             UINT overflows = 0;
             for (int i = 0; i < count; i++) {
                 const REAL logit = NAME(greater)(least, (chunk[i] - centre) * factor);
@@ -235,7 +244,8 @@ FASTKL_INLINE REAL NAME(largest_at_first)(NAME(logits) x) {
     REAL most[LANES];
     FASTKL_VECTORIZE
     for (int j = 0; j < LANES; j++)
-        most[j] = NAME(greater)(NAME(greater)(first[j], first[LANES + j]), NAME(greater)(first[2 * LANES + j], first[3 * LANES + j]));
+        most[j] = NAME(greater)(NAME(greater)(first[j], first[LANES + j]),
+                                NAME(greater)(first[2 * LANES + j], first[3 * LANES + j]));
     return (REAL)NAME(most_of)(most);
 }
 
@@ -281,8 +291,8 @@ FASTKL_INLINE REAL NAME(log_quotient)(REAL d, const NAME(visit) *at) {
     return (at->c.tempered ? d * at->c.high : d) - at->shift;
 }
 
-/* The same and, in `rest`, what rounding took from it: for where p and q nearly agree in all that matters; or differ so much that the
-   error of e^x, which is x times that of x, would be seen. */
+/* The same and, in `rest`, what rounding took from it: for where p and q nearly agree in all that matters; or differ so
+   much that the error of e^x, which is x times that of x, would be seen. */
 FASTKL_INLINE REAL NAME(exact_log_quotient)(REAL a, REAL b, const NAME(visit) *at, REAL *rest) {
     const REAL p = NAME(greater)(at->low, a), naive = b - p;
     const REAL difference = a > at->low ? naive : NAME(greater)(at->floor, naive);
@@ -290,7 +300,8 @@ FASTKL_INLINE REAL NAME(exact_log_quotient)(REAL a, REAL b, const NAME(visit) *a
     /* Knuth's two-sum of both differences */
     const REAL p_part = b - difference, low = difference == naive ? (b - (difference + p_part)) + (p_part - p) : 0;
     const REAL shift_part = product - x, x_low = (product - (x + shift_part)) + (shift_part - at->shift);
-    const REAL of_product = at->c.tempered ? FMA(difference, at->c.high, -product) + (difference * at->c.low + low * at->c.high) : low;
+    const REAL of_product =
+        at->c.tempered ? FMA(difference, at->c.high, -product) + (difference * at->c.low + low * at->c.high) : low;
     const REAL low_sum = x_low + (of_product - at->shift_low), sum = x + low_sum;
     *rest = x > -4 * APART ? low_sum - (sum - x) : 0;
     return x > -4 * APART ? sum : x; /* -inf has no parts */
@@ -317,9 +328,9 @@ FASTKL_INLINE NAME(answer) NAME(diverge_exactly)(REAL a, REAL b, REAL *w, REAL *
     return (NAME(answer)){*w * excess, *w * (x + rest), 0, x, x};
 }
 
-/* For JS: p + q times g(u) = (1 + u) log(1 + u) + (1 - u) log(1 - u), with u = (q - p) / (q + p) = tanh(x/2) for x = log(q/p), all by p.
-   As log((1 + u) / (1 - u)) is x, g(u) = u x + log(1 - u^2), of which the first is twice the second near 0. Further off, with the
-   larger and the smaller of p and q by p + q, g(u) = 2 log(2 larger) - 2 smaller |x|. */
+/* For JS: p + q times g(u) = (1 + u) log(1 + u) + (1 - u) log(1 - u), with u = (q - p) / (q + p) = tanh(x/2) for x =
+   log(q/p), all by p. As log((1 + u) / (1 - u)) is x, g(u) = u x + log(1 - u^2), of which the first is twice the second
+   near 0. Further off, with the larger and the smaller of p and q by p + q, g(u) = 2 log(2 larger) - 2 smaller |x|. */
 FASTKL_INLINE REAL NAME(balance)(REAL x, REAL less_one, REAL exp) {
     const REAL p = 1 / (1 + exp), q = exp * p, u = less_one * p, larger = NAME(greater)(p, q), smaller = NAME(lesser)(p, q);
     const int close = x * x < 1;
@@ -331,8 +342,8 @@ FASTKL_INLINE REAL NAME(balance)(REAL x, REAL less_one, REAL exp) {
     return (1 + exp) * (linear + NAME(mul_add)(NAME(exponent)(step), LN2_HIGH * K_UNIT, log));
 }
 
-/* For JS, times p's weight: that, and e^x - 1. For all at once, instead of the second, (x - 1) e^x + 1 = x (e^x - 1) - psi(x)
-   of the reverse divergence; and p's logit, from p_top. */
+/* For JS, times p's weight: that, and e^x - 1. For all at once, instead of the second, (x - 1) e^x + 1 = x (e^x - 1) -
+   psi(x) of the reverse divergence; and p's logit, from p_top. */
 FASTKL_INLINE NAME(answer) NAME(weigh_both)(REAL a, REAL b, REAL w, const NAME(visit) *at, int all) {
     REAL exp, less_one, rest;
     const REAL quotient = NAME(exact_log_quotient)(a, b, at, &rest);
@@ -354,7 +365,8 @@ FASTKL_INLINE NAME(answer) NAME(weigh_all)(REAL a, REAL b, REAL *w, REAL *d, con
     return NAME(weigh_both)(a, b, *w, at, 1);
 }
 
-/* For entropies: p's weight times its logit, from p_top; p's weight; for the cross-entropy, q's logit, from q_top, and q's weight. */
+/* For entropies: p's weight times its logit, from p_top; p's weight;
+   for the cross-entropy, q's logit, from q_top, and q's weight. */
 FASTKL_INLINE NAME(answer) NAME(weigh_own)(REAL a, REAL b, REAL *w, REAL *d, const NAME(visit) *at) {
     const REAL weight = NAME(exp)(NAME(greater)(at->low, a), at->c, at->unit);
     (void)b, (void)w, (void)d;
@@ -383,13 +395,14 @@ FASTKL_NOINLINE int NAME(has_nan)(NAME(logits) x) {
 /* Is a chunk's largest logit, times c, where its exponential can be had? Else the row wants its centre subtracted. */
 FASTKL_INLINE int NAME(near)(REAL most, NAME(scaling) c) { return fabs((double)most * (double)c.high) <= FARTHEST; }
 
-/* Is q's so large that q - p can be wrong by more than 32, or 2 in float? A lost weight, times the exponential of that, would be
-   seen. Not if all of q is masked. */
+/* Is q's so large that q - p can be wrong by more than 32, or 2 in float? A lost weight, times the exponential of that,
+   would be seen. Not if all of q is masked. */
 FASTKL_INLINE int NAME(coarse)(REAL q_most, NAME(scaling) c) {
     return q_most > -(REAL)INFINITY && fabs((double)q_most * (double)c.high) > (REAL_BITS == 64 ? 0x1p58 : 0x1p25);
 }
 
-/* A chunk without weight: its logits are all -inf, or too far below the row's largest, or that of chunks before, to count. */
+/* A chunk without weight: its logits are all -inf, or too far
+   below the row's largest, or that of chunks before, to count. */
 FASTKL_INLINE int NAME(weightless)(REAL most, NAME(scaling) c, const source *row, double before, int exponent) {
     const double logarithm = (double)most * (double)c.high;
     return most == -(REAL)INFINITY || (row->centred && logarithm < -FARTHEST) ||
@@ -397,8 +410,9 @@ FASTKL_INLINE int NAME(weightless)(REAL most, NAME(scaling) c, const source *row
 }
 
 /* What a row's chunks say of D. */
-FASTKL_INLINE int NAME(quotients_of_chunk)(NAME(logits) a, NAME(logits) b, const source *p, const source *q, NAME(scaling) c, int guess,
-                                           const moments *before, moments *chunk, REAL *w, REAL *d) {
+FASTKL_INLINE int NAME(quotients_of_chunk)(NAME(logits) a, NAME(logits) b, const source *p, const source *q,
+                                           NAME(scaling) c, int guess, const moments *before, moments *chunk, REAL *w,
+                                           REAL *d) {
     NAME(visit) at = {.c = c};
     REAL most, least, q_most, q_least;
     seen_of_chunk seen;
@@ -481,8 +495,8 @@ FASTKL_INLINE int NAME(quotients)(source *p, source *q, ptrdiff_t n, NAME(scalin
     return SETTLED;
 }
 
-/* What a row's chunks say of the measures that want both rows' sums first: `shift` is log(q/p) of their sums, and weights count from
-   2^exponent. */
+/* What a row's chunks say of the measures that want both rows' sums first:
+   `shift` is log(q/p) of their sums, and weights count from 2^exponent. */
 FASTKL_INLINE void NAME(both_ways)(source *p, source *q, ptrdiff_t n, NAME(scaling) c, int all, int exponent, double shift,
                                    double shift_low, double p_top, seen_of_chunk *row) {
     REAL p_chunk[LOGITS + GROUP], q_chunk[LOGITS + GROUP], w[LOGITS + GROUP];
@@ -525,8 +539,9 @@ FASTKL_INLINE double NAME(plain_sum)(NAME(logits) x, REAL top) {
 }
 
 /* What a chunk says of a row's cross-entropy with another; without that, of its own entropy, or of its sum alone. */
-FASTKL_INLINE int NAME(weights_of_chunk)(NAME(logits) a, NAME(logits) b, const source *p, const source *q, NAME(scaling) c, int own,
-                                         int guess, const masses *before, masses *chunk, double *least_q, REAL *w) {
+FASTKL_INLINE int NAME(weights_of_chunk)(NAME(logits) a, NAME(logits) b, const source *p, const source *q, NAME(scaling) c,
+                                         int own, int guess, const masses *before, masses *chunk, double *least_q,
+                                         REAL *w) {
     REAL most = 0, least, q_most, q_least = INFINITY;
     NAME(visit) at = {.c = c};
     seen_of_chunk seen;
@@ -581,7 +596,8 @@ FASTKL_INLINE int NAME(weights_of_chunk)(NAME(logits) a, NAME(logits) b, const s
 }
 
 /* What a row's chunks say of its cross-entropy with another row; without that, of its own entropy, or of its sum alone. */
-FASTKL_INLINE int NAME(sums_of_weights)(source *p, source *q, ptrdiff_t n, NAME(scaling) c, int own, masses *row, double *least_q) {
+FASTKL_INLINE int NAME(sums_of_weights)(source *p, source *q, ptrdiff_t n, NAME(scaling) c, int own, masses *row,
+                                        double *least_q) {
     REAL p_chunk[LOGITS + GROUP], q_chunk[LOGITS + GROUP], w[LOGITS + GROUP];
     *row = (masses){0};
     *least_q = INFINITY;
@@ -609,7 +625,8 @@ FASTKL_NOINLINE int NAME(look_for_masks)(source *p, source *q, ptrdiff_t n, doub
         count = n - start < LOGITS ? n - start : LOGITS;
         const NAME(logits) a = NAME(fetch)(p, p_chunk, start, count), b = NAME(fetch)(q, q_chunk, start, count);
         for (ptrdiff_t i = 0; i < 4 * NAME(groups)(a); i++) {
-            const NAME(loose) *const x = NAME(group)(a, i / 4) + i % 4 * LANES, *const y = NAME(group)(b, i / 4) + i % 4 * LANES;
+            const NAME(loose) *const x = NAME(group)(a, i / 4) + i % 4 * LANES;
+            const NAME(loose) *const y = NAME(group)(b, i / 4) + i % 4 * LANES;
             FASTKL_VECTORIZE
             for (int j = 0; j < LANES; j++) {
                 const UINT unmasked = x[j] > -infinity ? MASKED : 0, counts = x[j] > least ? UNDERRATED : 0;
@@ -639,7 +656,8 @@ FASTKL_NOINLINE ptrdiff_t NAME(first_largest)(source *row, ptrdiff_t n, double *
                 FASTKL_VECTORIZE
                 for (int j = 0; j < LANES; j++) {
                     const NAME(loose) *const now = x.data + i * GROUP + j;
-                    const REAL nearest = NAME(greater)(NAME(greater)(now[0], now[LANES]), NAME(greater)(now[2 * LANES], now[3 * LANES]));
+                    const REAL nearest =
+                        NAME(greater)(NAME(greater)(now[0], now[LANES]), NAME(greater)(now[2 * LANES], now[3 * LANES]));
                     same[j] = nearest == most ? 1 : 0;
                 }
                 for (int j = 0; j < LANES; j++)
@@ -680,7 +698,8 @@ FASTKL_NOINLINE int NAME(look_at_quotients)(source *p, source *q, ptrdiff_t n, i
                        : NAME(quotients)(p, q, n, NAME(scaling_of)(c, 1), row);
 }
 
-FASTKL_NOINLINE int NAME(look_at_weights)(source *p, source *q, ptrdiff_t n, inverse c, int own, masses *row, double *least_q) {
+FASTKL_NOINLINE int NAME(look_at_weights)(source *p, source *q, ptrdiff_t n, inverse c, int own, masses *row,
+                                          double *least_q) {
     return c.high == 1 ? NAME(sums_of_weights)(p, q, n, NAME(scaling_of)(c, 0), own, row, least_q)
                        : NAME(sums_of_weights)(p, q, n, NAME(scaling_of)(c, 1), own, row, least_q);
 }

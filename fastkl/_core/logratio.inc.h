@@ -27,7 +27,8 @@ FASTKL_INLINE REAL NAME(mul_add)(REAL a, REAL b, REAL c) {
 #endif
 }
 
-/* k 2^MANTISSA_BITS, as an integer that can be added to a bit pattern: the rounded difference of the patterns of x and y. */
+/* k 2^MANTISSA_BITS, as an integer that can be added to a bit
+   pattern: the rounded difference of the patterns of x and y. */
 FASTKL_INLINE UINT NAME(exponent_step)(UINT x, UINT y) {
     const UINT half = (UINT)1 << (MANTISSA_BITS - 1), mask = ~(((UINT)1 << MANTISSA_BITS) - 1);
     return (x - y + half) & mask;
@@ -71,9 +72,9 @@ FASTKL_INLINE REAL NAME(T)(REAL z) {
     return sum;
 }
 
-/* log x for x >= 0, where zero and subnormal numbers count as some number near the smallest. With m = x 2^-k in [3/4, 3/2) and
-   f = m - 1, exact: 2 atanh(s) = f - s (f - z T(z)), as in FDLIBM's e_log.c, keeps full relative accuracy where x is near 1.
-   What LN2_HIGH lacks is a sixth of a unit in the last place of the result, or less. */
+/* log x for x >= 0, where zero and subnormal numbers count as some number near the smallest. With m = x 2^-k in [3/4, 3/2)
+   and f = m - 1, exact: 2 atanh(s) = f - s (f - z T(z)), as in FDLIBM's e_log.c, keeps full relative accuracy where x is
+   near 1. What LN2_HIGH lacks is a sixth of a unit in the last place of the result, or less. */
 FASTKL_INLINE REAL NAME(log)(REAL x) {
     const UINT step = NAME(exponent_step)(NAME(bits)(x), ONE_BITS);
     const REAL k = NAME(exponent)(step);
@@ -86,15 +87,16 @@ FASTKL_INLINE REAL NAME(log)(REAL x) {
 #endif
 }
 
-/* phi(p, y) = p log(p/y) - (p - y) >= 0, reduced: y_near = y 2^k is the neighbour of p, e = p - y_near. As
-   2 p s = e + s e, phi is p k ln 2 + (y - y_near) + s e + p s z T(z); for k = 0 the first two vanish and nothing cancels. For
-   other k they cancel in part, so that what y - y_near lacks, `low`, comes after them. */
+/* phi(p, y) = p log(p/y) - (p - y) >= 0, reduced: y_near = y 2^k is the neighbour of p, e = p - y_near. As 2 p s = e + s e,
+   phi is p k ln 2 + (y - y_near) + s e + p s z T(z); for k = 0 the first two vanish and nothing cancels. For other k they
+   cancel in part, so that what y - y_near lacks, `low`, comes after them. */
 FASTKL_INLINE REAL NAME(phi_reduced)(REAL p, REAL k, REAL e, REAL p_plus_near, REAL y_minus_near, REAL low) {
     const REAL s = e / p_plus_near, z = s * s;
     return NAME(mul_add)(s, NAME(mul_add)(p * z, NAME(T)(z), e), NAME(add_p_k_ln2)(p, k, y_minus_near) + low);
 }
 
-/* A factor, c.high + c.low with more digits than a REAL has. `scaled` is a constant wherever it occurs: 0 says that c is 1. */
+/* A factor, c.high + c.low with more digits than a REAL has.
+   `scaled` is a constant wherever it occurs: 0 says that c is 1. */
 typedef struct {
     REAL high, low;
     int scaled;
@@ -125,8 +127,8 @@ FASTKL_INLINE REAL NAME(phi)(REAL p, REAL q, NAME(factor) c, REAL *difference) {
     return NAME(phi_reduced)(p, NAME(exponent)(step), NAME(less)(p, q_near, c, y_near), p + y_near, y - y_near, low);
 }
 
-/* phi(p, mean) where p - mean is known better than it can be had from the mean, which is within a factor of 2^k of p for the k
-   of a phi, and not less than half of p. What is said of phi for p = 0 holds. */
+/* phi(p, mean) where p - mean is known better than it can be had from the mean, which is within a factor of 2^k of p for
+   the k of a phi, and not less than half of p. What is said of phi for p = 0 holds. */
 FASTKL_INLINE REAL NAME(phi_to_mean)(REAL p, REAL mean, REAL difference) {
     const UINT step = NAME(exponent_step)(NAME(bits)(p + TINY), NAME(bits)(mean));
     const REAL near = NAME(from_bits)(NAME(bits)(mean) + step), e = step ? p - near : difference;

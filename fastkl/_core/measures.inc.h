@@ -34,8 +34,8 @@ FASTKL_INLINE NAME(entry) NAME(js_divergence)(REAL p, REAL q, NAME(factor) c) {
 }
 
 #if REAL_BITS == 64
-/* What the sums of a row say: its value, and whether that is settled. It is not where rounding in these sums could be seen in
-   it: then the row needs another look. The logarithm is the entries' own, which is exact near 1. */
+/* What the sums of a row say: its value, and whether that is settled. It is not where rounding in these sums could be seen
+   in it: then the row needs another look. The logarithm is the entries' own, which is exact near 1. */
 typedef struct {
     double value;
     int settled;
@@ -57,8 +57,8 @@ FASTKL_INLINE conclusion cross_entropy_finish(row_sums sum) {
 }
 
 /* Both terms are non-negative and the second is of second order in P - Q. Where it takes more than a sixteenth of the
-   first, a look at q P/Q makes it next to nothing. So does one where Q, found as P + (Q - P), has lost digits, or where the terms
-   are too small for a double but not nothing. */
+   first, a look at q P/Q makes it next to nothing. So does one where Q, found as P + (Q - P), has lost digits, or where the
+   terms are too small for a double but not nothing. */
 FASTKL_INLINE conclusion kl_divergence_finish(row_sums sum) {
     const double mismatch = phi_of_difference_f64(sum.weight, -sum.other);
     const double value = non_negative(sum.term - mismatch) / sum.weight;
@@ -66,8 +66,9 @@ FASTKL_INLINE conclusion kl_divergence_finish(row_sums sum) {
                                    ((sum.term > 0) | (sum.other == 0))};
 }
 
-/* The sum of all terms is (P + Q) JS + phi(P, (P + Q) / 2) + phi(Q, (P + Q) / 2), for a JS with the weights P / (P + Q) and
-   Q / (P + Q) instead of two halves, which is off by no more than |P - Q| / (P + Q) of it: tier.inc.h sees that this is small. */
+/* The sum of all terms is (P + Q) JS + phi(P, (P + Q) / 2) + phi(Q, (P + Q) / 2), for
+   a JS with the weights P / (P + Q) and Q / (P + Q) instead of two halves, which is
+   off by no more than |P - Q| / (P + Q) of it: tier.inc.h sees that this is small. */
 FASTKL_INLINE conclusion js_divergence_finish(row_sums sum) {
     const double p = 0.5 * (sum.weight - sum.other), q = 0.5 * (sum.weight + sum.other);
     const double mismatch = phi_of_both_f64(p, q, sum.weight, sum.other);

@@ -20,17 +20,20 @@ enum { SETTLED, BROKEN = 1, FAR = 2, MASKED = 4, UNDERRATED = 8, UNSETTLED = 16,
 /* By how much a chunk's largest logit may exceed the one that its weights count from, as a logarithm. */
 #define MISGUESSED 60
 
-/* Is a mean log(q/p) so small, by the divergence, that what is wrong with it (4 of its own units where roundings of its sum do
-   not cancel) is 16 units in the last place of that, at most? What is left of log(q/p) is of a size with the divergence if that is
-   large, with its root if it is small. Not where one is no number. */
-FASTKL_INLINE int holds_digits(double shift, double divergence) { return shift * shift <= 32 * divergence * (1 + divergence); }
+/* Is a mean log(q/p) so small, by the divergence, that what is wrong with it (4 of its own units where roundings of its sum
+   do not cancel) is 16 units in the last place of that, at most? What is left of log(q/p) is of a size with the divergence
+   if that is large, with its root if it is small. Not where one is no number. */
+FASTKL_INLINE int holds_digits(double shift, double divergence) {
+    return shift * shift <= 32 * divergence * (1 + divergence);
+}
 
 /* A logarithm of a quotient, rounded, whose exponential is wrong by more than 16 units in the last place. */
 #define WRONG_FROM 32
 
-/* A row as logits: as they stand if that is `plain`; else with `centre` subtracted and then multiplied by `factor`, none left below
-   `least`. Where that was beyond any double, and so is no mask, it `overflows`. Those of probabilities are their logarithms, once they are
-   multiplied by `factor`; then the sum and the rest of what fastkl_sums says of q are found, too. */
+/* A row as logits: as they stand if that is `plain`; else with `centre` subtracted and then
+   multiplied by `factor`, none left below `least`. Where that was beyond any double, and so is
+   no mask, it `overflows`. Those of probabilities are their logarithms, once they are multiplied
+   by `factor`; then the sum and the rest of what fastkl_sums says of q are found, too. */
 typedef struct {
     const fastkl_operand *from;
     int plain, centred, overflows;
@@ -44,16 +47,16 @@ typedef struct {
     double high, low;
 } inverse;
 
-/* What entries, each of weight w and with x = log(q/p) less the shift, say of D: the sums of w, w x and w psi(x), all by 2^exponent. The
-   shift being nearly the mean of log(q/p), that of w x is nearly nothing. And the largest x, whatever shift it
-   was found with; the least logit of q. */
+/* What entries, each of weight w and with x = log(q/p) less the shift, say of D: the sums of w, w x and w psi(x), all by
+   2^exponent. The shift being nearly the mean of log(q/p), that of w x is nearly nothing. And the largest x, whatever shift
+   it was found with; the least logit of q. */
 typedef struct {
     int exponent;
     double shift, shift_low, weight, first, excess, most, least_q;
 } moments;
 
-/* What entries say of entropies: the sums of p's weights w, by 2^exponent; of w times q's logits, less `top`; of q's weights, by
-   2^other_exponent. */
+/* What entries say of entropies: the sums of p's weights w, by 2^exponent;
+   of w times q's logits, less `top`; of q's weights, by 2^other_exponent. */
 typedef struct {
     int exponent, other_exponent;
     double weight, term, top, other;

@@ -10,17 +10,17 @@
    EXCESS_MOST the share of P + Q that P and Q may differ by and count as equal, at half a unit in the last place of a value
    LANES       sums side by side that a row is dealt out to: those of one of the tier's vectors
    MOST_COLUMNS
-               a lane's sum of more is taken on in double: what rounding takes from it is itself summed in REAL, with an error
-               that grows with the square of their number, to 2^-31 of the sum in float. A multiple of STRIP
+               a lane's sum of more is taken on in double: what rounding takes from it is itself summed in REAL, with an
+               error that grows with the square of their number, to 2^-31 of the sum in float. A multiple of STRIP
    LN2         = LN2_HEAD + LN2_REST, the head so short that head x exponent x (upper half of a significand) is exact;
                = LN2_HIGH + LN2_LOW, the nearest REAL and what it leaves
    T           the polynomial in 2 atanh(s) = 2s + s z T(z), z = s^2: T(z) = 2/3 + 2z/5 + 2z^2/7 + ..., highest power first.
                With n coefficients, by interpolation at the squares of the positive zeros of the Chebyshev polynomial of
                degree 2n + 1 on s^2 <= 0.0401, which makes the error of s T(s^2) as small as it can be; at 60 digits, then
                rounded. The reduction makes z <= 0.04.
-   E           the polynomial in e^r - 1 - r = r^2 E(r): E(r) = 1/2 + r/6 + r^2/24 + ..., lowest power first. With n coefficients, by
-               interpolation at the zeros of the Chebyshev polynomial of degree n on |r| <= 0.3477; at 60 digits, then rounded.
-               The reduction makes |r| <= ln(2)/2, but for rounding.
+   E           the polynomial in e^r - 1 - r = r^2 E(r): E(r) = 1/2 + r/6 + r^2/24 + ..., lowest power first. With n
+               coefficients, by interpolation at the zeros of the Chebyshev polynomial of degree n on |r| <= 0.3477; at 60
+               digits, then rounded. The reduction makes |r| <= ln(2)/2, but for rounding.
    ROUNDER     added to a number below 2^(MANTISSA_BITS - 1), it leaves the nearest integer in the lowest bits
    LOST        logits whose weight is below 2^-LOST of the largest of a chunk count as one of just that weight
    APART       a logarithm of a quotient of weights must be below: from 2^-LOST, and far from it, no weight overflows

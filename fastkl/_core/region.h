@@ -62,7 +62,8 @@
 #define FASTKL_UNALIGNED
 #endif
 
-/* Before a loop over lanes, which depend on nothing in each other. (clang would unroll the loop first, and then give up.) */
+/* Before a loop over lanes, which depend on nothing in each other.
+   (clang would unroll the loop first, and then give up.) */
 #if defined(__clang__)
 #define FASTKL_VECTORIZE FASTKL_PRAGMA(clang loop vectorize(assume_safety) interleave(disable) unroll(disable))
 #elif defined(__GNUC__)
@@ -77,8 +78,8 @@
 #define FASTKL_SHUFFLE __builtin_shufflevector
 #endif
 
-/* A vector of floats or doubles from entries of another type, in two or three instructions, to which GCC 12 does not come by itself.
-   Not for clang 14, which does, and would not vectorise a loop over what these leave in memory. */
+/* A vector of floats or doubles from entries of another type, in two or three instructions, to which GCC 12 does not come
+   by itself. Not for clang 14, which does, and would not vectorise a loop over what these leave in memory. */
 #if FASTKL_X86_TIERS && !defined(__clang__)
 #define FASTKL_512_float16(to, from) _mm512_storeu_ps(to, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from))))
 #define FASTKL_512_bfloat16(to, from) \
@@ -88,8 +89,9 @@
 #define FASTKL_512_uint8(to, from) \
     _mm512_storeu_pd(to, _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(from)))))
 #define FASTKL_256_float16(to, from) _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from))))
-#define FASTKL_256_bfloat16(to, from) \
-    _mm256_storeu_si256((__m256i *)(to), _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(from))), 16))
+#define FASTKL_256_bfloat16(to, from)                                                                                      \
+    _mm256_storeu_si256((__m256i *)(to),                                                                                   \
+                        _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(from))), 16))
 #define FASTKL_256_int32(to, from) _mm256_storeu_pd(to, _mm256_cvtepi32_pd(_mm_loadu_si128((const __m128i *)(from))))
 #define FASTKL_256_uint8(to, from) \
     _mm256_storeu_pd(to, _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_loadu_si32(from))))
@@ -102,7 +104,8 @@
 #define FASTKL_POSIX 0
 #endif
 
-/* A word that one thread sets and others look at meanwhile, and that orders nothing else. (MSVC's volatile does as much.) */
+/* A word that one thread sets and others look at meanwhile, and
+   that orders nothing else. (MSVC's volatile does as much.) */
 #if defined(__GNUC__) || defined(__clang__)
 static inline int fastkl_is_set(const int *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
 static inline void fastkl_set(int *word) { __atomic_store_n(word, 1, __ATOMIC_RELAXED); }

@@ -1,8 +1,8 @@
-/* The first look at a row, and the second: its entries into three sums, in one pass. In REAL. Knows nothing of what the sums
-   mean.
+/* The first look at a row, and the second: its entries into three
+   sums, in one pass. In REAL. Knows nothing of what the sums mean.
 
-   A row's successive entries are dealt out to the lanes; or, if rows are too short for that or are neighbours in memory, LANES
-   rows are looked at together, one in each lane. */
+   A row's successive entries are dealt out to the lanes; or, if rows are too short for that or are neighbours in memory,
+   LANES rows are looked at together, one in each lane. */
 #include "real.inc.h"
 
 #include "logratio.inc.h"
@@ -13,10 +13,11 @@
 #include "exponential.inc.h"
 #include "logits.inc.h"
 
-/* Looks at a row, or at a piece of one, whose entries start at the data given. The operand that c multiplies is multiplied by
-   `power`, of two, before. */
+/* Looks at a row, or at a piece of one, whose entries start at the data given.
+   The operand that c multiplies is multiplied by `power`, of two, before. */
 FASTKL_INLINE void NAME(look)(NAME(adder) *add, const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
-                              const char *p_data, const char *q_data, ptrdiff_t n, REAL power, NAME(factor) c, fastkl_sums *sums) {
+                              const char *p_data, const char *q_data, ptrdiff_t n, REAL power, NAME(factor) c,
+                              fastkl_sums *sums) {
     const REAL eps = NAME(eps)(task);
     const int pair = q->data != NULL;
     const int p_fits = !c.scaled && in_a_row(p), q_fits = pair ? !c.scaled && in_a_row(q) && !(eps > 0) : p_fits;
@@ -83,8 +84,8 @@ FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fa
             const int count = (int)(n - start < width ? n - start : width), known = rows - i < LANES ? rows - i : LANES;
             const NAME(columns) p_now =
                 NAME(tile)(p_tile, p, p_data + i * p->row + start * p->col, count, known, 0, NULL, NULL);
-            const NAME(columns) q_now = pair ? NAME(tile)(q_tile, q, q_data + i * q->row + start * q->col, count, known, eps,
-                                                          to->raised + i, to->entry_bits + i)
+            const NAME(columns) q_now = pair ? NAME(tile)(q_tile, q, q_data + i * q->row + start * q->col, count, known,
+                                                          eps, to->raised + i, to->entry_bits + i)
                                              : p_now;
             NAME(adders)[task->measure](&lanes[i / LANES], &p_now, &q_now, count, NULL);
             if (start + count < n && (start + count) % MOST_COLUMNS)

@@ -1,8 +1,9 @@
-/* Rows of logits: the sums of their chunks become values. Here chunks are joined, in double; a row that float lanes do not settle is
-   looked at again, still in cache, in double; in the last resort by careful_logits.c. Which measure has which sums, this knows. */
+/* Rows of logits: the sums of their chunks become values. Here chunks are joined, in double;
+   a row that float lanes do not settle is looked at again, still in cache, in double; in the
+   last resort by careful_logits.c. Which measure has which sums, this knows. */
 
-/* The moments about another shift, less than its own by x: as psi(x + y) = e^x psi(y) + psi(x) + (e^x - 1) y. Nothing cancels where the
-   sum of w x is nothing. */
+/* The moments about another shift, less than its own by x: as psi(x + y) = e^x psi(y) + psi(x) + (e^x - 1) y. Nothing
+   cancels where the sum of w x is nothing. */
 FASTKL_INLINE void shift_by(moments *of, double x) {
     double exp;
     const double excess = psi_f64(x, &exp);
@@ -31,8 +32,8 @@ static void join(moments *to, const moments *next) {
         shift_by(&a, -step);
         shift_by(&b, apart - step);
     }
-    *to = (moments){exponent, shift, low, p * a.weight + q * b.weight, p * a.first + q * b.first, p * a.excess + q * b.excess,
-                    a.most > b.most ? a.most : b.most, a.least_q};
+    *to = (moments){exponent, shift, low, p * a.weight + q * b.weight, p * a.first + q * b.first,
+                    p * a.excess + q * b.excess, a.most > b.most ? a.most : b.most, a.least_q};
 }
 
 static void join_masses(masses *to, const masses *next) {
@@ -66,8 +67,8 @@ typedef struct {
 
 static const inverse one = {1, 0};
 
-/* The operands as sources. If one holds probabilities, whose logarithms no temperature divides, or eps makes a least logit, the other's
-   are divided on the way; all that is then in double. */
+/* The operands as sources. If one holds probabilities, whose logarithms no temperature divides, or eps makes a least logit,
+   the other's are divided on the way; all that is then in double. */
 static softmax_row softmax_row_of(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
     const int alike = p->logits && (!q->data || (q->logits && task->eps == 0));
     const double p_factor = alike || !p->logits ? 1 : task->scale, q_factor = alike || !q->logits ? 1 : task->scale;
@@ -79,8 +80,8 @@ static softmax_row softmax_row_of(const fastkl_task *task, const fastkl_operand 
     };
 }
 
-/* Has a row's largest logit subtracted, unless it is near 0: then the others' digits might be lost, and nothing be won. But the
-   logarithm of eps, that some count as, has only so many digits that it must always be near. */
+/* Has a row's largest logit subtracted, unless it is near 0: then the others' digits might be lost, and nothing be won. But
+   the logarithm of eps, that some count as, has only so many digits that it must always be near. */
 static void subtract_largest(source *from, ptrdiff_t n, inverse c) {
     double most;
     source plain = *from;
@@ -91,41 +92,49 @@ static void subtract_largest(source *from, ptrdiff_t n, inverse c) {
         from->plain = 0, from->centre = most;
 }
 
-/* e^x by temperature, as a logarithm: the difference of `exponent` ln 2 and what `top`, of a size with it, is multiplied to. */
+/* e^x by temperature, as a logarithm: the difference of `exponent`
+   ln 2 and what `top`, of a size with it, is multiplied to. */
 static double beyond_top(int exponent, double top, inverse c) {
     const double product = top * c.high, low = fma(top, c.high, -product) + top * c.low;
     return fma(exponent, LN2_OF_DOUBLE, -product) + (exponent * 0x1.abc9e3b39803fp-56 - low);
 }
 
 /* The logarithm of the weight below which a logit is lost. */
-static double lost(int exponent, int in_float) { return (exponent - (in_float ? lost_from_f32 : lost_from_f64)) * LN2_OF_DOUBLE; }
+static double lost(int exponent, int in_float) {
+    return (exponent - (in_float ? lost_from_f32 : lost_from_f64)) * LN2_OF_DOUBLE;
+}
 
-/* Are there entries of q that are masked where p's are not, or others that these sums do not say enough of? `far` is where q's logits
-   begin that are worth a search. There, a probability's weight must be better than the exponential of a rounded logarithm. */
+/* Are there entries of q that are masked where p's are not, or others that these sums
+   do not say enough of? `far` is where q's logits begin that are worth a search. There,
+   a probability's weight must be better than the exponential of a rounded logarithm. */
 static int masks(softmax_row *row, int in_float, int exponent, double least_q, double far) {
     const double low = lost(exponent, in_float), negligible = low - (in_float ? 128 : 1024);
     source p = row->p_source, q = row->q_source;
     if (least_q * row->c.high >= far)
         return SETTLED;
     return (in_float ? look_for_masks_f32 : look_for_masks_f64)(&p, &q, row->n, far / row->c.high,
-                                                                row->p->logits ? low / row->c.high : INFINITY, negligible / row->c.high);
+                                                                row->p->logits ? low / row->c.high : INFINITY,
+                                                                negligible / row->c.high);
 }
 
-/* Differences of logits are exact in two numbers, but not if divided by a temperature: can the shift then be seen in the divergence? */
+/* Differences of logits are exact in two numbers, but not if divided
+   by a temperature: can the shift then be seen in the divergence? */
 static int far_apart(const softmax_row *row, int in_float, double shift, double divergence) {
     return row->c.high != 1 && shift * shift > divergence * (in_float ? 0x1p54 : 0x1p113);
 }
 
 /* D, from sums in the lanes asked for; and those. */
 static int attempt_divergence(softmax_row *row, int in_float, double *value, moments *sums) {
-    int seen = (in_float ? look_at_quotients_f32 : look_at_quotients_f64)(&row->p_source, &row->q_source, row->n, row->c, sums);
+    int seen =
+        (in_float ? look_at_quotients_f32 : look_at_quotients_f64)(&row->p_source, &row->q_source, row->n, row->c, sums);
     if (seen)
         return seen;
     if (isnan(sums->weight) || isnan(sums->excess))
         return BROKEN;
     if (sums->weight == 0)
         return EMPTY;
-    seen = masks(row, in_float, sums->exponent, sums->least_q, lost(sums->exponent, in_float) + sums->shift - UNDERRATED_FROM);
+    seen =
+        masks(row, in_float, sums->exponent, sums->least_q, lost(sums->exponent, in_float) + sums->shift - UNDERRATED_FROM);
     if (seen)
         return seen;
     const double mean = sums->first / sums->weight, least = (double)row->n * (in_float ? 0x1p-66 : 0x1p-800);
@@ -135,7 +144,8 @@ static int attempt_divergence(softmax_row *row, int in_float, double *value, mom
         return SETTLED;
     const double most = in_float ? apart_from_f32 : apart_from_f64;
     const int enough = sums->excess >= least * sums->weight && fabs(mean) <= 0.125 * *value;
-    return isfinite(*value) && enough && sums->most <= most && !far_apart(row, in_float, sums->shift, *value) ? SETTLED : UNSETTLED;
+    const int settled = isfinite(*value) && enough && sums->most <= most && !far_apart(row, in_float, sums->shift, *value);
+    return settled ? SETTLED : UNSETTLED;
 }
 
 /* The sums for H(p, q), or with no p, for H(q), or without `own` only the sum of e^logit. */
@@ -158,7 +168,8 @@ static int attempt_weights(softmax_row *row, int in_float, source *p, source *q,
 
 /* What those sums say of the entropy. */
 static double entropy_of(const masses *sums, inverse c) {
-    return non_negative(beyond_top(sums->other_exponent, sums->top, c) + log_f64(sums->other) - sums->term / sums->weight * c.high);
+    return non_negative(beyond_top(sums->other_exponent, sums->top, c) + log_f64(sums->other) -
+                        sums->term / sums->weight * c.high);
 }
 
 static int attempt_cross_entropy(softmax_row *row, int in_float, double *value) {
@@ -169,13 +180,14 @@ static int attempt_cross_entropy(softmax_row *row, int in_float, double *value) 
     return seen || isfinite(*value) ? seen : UNSETTLED;
 }
 
-/* log(q/p) of the rows' sums, of which p's counts from 2^exponent, for looks that want it; what JS, and the look, then are. */
+/* log(q/p) of the rows' sums, of which p's counts from 2^exponent,
+   for looks that want it; what JS, and the look, then are. */
 static double look_for_js(softmax_row *row, int in_float, int exponent, double weight, double *shift, double *shift_low) {
     seen_of_chunk seen;
     double js = 0;
     for (int look = 0; look < 4; look++) {
-        (in_float ? look_both_ways_f32 : look_both_ways_f64)(&row->p_source, &row->q_source, row->n, row->c, 0, exponent, *shift,
-                                                             *shift_low, 0, &seen);
+        (in_float ? look_both_ways_f32 : look_both_ways_f64)(&row->p_source, &row->q_source, row->n, row->c, 0, exponent,
+                                                             *shift, *shift_low, 0, &seen);
         const double rest = seen.sum[1] / weight, eps = in_float ? 0x1p-23 : 0x1p-52;
         js = 0.25 * seen.sum[0] / weight;
         /* JS grows by rest^2/8 where the sums do not agree, and at most by rest times itself. */
@@ -202,7 +214,9 @@ static int attempt_js(softmax_row *row, int in_float, double *value) {
     const double least = (double)row->n * (in_float ? 0x1p-66 : 0x1p-800);
     if (far_apart(row, in_float, shift, *value) && *value > 0)
         return UNSETTLED;
-    return *value >= least || (*value == 0 && shift == 0 && (!in_float || !fastkl_order(*row->p, *row->q, row->n))) ? SETTLED : UNSETTLED;
+    const int settled = *value >= least ||
+                        (*value == 0 && shift == 0 && (!in_float || !fastkl_order(*row->p, *row->q, row->n)));
+    return settled ? SETTLED : UNSETTLED;
 }
 
 /* What is wrong with a row, of which was `seen` what a look sees. A look that breaks off leaves sums unfinished. */
@@ -247,8 +261,10 @@ static int centre(softmax_row *row) {
 static void raise_logits(softmax_row *row) {
     masses sums;
     subtract_largest(&row->q_source, row->n, row->c);
-    if (attempt_weights(row, 0, NULL, &row->q_source, 0, &sums) == SETTLED)
-        row->q_source.plain = 0, row->q_source.least = log(row->task->eps) + sums.other_exponent * LN2_OF_DOUBLE + log(sums.other);
+    if (attempt_weights(row, 0, NULL, &row->q_source, 0, &sums) == SETTLED) {
+        row->q_source.plain = 0;
+        row->q_source.least = log(row->task->eps) + sums.other_exponent * LN2_OF_DOUBLE + log(sums.other);
+    }
 }
 
 /* Is there a look that can do with the temperature? */
@@ -257,8 +273,8 @@ static int can_look(const softmax_row *row) { return row->task->scale <= STEEPES
 /* Did it tell masks from what is left of the others? */
 static int told_masks(const softmax_row *row) { return !row->p_source.overflows && !row->q_source.overflows; }
 
-/* Has probabilities counted from a power of two that is near their sum, if they are not yet and that is far from 1: the larger ones'
-   logarithms are then small, and none of their digits lost. */
+/* Has probabilities counted from a power of two that is near their sum, if they are not yet and that is far from 1: the
+   larger ones' logarithms are then small, and none of their digits lost. */
 static int scale_to_sum(source *from, int holds_probabilities) {
     if (!holds_probabilities || from->factor != 1 || (from->sum <= UNSCALED_TO && from->sum >= 1 / UNSCALED_TO))
         return 0;
@@ -269,12 +285,12 @@ static int scale_to_sum(source *from, int holds_probabilities) {
 
 /* Can float lanes be tried? */
 static int starts_in_float(const softmax_row *row) {
-    return in_float(row->task, row->p, row->q) && row->p->logits && (!row->q->data || row->q->logits) && row->c.high < 0x1p60 &&
-           row->c.high > 0x1p-60;
+    return in_float(row->task, row->p, row->q) && row->p->logits && (!row->q->data || row->q->logits) &&
+           row->c.high < 0x1p60 && row->c.high > 0x1p-60;
 }
 
-/* A measure of a row, by whichever sums settle it: those in float, if the row is; in double; either with the largest logits subtracted;
-   or by careful_logits.c. Answers what is wrong with the row, and which lanes it was, for D with the sums. */
+/* A measure of a row, by whichever sums settle it: those in float, if the row is; in double; either with the largest logits
+   subtracted; or by careful_logits.c. Answers what is wrong with the row, and which lanes it was, for D with the sums. */
 #define NEITHER 2
 static int softmax_value(softmax_row *row, double *value, moments *sums, int *lanes) {
     const fastkl_task *const task = row->task;
@@ -282,7 +298,8 @@ static int softmax_value(softmax_row *row, double *value, moments *sums, int *la
     *lanes = starts_in_float(row);
     if (row->q->data && row->q->logits && task->eps > 0 && can_look(row))
         raise_logits(row);
-    if ((row->p_source.factor != 1 || row->q_source.factor != 1) && can_look(row)) /* rounded, logits had better be near 0 */
+    /* rounded, logits had better be near 0 */
+    if ((row->p_source.factor != 1 || row->q_source.factor != 1) && can_look(row))
         centre(row);
     for (;;) {
         forget(&row->p_source);
@@ -365,7 +382,7 @@ static double loss_of_logit(const softmax_row *row, const source *from, double l
     const fastkl_operand *const operand = from->from;
     double logit = fastkl_entry(*operand, label);
     if (!operand->logits)
-        logit = logit * from->factor > 0x1p-900 ? log(logit * from->factor) : logit > 0 ? log(logit) + log(from->factor) : -INFINITY;
+        logit = logit * from->factor > 0x1p-900 ? log(logit * from->factor) : log(logit) + log(from->factor);
     else
         logit = (logit - from->centre) * from->factor;
     return non_negative(log_sum - (logit - top) * row->c.high);
@@ -412,7 +429,8 @@ static int loss_of_logits(const fastkl_task *task, const fastkl_operand *q, ptrd
 }
 
 /* The same for probabilities q. */
-static int loss_of_probabilities(const fastkl_task *task, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t label, double *value) {
+static int loss_of_probabilities(const fastkl_task *task, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t label,
+                                 double *value) {
     fastkl_task sum_task = *task;
     fastkl_operand none = {.dtype = q->dtype};
     fastkl_sums sums, next;
@@ -468,7 +486,8 @@ static int64_t label_of(const fastkl_operand *labels) {
 }
 
 /* The loss of a row's label. */
-static int loss_of(const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n, double *value) {
+static int loss_of(const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n,
+                   double *value) {
     const int64_t label = label_of(labels);
     *value = 0;
     if (task->ignores && label == task->ignored)
@@ -480,8 +499,8 @@ static int loss_of(const fastkl_task *task, const fastkl_operand *q, const fastk
     return (q->logits ? loss_of_logits : loss_of_probabilities)(task, q, n, (ptrdiff_t)label, value);
 }
 
-static void losses(const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n, ptrdiff_t count,
-                   double *value, uint8_t *status) {
+static void losses(const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n,
+                   ptrdiff_t count, double *value, uint8_t *status) {
     fastkl_operand row = *q, label = *labels;
     for (ptrdiff_t i = 0; i < count; i++) {
         status[i] = (uint8_t)loss_of(task, &row, &label, n, &value[i]);
@@ -494,26 +513,27 @@ static void losses(const fastkl_task *task, const fastkl_operand *q, const fastk
     }
 }
 
-/* Everything that compares two rows of logits, once D is known by sums in lanes: one look at both, one at q. Answers whether they settle
-   it. */
-static int compare_by_looks(softmax_row *row, int lanes, const moments *sums, double kl, double *field, double *log_p, double *p_top,
-                            masses *q_sums) {
+/* Everything that compares two rows of logits, once D is known by sums in
+   lanes: one look at both, one at q. Answers whether they settle it. */
+static int compare_by_looks(softmax_row *row, int lanes, const moments *sums, double kl, double *field, double *log_p,
+                            double *p_top, masses *q_sums) {
     const double weight = sums->weight, c = row->c.high, mean = sums->first / weight, log_weight = log(weight);
     const double least = (double)row->n * (lanes ? 0x1p-66 : 0x1p-800);
-    /* The shift is wrong by 32 units of D, or less, and what is counted from it by half the square: 8 units of JS, or less, from here on,
-       and fewer of the reverse divergence, which is larger. */
+    /* The shift is wrong by 32 units of D, or less, and what is counted from it by half the square: 8 units of JS, or less,
+       from here on, and fewer of the reverse divergence, which is larger. */
     const double least_js = 64 * (lanes ? 0x1p-23 : 0x1p-52) * kl * kl;
     seen_of_chunk seen;
     double shift = sums->shift, low = sums->shift_low;
     two_sum(&shift, &low, log1p(mean + sums->excess / weight));
     /* What the sums' quotient lacks is as large as the divergence is. */
-    if (kl > 4 || far_apart(row, lanes, shift, 0x1p-10 * kl) || attempt_weights(row, lanes, NULL, &row->q_source, 1, q_sums) != SETTLED)
+    if (kl > 4 || far_apart(row, lanes, shift, 0x1p-10 * kl) ||
+        attempt_weights(row, lanes, NULL, &row->q_source, 1, q_sums) != SETTLED)
         return 0;
     *p_top = sums->exponent * LN2_OF_DOUBLE / c;
     if (lanes)
         *p_top = (float)*p_top;
-    (lanes ? look_both_ways_f32 : look_both_ways_f64)(&row->p_source, &row->q_source, row->n, row->c, 1, sums->exponent, shift, low,
-                                                      *p_top, &seen);
+    (lanes ? look_both_ways_f32 : look_both_ways_f64)(&row->p_source, &row->q_source, row->n, row->c, 1, sums->exponent,
+                                                      shift, low, *p_top, &seen);
     *log_p = beyond_top(sums->exponent, *p_top, row->c) + log_weight;
     field[FASTKL_entropy_p_field] = non_negative(*log_p - seen.sum[2] / weight * c);
     field[FASTKL_entropy_q_field] = entropy_of(q_sums, row->c);
@@ -552,8 +572,8 @@ static ptrdiff_t argmax(const fastkl_operand *row, ptrdiff_t n) {
 }
 
 /* What a label costs in rows that are known to be valid. */
-static int losses_of_both(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
-                          ptrdiff_t n, double *field) {
+static int losses_of_both(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
+                          const fastkl_operand *labels, ptrdiff_t n, double *field) {
     fastkl_task plain = *task;
     plain.q_tolerance = INFINITY, plain.eps = 0;
     const int status = loss_of(&plain, p, labels, n, &field[FASTKL_nll_p_field]);
@@ -562,9 +582,10 @@ static int losses_of_both(const fastkl_task *task, const fastkl_operand *p, cons
     return status;
 }
 
-static int compare_logits(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
-                          ptrdiff_t n, double *field) {
-    const fastkl_operand none = {.dtype = q->dtype}, q_none = {.dtype = p->dtype}; /* in double if the other is: H(p, q) has H(p) */
+static int compare_logits(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
+                          const fastkl_operand *labels, ptrdiff_t n, double *field) {
+    /* in double if the other is: H(p, q) has H(p) */
+    const fastkl_operand none = {.dtype = q->dtype}, q_none = {.dtype = p->dtype};
     softmax_row row = softmax_row_of(task, p, q, n);
     moments sums;
     masses q_sums = {0};
@@ -609,7 +630,8 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
         {FASTKL_js_divergence, 0, FASTKL_js_field},       {FASTKL_entropy, 0, FASTKL_entropy_p_field},
         {FASTKL_entropy, 1, FASTKL_entropy_q_field},
     };
-    const fastkl_operand none = {.dtype = q->dtype}, q_none = {.dtype = p->dtype}; /* in double if the other is: H(p, q) has H(p) */
+    /* in double if the other is: H(p, q) has H(p) */
+    const fastkl_operand none = {.dtype = q->dtype}, q_none = {.dtype = p->dtype};
     double value[MOST_AT_ONCE];
     uint8_t found[MOST_AT_ONCE];
     fastkl_operand p_row = *p, q_row = *q, label = *labels;
@@ -619,11 +641,13 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
         now.measure = steps[i].measure, now.eps = 0;
         if (swapped)
             now.p_tolerance = task->q_tolerance, now.q_tolerance = task->p_tolerance;
-        rows(&now, swapped ? q : p, !pair ? (swapped ? &q_none : &none) : swapped ? p : q, n, count, value, i ? found : status);
+        const fastkl_operand *const other = pair ? (swapped ? p : q) : swapped ? &q_none : &none;
+        rows(&now, swapped ? q : p, other, n, count, value, i ? found : status);
         for (int k = 0; k < count; k++)
             values[k * FASTKL_FIELD_COUNT + steps[i].field] = value[k];
     }
-    for (int k = 0; k < count; k++, p_row.data += p->row, q_row.data += q->row, label.data = further(label.data, labels->row)) {
+    for (int k = 0; k < count;
+         k++, p_row.data += p->row, q_row.data += q->row, label.data = further(label.data, labels->row)) {
         double *const field = values + k * FASTKL_FIELD_COUNT;
         if (status[k])
             continue;
@@ -636,9 +660,8 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
 
 static void compare(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
                     ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status) {
-    const int lanes = together(p, q, n);
-    const ptrdiff_t fit = ENTRIES_AT_ONCE / n, at_once = lanes > 1 ? lanes : fit < 1 ? 1 : fit < ROWS_AT_ONCE ? fit : ROWS_AT_ONCE;
     const int probabilities = !p->logits && !q->logits;
+    const ptrdiff_t at_once = rows_at_once(together(p, q, n), n);
     fastkl_operand p_row = *p, q_row = *q, label = *labels;
     ptrdiff_t now;
     for (ptrdiff_t i = 0; i < count; i += now) {

@@ -1,5 +1,5 @@
-/* How entries of any type, stride and alignment come to stand in columns: where they are, if they can be used there, else copied
-   to a chunk of a row or to a tile of LANES rows. In REAL. */
+/* How entries of any type, stride and alignment come to stand in columns: where they are, if they can be used there, else
+   copied to a chunk of a row or to a tile of LANES rows. In REAL. */
 
 /* Entries of a row that are staged together. */
 #define CHUNK (64 * LANES)
@@ -72,10 +72,11 @@ FASTKL_NOINLINE void NAME(stage_columns)(REAL *tile, const fastkl_operand *from,
 }
 
 /* The next `count` entries in columns, where they stand or staged; but the last column is staged if it is not full. */
-FASTKL_INLINE NAME(columns) NAME(line)(REAL *chunk, const fastkl_operand *from, const char *data, ptrdiff_t count, int in_place) {
+FASTKL_INLINE NAME(columns) NAME(line)(REAL *chunk, const fastkl_operand *from, const char *data, ptrdiff_t count,
+                                       int in_place) {
     const ptrdiff_t rest = count % LANES, whole = count - rest, step = LANES * from->col;
-    NAME(columns) columns = {(const char *)chunk, COLUMN_BYTES, REAL_DTYPE, chunk + whole, (int)rest, 1, data + count * from->col,
-                             step};
+    NAME(columns) columns = {
+        (const char *)chunk, COLUMN_BYTES, REAL_DTYPE, chunk + whole, (int)rest, 1, data + count * from->col, step};
     if (in_place) {
         columns = (NAME(columns)){data, step, from->dtype, chunk, (int)rest, 1, data + FASTKL_PREFETCH_AHEAD, step};
         if (rest)
@@ -129,8 +130,8 @@ FASTKL_INLINE void NAME(turn)(REAL *tile, const char *from, ptrdiff_t row, int c
 }
 
 /* Columns of up to LANES rows whose entries start at `data`, where they stand or staged. */
-FASTKL_INLINE NAME(columns) NAME(tile)(REAL *tile, const fastkl_operand *from, const char *data, int count, int rows, REAL eps,
-                                       double *raised, uint64_t *bits) {
+FASTKL_INLINE NAME(columns) NAME(tile)(REAL *tile, const fastkl_operand *from, const char *data, int count, int rows,
+                                       REAL eps, double *raised, uint64_t *bits) {
     const int raised_now = eps > 0, usable = from->dtype == REAL_DTYPE && !raised_now;
     const char *const ahead = data + rows * from->row;
     REAL chunk[LANES * TILE];

@@ -27,8 +27,8 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
 /* One sum of each kind in every lane of a vector. */
 #define LANES (FASTKL_VECTOR_BITS / REAL_BITS)
 
-/* Rows up to this length are turned, LANES of them into a tile, and looked at together. Longer ones fill the lanes well enough,
-   and would leave no room in the first cache. */
+/* Rows up to this length are turned, LANES of them into a tile, and looked at together. Longer ones fill the lanes well
+   enough, and would leave no room in the first cache. */
 #define TILE 128
 
 /* Columns of rows that are neighbours in memory that are looked at before the next rows' are. */
@@ -49,7 +49,8 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
 /* Below, an error of 2^-107 in that factor, squared, could be seen in a divergence. */
 #define SMALL_VALUE 0x1p-150
 
-/* Rows that are looked at before any is concluded hold no more entries than this, so that a second look finds them in cache. */
+/* Rows that are looked at before any is concluded hold no more
+   entries than this, so that a second look finds them in cache. */
 #define ENTRIES_AT_ONCE 16384
 #define ROWS_AT_ONCE 16
 
@@ -92,8 +93,8 @@ FASTKL_INLINE const char *further(const char *data, ptrdiff_t bytes) { return da
 static void look_at_piece(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const char *p_data,
                           const char *q_data, ptrdiff_t n, ptrdiff_t index, fastkl_sums *sums) {
     const ptrdiff_t start = index * FASTKL_PIECE, left = n - start, count = left < FASTKL_PIECE ? left : FASTKL_PIECE;
-    (in_float(task, p, q) ? first_look_f32 : first_look_f64)(task, p, q, p_data + start * p->col, further(q_data, start * q->col), count,
-                                                             sums);
+    (in_float(task, p, q) ? first_look_f32 : first_look_f64)(task, p, q, p_data + start * p->col,
+                                                             further(q_data, start * q->col), count, sums);
 }
 
 static void piece(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t index,
@@ -128,10 +129,10 @@ FASTKL_INLINE int settled_value(const reading *now, const limits *within) {
 }
 
 /* Does the first look settle row i, of which it says `now`? It does not where one of the signs is set. */
-FASTKL_INLINE int settles(const totals *rows, int i, uint64_t signs, const reading *now, const limits *within, double p_tolerance,
-                          double q_tolerance) {
-    return settled_value(now, within) & trusted(rows->term[i], signs, now, within) & (fabs(now->sum_of_p - 1) <= p_tolerance) &
-           (fabs(now->sum_of_q - rows->raised[i] - 1) <= q_tolerance);
+FASTKL_INLINE int settles(const totals *rows, int i, uint64_t signs, const reading *now, const limits *within,
+                          double p_tolerance, double q_tolerance) {
+    return settled_value(now, within) & trusted(rows->term[i], signs, now, within) &
+           (fabs(now->sum_of_p - 1) <= p_tolerance) & (fabs(now->sum_of_q - rows->raised[i] - 1) <= q_tolerance);
 }
 
 /* What is asked for, from the measure's value. */
@@ -175,10 +176,10 @@ static double sum_of_entries(fastkl_operand operand, ptrdiff_t n) {
     return sum;
 }
 
-/* The value and the status of row i, which the first look did not settle, or found invalid. No entry is invalid where no sign is
-   set and the sums are finite. */
-static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const limits *within,
-                               const totals *rows, int i, double *value, uint8_t *status) {
+/* The value and the status of row i, which the first look did not settle, or found invalid. No entry is invalid where no
+   sign is set and the sums are finite. */
+static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
+                               const limits *within, const totals *rows, int i, double *value, uint8_t *status) {
     const row_sums sums = {rows->term[i], rows->other[i], rows->weight[i]};
     const reading first = read_sums(task->measure, sums);
     *value = NAN;
@@ -220,8 +221,8 @@ FASTKL_INLINE void settle(int measure, const fastkl_task *task, const limits *wi
     }
 }
 
-/* The values and statuses of up to MOST_AT_ONCE rows, from the sums of first looks. A divergence without terms is that of equal rows, or
-   of others whose terms are too small for a number. */
+/* The values and statuses of up to MOST_AT_ONCE rows, from the sums of first looks. A divergence without terms is that of
+   equal rows, or of others whose terms are too small for a number. */
 static void conclude(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const char *p_data,
                      const char *q_data, ptrdiff_t n, int count, const totals *rows, double *value, uint8_t *status) {
     const limits *const within = in_float(task, p, q) ? &limits_f32 : &limits_f64;
@@ -256,24 +257,31 @@ FASTKL_INLINE void enter(const fastkl_sums *sums, totals *rows, int i) {
     rows->raised[i] = sums->raised, rows->entry_bits[i] = sums->entry_bits, rows->guard_bits[i] = sums->guard_bits;
 }
 
-/* How many rows are looked at together: one unless they would not fill the lanes, or are neighbours in memory. That follows from
-   the operands' layout alone, so that a row's value does not depend on its place, its neighbours or the threads. */
+/* How many rows are looked at together: one unless they would not fill the lanes, or are neighbours in memory. That follows
+   from the operands' layout alone, so that a row's value does not depend on its place, its neighbours or the threads. */
 static int together(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
     if (in_a_column(p) ? !q->data || in_a_column(q) || q->row == 0 : p->row == 0 && q->data && in_a_column(q))
         return MOST_AT_ONCE;
     return n <= TILE ? SHORT_ROWS_AT_ONCE : 1;
 }
 
+/* How many are looked at before any is concluded. */
+static ptrdiff_t rows_at_once(int lanes, ptrdiff_t n) {
+    const ptrdiff_t fit = ENTRIES_AT_ONCE / n;
+    return lanes > 1 ? lanes : fit < 1 ? 1 : fit < ROWS_AT_ONCE ? fit : ROWS_AT_ONCE;
+}
+
 static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
                  double *value, uint8_t *status) {
     const int lanes = together(p, q, n);
-    const ptrdiff_t fit = ENTRIES_AT_ONCE / n, at_once = lanes > 1 ? lanes : fit < 1 ? 1 : fit < ROWS_AT_ONCE ? fit : ROWS_AT_ONCE;
+    const ptrdiff_t at_once = rows_at_once(lanes, n);
     const char *p_data = p->data, *q_data = q->data;
     for (ptrdiff_t i = 0; i < count; i += at_once) {
         const int now = (int)(count - i < at_once ? count - i : at_once);
         totals found;
         if (lanes > 1) {
-            (in_float(task, p, q) ? first_look_together_f32 : first_look_together_f64)(task, p, q, p_data, q_data, n, now, &found);
+            (in_float(task, p, q) ? first_look_together_f32 : first_look_together_f64)(task, p, q, p_data, q_data, n, now,
+                                                                                       &found);
         } else {
             for (int k = 0; k < now; k++) {
                 fastkl_sums sums, next;

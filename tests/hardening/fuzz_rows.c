@@ -1,5 +1,5 @@
-/* What libFuzzer calls: bytes are made rows, and every tier of this machine has to say of them what must hold. fuzz_rows.sh compiles
-   and runs it. Knows of the core what fastkl.h says.
+/* What libFuzzer calls: bytes are made rows, and every tier of this machine has to say of them what must hold. fuzz_rows.sh
+   compiles and runs it. Knows of the core what fastkl.h says.
 
    Rows stand in memory of exactly their size, so that AddressSanitizer sees each read beside them. What is asserted:
      - the status is that of a plain look at the entries, and the same on every tier;
@@ -62,18 +62,20 @@ static unsigned often_first(bytes *from, unsigned count) {
 
 static void fail(const call *now, const char *tier, const char *what, ptrdiff_t row, double is, double wanted) {
     static const char *const kinds[] = {"rows", "logits", "losses", "compare"};
-    fprintf(stderr, "%s, %s: row %td: %s: %a (%.17g), not %a (%.17g)\n", tier, kinds[now->kind], row, what, is, is, wanted, wanted);
-    fprintf(stderr, "measure %s root %d eps %a tolerances %a %a scale %a + %a ignores %d %lld smoothing %a n %td count %td\n",
-            fastkl_measure_names[now->task.measure], now->task.root, now->task.eps, now->task.p_tolerance, now->task.q_tolerance,
-            now->task.scale, now->task.scale_low, now->task.ignores, (long long)now->task.ignored, now->task.smoothing, now->n,
-            now->count);
+    fprintf(stderr, "%s, %s: row %td: %s: %a (%.17g), not %a (%.17g)\n", tier, kinds[now->kind], row, what, is, is, wanted,
+            wanted);
+    fprintf(stderr,
+            "measure %s root %d eps %a tolerances %a %a scale %a + %a ignores %d %lld smoothing %a n %td count %td\n",
+            fastkl_measure_names[now->task.measure], now->task.root, now->task.eps, now->task.p_tolerance,
+            now->task.q_tolerance, now->task.scale, now->task.scale_low, now->task.ignores, (long long)now->task.ignored,
+            now->task.smoothing, now->n, now->count);
     const array *const arrays[] = {&now->p, &now->q, &now->labels};
     for (int k = 0; k < 3; k++) {
         fastkl_operand from = arrays[k]->operand;
         if (!from.data)
             continue;
-        fprintf(stderr, "%c: %s, row %td col %td swapped %d logits %d shift %zu:", "pql"[k], fastkl_dtype_names[from.dtype], from.row,
-                from.col, from.swapped, from.logits, arrays[k]->shift);
+        fprintf(stderr, "%c: %s, row %td col %td swapped %d logits %d shift %zu:", "pql"[k], fastkl_dtype_names[from.dtype],
+                from.row, from.col, from.swapped, from.logits, arrays[k]->shift);
         from.data += row * from.row;
         for (ptrdiff_t i = 0; i < (k == 2 ? 1 : now->n) && i < 200; i++)
             fprintf(stderr, " %a", fastkl_entry(from, i));
@@ -115,7 +117,9 @@ static void store(const array *to, ptrdiff_t row, ptrdiff_t column, double x, co
         char bytes[8];
     } entry;
     uint32_t bits;
-    float single = x > 3.4e38 && x < INFINITY ? 0x1.fffffep127f : x < -3.4e38 && x > -INFINITY ? -0x1.fffffep127f : (float)x;
+    float single = x > 3.4e38 && x < INFINITY     ? 0x1.fffffep127f
+                   : x < -3.4e38 && x > -INFINITY ? -0x1.fffffep127f
+                                                  : (float)x;
     entry.u8 = raw ? *raw : 0;
     if (raw && operand->dtype == FASTKL_bool)
         entry.u1 &= 1;
@@ -181,14 +185,17 @@ static array moved(const array *from, size_t shift) {
 
 /* ---- entries ---- */
 
-static const double numbers[] = {0, 1, 0.5, 0.25, -0.0, 2, 3, 1e-3, 0x1p-1074, 0x1p-149, 0x1p-1022, 0x1p-126, 0x1p-24, 0x1p-130,
-                                 0x1p-1040, 1e-10, 1e-30, 1e-300, 1 - 0x1p-53, 1 + 0x1p-52, 1 - 0x1p-24f, 1 + 0x1p-23f, 1e10, 1e30,
-                                 1e300, 0x1.fffffep127, 0x1.fffffffffffffp1023, 65504, 1e-40, 1e-310, NAN, INFINITY, -1, -0x1p-1074,
-                                 -INFINITY, -1e-30, 0x1p53 + 2, 0x1p62, 255, 127};
-static const double logits_of_note[] = {0, 1, -1, -INFINITY, -INFINITY, 2, 0.5, -0.0, 10, 50, -50, 88.7, -87.3, -103.9, 104, 709.7,
-                                        -708.4, -745.1, 746, 1e4, -1e4, 1e30, -1e30, 1e300, -1e300, 0x1.fffffffffffffp1023,
-                                        -0x1.fffffffffffffp1023, 0x1.fffffep127, -0x1.fffffep127, 1e-8, 0x1p-1074, 0x1p-52, INFINITY,
-                                        NAN, 40, -40, 16, 17, 33, 65504};
+static const double numbers[] = {
+    0, 1, 0.5, 0.25, -0.0, 2, 3, 1e-3, 0x1p-1074, 0x1p-149, 0x1p-1022, 0x1p-126, 0x1p-24, 0x1p-130, 0x1p-1040, 1e-10,
+    1e-30, 1e-300, 1 - 0x1p-53, 1 + 0x1p-52, 1 - 0x1p-24f, 1 + 0x1p-23f, 1e10, 1e30, 1e300, 0x1.fffffep127,
+    0x1.fffffffffffffp1023, 65504, 1e-40, 1e-310, NAN, INFINITY, -1, -0x1p-1074, -INFINITY, -1e-30, 0x1p53 + 2, 0x1p62,
+    255, 127
+};
+static const double logits_of_note[] = {
+    0, 1, -1, -INFINITY, -INFINITY, 2, 0.5, -0.0, 10, 50, -50, 88.7, -87.3, -103.9, 104, 709.7, -708.4, -745.1, 746,
+    1e4, -1e4, 1e30, -1e30, 1e300, -1e300, 0x1.fffffffffffffp1023, -0x1.fffffffffffffp1023, 0x1.fffffep127,
+    -0x1.fffffep127, 1e-8, 0x1p-1074, 0x1p-52, INFINITY, NAN, 40, -40, 16, 17, 33, 65504
+};
 #define LENGTH(table) (sizeof(table) / sizeof *(table))
 
 static double nudged(double x, int dtype, unsigned byte) {
@@ -241,7 +248,8 @@ static void fill(bytes *from, array *to, ptrdiff_t n, ptrdiff_t count, const arr
                 entries[j] = x;
             store(to, i, j, x, NULL);
         }
-        if ((sum & 3) && (own & 7) && n <= (ptrdiff_t)LENGTH(entries) && !to->operand.logits && total > 0 && total < INFINITY)
+        if ((sum & 3) && (own & 7) && n <= (ptrdiff_t)LENGTH(entries) && !to->operand.logits && total > 0 &&
+            total < INFINITY)
             for (ptrdiff_t j = 0; j < n; j++)
                 store(to, i, j, entries[j] / total, NULL);
     }
@@ -362,7 +370,8 @@ static double bound(const call *now, int measure, double value, double eps) {
     return (measure == FASTKL_js_divergence ? 6 : 4) * eps * value;
 }
 
-static void check_value(const call *now, const char *tier, ptrdiff_t row, int measure, double value, const facts *known, double eps) {
+static void check_value(const call *now, const char *tier, ptrdiff_t row, int measure, double value, const facts *known,
+                        double eps) {
     const int logits = now->p.operand.logits || now->q.operand.logits;
     const double log_n = log((double)now->n);
     if (value != value || signbit(value))
@@ -376,7 +385,8 @@ static void check_value(const call *now, const char *tier, ptrdiff_t row, int me
         fail(now, tier, "q lacks what p has", row, value, INFINITY);
     if (value == INFINITY && !(may && (known->lacks || !known->moderate)))
         fail(now, tier, "infinite", row, value, 0);
-    if (known->equal && (measure == FASTKL_js_divergence || (measure == FASTKL_kl_divergence && now->task.eps == 0)) && value != 0)
+    if (known->equal && (measure == FASTKL_js_divergence || (measure == FASTKL_kl_divergence && now->task.eps == 0)) &&
+        value != 0)
         fail(now, tier, "equal rows diverge", row, value, 0);
     if (known->error > 0 && !logits && value < INFINITY && measure != FASTKL_js_divergence) {
         const long double wanted = measure == FASTKL_entropy         ? known->entropy
@@ -420,9 +430,11 @@ static int fields_to_check(const call *now) {
     return now->kind == COMPARE && !now->labels.operand.data ? FASTKL_nll_p_field : fields_of(now);
 }
 
-static void check_places(const fastkl_tier *tier, const call *now, const double *value, const uint8_t *status, bytes *from) {
+static void check_places(const fastkl_tier *tier, const call *now, const double *value, const uint8_t *status,
+                         bytes *from) {
     const int fields = fields_of(now), compared = fields_to_check(now);
-    const array p = moved(&now->p, take(from) & 63), q = moved(&now->q, take(from) & 63), labels = moved(&now->labels, take(from) & 7);
+    const array p = moved(&now->p, take(from) & 63), q = moved(&now->q, take(from) & 63),
+                labels = moved(&now->labels, take(from) & 7);
     const ptrdiff_t i = take(from) % now->count;
     const fastkl_operand p_row = row_of(&p, i), q_row = row_of(&q, i), label = row_of(&labels, i);
     double alone[FASTKL_FIELD_COUNT];
@@ -449,8 +461,8 @@ static void check_places(const fastkl_tier *tier, const call *now, const double 
         free(labels.memory);
 }
 
-static void check_losses(const call *now, const char *tier, ptrdiff_t row, double loss, fastkl_operand q, fastkl_operand labels,
-                         double eps) {
+static void check_losses(const call *now, const char *tier, ptrdiff_t row, double loss, fastkl_operand q,
+                         fastkl_operand labels, double eps) {
     const int64_t label = label_at(labels);
     const int ignored = now->task.ignores && label == now->task.ignored;
     if (loss != loss || signbit(loss))
@@ -468,8 +480,8 @@ static void check_losses(const call *now, const char *tier, ptrdiff_t row, doubl
 static void check(const call *now, bytes *from) {
     static double values[3][MOST_ROWS * FASTKL_FIELD_COUNT];
     static uint8_t statuses[3][MOST_ROWS];
-    static const int measures[] = {FASTKL_entropy, FASTKL_entropy, FASTKL_cross_entropy, FASTKL_kl_divergence, FASTKL_kl_divergence,
-                                   FASTKL_js_divergence};
+    static const int measures[] = {FASTKL_entropy,       FASTKL_entropy,       FASTKL_cross_entropy,
+                                   FASTKL_kl_divergence, FASTKL_kl_divergence, FASTKL_js_divergence};
     const fastkl_tier *tiers[3];
     const int fields = fields_of(now);
     const unsigned more = take(from);
@@ -525,14 +537,16 @@ static void check(const call *now, bytes *from) {
                 if (now->task.root)
                     value = value * value * (1 - 0x1p-51), other *= other; /* rounded, and not above log 2 for that */
                 check_value(now, tiers[t]->name, i, measure, value, &as_field, field_eps);
-                if (value != other && !(fabs(value - other) <= 2 * bound(now, measure, other, field_eps) + 0x1p-50 * other * now->task.root + 0x1p-1000))
+                if (value != other && !(fabs(value - other) <= 2 * bound(now, measure, other, field_eps) +
+                                                                   0x1p-50 * other * now->task.root + 0x1p-1000))
                     fail(now, tiers[t]->name, "value on other tiers", i, value, other);
             }
         }
         for (int t = 0; t < count && now->kind == COMPARE; t++) {
             const double *const field = &values[t][i * fields];
             if (field[FASTKL_same_argmax_field] != first[FASTKL_same_argmax_field])
-                fail(now, tiers[t]->name, "argmax on other tiers", i, field[FASTKL_same_argmax_field], first[FASTKL_same_argmax_field]);
+                fail(now, tiers[t]->name, "argmax on other tiers", i, field[FASTKL_same_argmax_field],
+                     first[FASTKL_same_argmax_field]);
             if (now->labels.operand.data) {
                 check_losses(now, tiers[t]->name, i, field[FASTKL_nll_p_field], p, label, 0);
                 check_losses(now, tiers[t]->name, i, field[FASTKL_nll_q_field], q, label, 0);
@@ -540,12 +554,15 @@ static void check(const call *now, bytes *from) {
         }
     }
     if (more & 0x10)
-        check_places(tiers[more % (unsigned)count], now, values[more % (unsigned)count], statuses[more % (unsigned)count], from);
+        check_places(tiers[more % (unsigned)count], now, values[more % (unsigned)count], statuses[more % (unsigned)count],
+                     from);
 }
 
 /* ---- from bytes to a call ---- */
 
-static int dtype_of(unsigned byte) { return byte < 80 ? FASTKL_float64 : byte < 160 ? FASTKL_float32 : byte % FASTKL_DTYPE_COUNT; }
+static int dtype_of(unsigned byte) {
+    return byte < 80 ? FASTKL_float64 : byte < 160 ? FASTKL_float32 : byte % FASTKL_DTYPE_COUNT;
+}
 
 static double tolerance_of(unsigned byte) {
     return byte & 1 ? 3.5e-4 : byte & 2 ? 1.5e-8 : 0.088;
@@ -587,7 +604,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (now.kind == COMPARE)
         now.task.measure = FASTKL_kl_divergence;
     const int pair = now.kind == LOSSES ? 0 : now.kind == COMPARE || now.task.measure != FASTKL_entropy;
-    const int infinite = now.kind == LOSSES || now.task.measure == FASTKL_cross_entropy || now.task.measure == FASTKL_kl_divergence;
+    const int infinite =
+        now.kind == LOSSES || now.task.measure == FASTKL_cross_entropy || now.task.measure == FASTKL_kl_divergence;
     if (infinite && now.kind != COMPARE)
         now.task.eps = epsilons[often_first(&from, LENGTH(epsilons))];
     const int p_dtype = dtype_of(take(&from)), q_dtype = flags & 0x40 ? dtype_of(take(&from)) : p_dtype;
@@ -597,7 +615,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     now.q.operand.swapped = (order & 56) == 56 && pair && fastkl_size(q_dtype) > 1;
     if (now.kind != ROWS) {
         const unsigned which = take(&from);
-        now.p.operand.logits = now.kind == LOGITS ? which % 3 != 1 : now.kind == LOSSES ? which & 1 : which % 3 == 0 || which % 3 == 1;
+        now.p.operand.logits = now.kind == LOGITS   ? which % 3 != 1
+                               : now.kind == LOSSES ? which & 1
+                                                    : which % 3 == 0 || which % 3 == 1;
         now.q.operand.logits = pair && (now.kind == LOGITS ? which % 3 != 2 || !now.p.operand.logits : which % 3 == 0);
         if (now.kind == LOGITS && !pair)
             now.p.operand.logits = 1;
