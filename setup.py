@@ -167,6 +167,7 @@ setup(
             ["fastkl/_kernels.pyx", *sorted(glob("fastkl/_core/*.c"))],
             depends=[*glob("fastkl/_core/*.h"), *glob("fastkl/include/*.h")],
             include_dirs=["fastkl", numpy.get_include()],
+            libraries=["dl"] * sys.platform.startswith("linux"),  # dladdr, before glibc 2.34
             define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"), *[("Py_LIMITED_API", "0x030A0000")] * ABI3],
             py_limited_api=ABI3,
         ),

@@ -33,7 +33,7 @@ def quota_files(membership: Path, mount: Path) -> list[tuple[Path, ...]]:
     """The files that limit this process's control group (v1 or v2) and those above it: quota and period, or both in one."""
     found = []
     try:
-        lines = membership.read_text().splitlines()
+        lines = [os.fsdecode(line) for line in membership.read_bytes().splitlines()]
     except OSError:
         return []
     for line in lines:
@@ -48,7 +48,7 @@ def quota_files(membership: Path, mount: Path) -> list[tuple[Path, ...]]:
         folder = top / group.lstrip("/")
         for place in (folder, *folder.parents):
             files = tuple(place / name for name in names)
-            if all(file.exists() for file in files):
+            if all(map(os.path.exists, files)):  # which, unlike Path's, says no where one may not look
                 found.append(files)
             if place == top:
                 break

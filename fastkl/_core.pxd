@@ -84,7 +84,12 @@ cdef extern from "_core/fastkl.h" nogil:
     const char *fastkl_field_names[]
     int fastkl_openmp() noexcept
     int fastkl_openmp_threads() noexcept
+    int fastkl_most_threads() noexcept
     double fastkl_seconds() noexcept
+    void fastkl_share(
+        ptrdiff_t start, ptrdiff_t stop, int threads,
+        void (*visit)(void *with_, ptrdiff_t i, int thread) noexcept nogil, void *with_
+    ) noexcept
     int fastkl_forked() noexcept
     int fastkl_in_a_new_thread(
         void (*work)(void *) noexcept nogil, void (*meanwhile)(void *) noexcept nogil, double seconds, void *with_

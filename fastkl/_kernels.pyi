@@ -1,7 +1,9 @@
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from numpy.typing import NDArray
+
+_T = TypeVar("_T")
 
 MEASURES: Final[dict[str, int]]
 DTYPES: Final[dict[str, int]]
@@ -22,6 +24,7 @@ def limit_threads(quota: Callable[[], float | None] | None) -> None: ...
 def default_threads() -> int: ...
 def openmp() -> bool: ...
 def compiler() -> str: ...
+def in_usual_mode(function: Callable[..., _T], *arguments: Any) -> _T: ...
 def evaluate(
     measure: int,
     root: bool,

@@ -9,10 +9,9 @@ No call leaves anything behind that another could meet: what is global is set at
 from threading import get_ident, main_thread
 
 from cpython.pycapsule cimport PyCapsule_New
-from cython.parallel cimport prange, threadid
 from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY, NAN, log, sqrt
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -21,14 +20,18 @@ from fastkl._core cimport (
     FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy, FASTKL_entropy, FASTKL_float32,
     FASTKL_float64, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_same_argmax_field, fastkl_compiler,
     fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_in_a_new_thread, fastkl_is_set, fastkl_measure_names,
-    fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_seconds,
-    fastkl_set, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
+    fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_most_threads, fastkl_openmp, fastkl_openmp_threads,
+    fastkl_operand, fastkl_seconds, fastkl_set, fastkl_share, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
 )
 
 cimport numpy as cnp
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
+    ctypedef struct PyInterpreterState:
+        pass
+    PyInterpreterState *PyInterpreterState_Get() noexcept
+    int64_t PyInterpreterState_GetID(PyInterpreterState *) except -1
     void PyErr_SetObject(object, object) noexcept
 
 cnp.import_array()
@@ -58,6 +61,7 @@ cdef double PATIENCE = 0.03  # seconds that a signal waits; to answer can take 5
 
 cdef const fastkl_tier *tier = NULL
 cdef object cpu_quota = None
+cdef bint in_subinterpreter = PyInterpreterState_GetID(PyInterpreterState_Get()) != 0  # Cython's modules have one
 
 ctypedef fused real:
     float
@@ -79,7 +83,6 @@ cdef struct Job:
     ptrdiff_t n
     double unit
     bint stop_at_invalid
-    char *out
     int fields  # values a row, each in an array of its own, so many bytes after the last's
     ptrdiff_t field
     Axis run
@@ -90,7 +93,7 @@ cdef struct Job:
     const fastkl_tier *tier
     int together
     bint listens  # does the first thread of a region have signals answered?
-    bint deaf  # is the caller a thread that Python answers no signals in?
+    bint deaf  # does Python answer no signals in the calling thread, or in its interpreter?
     double answered  # when signals were, or the job began
     int stopped  # an exception is set, and all that is left is to leave
 
@@ -150,6 +153,15 @@ def compiler():
     return fastkl_compiler().decode()
 
 
+def in_usual_mode(function, *arguments):
+    """What the function gives with the arguments in the usual mode of arithmetic, whatever the caller's."""
+    cdef fastkl_mode caller = fastkl_mode_enter()
+    try:
+        return function(*arguments)
+    finally:
+        fastkl_mode_leave(caller)
+
+
 cdef int _default_threads() except -1:
     cdef int most = fastkl_openmp_threads()
     if most > 1 and cpu_quota is not None:
@@ -160,15 +172,22 @@ cdef int _default_threads() except -1:
 
 
 cdef int _threads(Job *job, int asked) except -1:
-    """The number of threads for the job: what was asked for, but no more than the work is worth, or can be cut into."""
+    """The number of threads for the job: what was asked for, but no more than may be had, or the work is worth or can be
+    cut into.
+    """
     cdef ptrdiff_t per_thread = ENTRIES_PER_ASKED_THREAD if asked > 0 else ENTRIES_PER_THREAD
     cdef ptrdiff_t rows = job.runs * job.run.length, blocks = job.runs * job.blocks_per_run
     cdef bint pieces = job.kind == ROWS and job.together == 1
-    cdef ptrdiff_t parts = max(blocks, (job.n + FASTKL_PIECE - 1) // FASTKL_PIECE) if pieces else blocks
+    cdef ptrdiff_t parts = max(blocks, _pieces(job)) if pieces else blocks
     cdef double worth = min(<double>parts, 1 + <double>rows * <double>job.n / per_thread)
     if worth < 2 or asked == 1:
         return 1
-    return <int>min(worth, asked if asked > 0 else _default_threads())
+    return <int>min(worth, min(asked, fastkl_most_threads()) if asked > 0 else _default_threads())
+
+
+cdef inline ptrdiff_t _pieces(const Job *job) noexcept nogil:
+    """How many pieces a row has."""
+    return (job.n + FASTKL_PIECE - 1) // FASTKL_PIECE
 
 
 cdef fastkl_operand _operand(cnp.ndarray a, int dtype) noexcept:
@@ -255,7 +274,7 @@ cdef void _answer_signals(Job *job) noexcept with gil:
 cdef inline void _listen(Job *job) noexcept nogil:
     """Between pieces of work, in the thread that called: have signals answered now and then."""
     cdef double now
-    if not job.deaf and not job.stopped:
+    if not job.deaf and not fastkl_is_set(&job.stopped):
         now = fastkl_seconds()
         if not 0 <= now - job.answered < PATIENCE:
             _answer_signals(job)
@@ -307,106 +326,108 @@ cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcep
     fastkl_mode_leave(caller)
 
 
-cdef void _piece(Job *job, fastkl_operand p, fastkl_operand q, ptrdiff_t index,
-                 fastkl_sums *sums) noexcept nogil:
-    """One piece of a wide row, into sums."""
-    if fastkl_is_set(&job.stopped):
-        return
-    cdef fastkl_mode caller = fastkl_mode_enter()
-    job.tier.piece(&job.task, &p, &q, job.n, index, sums)
-    fastkl_mode_leave(caller)
-
-
-cdef void _wide_row(Job *job, ptrdiff_t row, int threads, fastkl_sums *sums,
-                    Invalid *invalid, real *out) noexcept nogil:
-    """One row, whose pieces the threads share, into out."""
-    cdef ptrdiff_t run = row // job.run.length, first = row - run * job.run.length, i
-    cdef Axis at = _start(job, run)
-    cdef fastkl_operand p = job.p, q = job.q
-    cdef double value
-    cdef uint8_t status
-    p.data += at.p + first * job.run.p
-    if q.data != NULL:
-        q.data += at.q + first * job.run.q
-    for i in prange((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE, num_threads=threads, schedule="dynamic"):
-        if job.listens and threadid() == 0:
-            _listen(job)
-        _piece(job, p, q, i, &sums[i])
-    if fastkl_is_set(&job.stopped):
-        return
-    cdef fastkl_mode caller = fastkl_mode_enter()
-    job.tier.finish(&job.task, &p, &q, job.n, sums, &value, &status)
-    _store(<char *>out + at.out + first * job.run.out, <real>(value / job.unit))
-    fastkl_mode_leave(caller)
-    if status and not invalid.status:
-        invalid.row = row
-        invalid.status = status
-
-
-cdef void _region(Job *job, ptrdiff_t start, ptrdiff_t stop, int threads, Invalid *invalid, real *out) noexcept nogil:
-    """Blocks that the threads share."""
-    cdef ptrdiff_t i
-    for i in prange(start, stop, num_threads=threads, schedule="dynamic"):
-        if job.listens and threadid() == 0:
-            _listen(job)
-        _block(job, i, &invalid[threadid()], out)
-
-
-cdef int _run(Job *job, int threads, Invalid *invalid, real *out) noexcept nogil:
-    """The whole job. Answers -1 where there is no memory for a wide row's sums."""
-    cdef ptrdiff_t rows = job.runs * job.run.length, blocks, i
-    cdef fastkl_sums *sums
-    cdef bint shared = threads > 1 and job.n > FASTKL_PIECE and rows < threads * ROWS_PER_THREAD
-    if rows > 0 and (shared or job.n > WIDE_ROW * FASTKL_PIECE) and job.together == 1 and job.kind == ROWS:
-        job.answered = fastkl_seconds()
-        sums = <fastkl_sums *>malloc(((job.n + FASTKL_PIECE - 1) // FASTKL_PIECE) * sizeof(fastkl_sums))
-        if sums == NULL:
-            return -1
-        for i in range(rows):
-            if not job.stopped and not (job.stop_at_invalid and invalid.status):
-                _wide_row(job, i, threads, sums, invalid, out)
-        free(sums)
-        return 0
-    blocks = job.runs * job.blocks_per_run
-    if blocks > 1:
-        job.answered = fastkl_seconds()
-    if threads > 1:
-        for i in range((blocks + REGION - 1) // REGION):
-            if not job.stopped:
-                _region(job, i * REGION, min((i + 1) * REGION, blocks), threads, invalid, out)
-    else:
-        for i in range(blocks):
-            if i > 0 and job.listens:
-                _listen(job)
-            if job.stopped:
-                break
-            _block(job, i, invalid, out)
-    return 0
-
-
-# A job and the arguments of `_run`; what it answered.
+# A job, and what a thread needs to take part in it; what came of it.
 cdef struct Call:
     Job *job
     int threads
-    Invalid *invalid
+    Invalid *invalid  # one for each thread
     void *out
-    bint single
-    int failed
+    bint single  # is out float32?
+    bint failed  # for want of memory
+
+# A wide row, whose pieces the threads share.
+cdef struct WideRow:
+    Job *job
+    fastkl_operand p, q
+    fastkl_sums *sums  # one for each piece
+
+
+cdef void _visit_piece(void *pointer, ptrdiff_t index, int thread) noexcept nogil:
+    cdef WideRow *row = <WideRow *>pointer
+    if thread == 0 and row.job.listens:
+        _listen(row.job)
+    if fastkl_is_set(&row.job.stopped):
+        return
+    cdef fastkl_mode caller = fastkl_mode_enter()
+    row.job.tier.piece(&row.job.task, &row.p, &row.q, row.job.n, index, &row.sums[index])
+    fastkl_mode_leave(caller)
+
+
+cdef void _wide_row(Call *call, ptrdiff_t index, fastkl_sums *sums) noexcept nogil:
+    """The row at that index, into out."""
+    cdef Job *job = call.job
+    cdef ptrdiff_t run = index // job.run.length, first = index - run * job.run.length
+    cdef Axis at = _start(job, run)
+    cdef WideRow row
+    cdef char *to = <char *>call.out + at.out + first * job.run.out
+    cdef double value
+    cdef uint8_t status
+    row.job, row.p, row.q, row.sums = job, job.p, job.q, sums
+    row.p.data += at.p + first * job.run.p
+    if row.q.data != NULL:
+        row.q.data += at.q + first * job.run.q
+    fastkl_share(0, _pieces(job), call.threads, _visit_piece, &row)
+    if fastkl_is_set(&job.stopped):
+        return
+    cdef fastkl_mode caller = fastkl_mode_enter()
+    job.tier.finish(&job.task, &row.p, &row.q, job.n, sums, &value, &status)
+    value /= job.unit
+    if call.single:
+        _store(to, <float>value)
+    else:
+        _store(to, value)
+    fastkl_mode_leave(caller)
+    if status and not call.invalid.status:
+        call.invalid.row = index
+        call.invalid.status = status
+
+
+cdef void _visit_block(void *pointer, ptrdiff_t index, int thread) noexcept nogil:
+    cdef Call *call = <Call *>pointer
+    if thread == 0 and call.job.listens:
+        _listen(call.job)
+    if call.single:
+        _block(call.job, index, &call.invalid[thread], <float *>call.out)
+    else:
+        _block(call.job, index, &call.invalid[thread], <double *>call.out)
 
 
 cdef void _work(void *pointer) noexcept nogil:
-    """The call's job."""
+    """The whole job."""
     cdef Call *call = <Call *>pointer
-    if call.single:
-        call.failed = _run(call.job, call.threads, call.invalid, <float *>call.out)
+    cdef Job *job = call.job
+    cdef ptrdiff_t rows = job.runs * job.run.length, blocks = job.runs * job.blocks_per_run, i
+    cdef fastkl_sums *sums
+    cdef bint few = call.threads > 1 and job.n > FASTKL_PIECE and rows < call.threads * ROWS_PER_THREAD
+    cdef bint wide = rows > 0 and (few or job.n > WIDE_ROW * FASTKL_PIECE) and job.together == 1 and job.kind == ROWS
+    if wide or blocks > 1:
+        job.answered = fastkl_seconds()
     else:
-        call.failed = _run(call.job, call.threads, call.invalid, <double *>call.out)
+        job.listens = False  # there is nothing to listen between
+    if wide:
+        sums = <fastkl_sums *>malloc(_pieces(job) * sizeof(fastkl_sums))
+        call.failed = sums == NULL
+        if call.failed:
+            return
+        for i in range(rows):
+            if not fastkl_is_set(&job.stopped) and not (job.stop_at_invalid and call.invalid.status):
+                _wide_row(call, i, sums)
+        free(sums)
+    elif call.threads > 1:
+        for i in range((blocks + REGION - 1) // REGION):
+            if not fastkl_is_set(&job.stopped):
+                fastkl_share(i * REGION, min((i + 1) * REGION, blocks), call.threads, _visit_block, call)
+    else:
+        for i in range(blocks):
+            if fastkl_is_set(&job.stopped):
+                break
+            _visit_block(call, i, 0)
 
 
 cdef void _wait(void *pointer) noexcept nogil:
     """While another thread works for this one."""
     cdef Job *job = (<Call *>pointer).job
-    if not job.deaf and not job.stopped:
+    if not job.deaf and not fastkl_is_set(&job.stopped):
         _answer_signals(job)
 
 
@@ -444,7 +465,7 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
         job.unit = sqrt(job.unit)
     fastkl_mode_leave(caller)
     job.stop_at_invalid = stop_at_invalid
-    job.deaf, job.stopped, job.answered = False, 0, 0
+    job.deaf, job.stopped, job.answered = in_subinterpreter, 0, 0
     job.n = p.shape[p.ndim - 1]
     job.p = _operand(p, p_dtype)
     if q is not None:
@@ -481,7 +502,7 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
     for i in range(used):
         invalid[i].status = FASTKL_VALID
     call.job, call.threads, call.invalid = &job, used, invalid
-    call.out, call.single, call.failed = cnp.PyArray_DATA(out), cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT32, 0
+    call.out, call.single, call.failed = cnp.PyArray_DATA(out), cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT32, False
     with nogil:
         job.listens = used == 1 or not fastkl_forked()
         if not job.listens and not fastkl_in_a_new_thread(_work, _wait, PATIENCE, &call):

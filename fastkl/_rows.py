@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Index = list[int | str]  # of a number, or of a row: then with ":"
     Locate = Callable[[str, Index], Index]  # from an index into the named operand to that into what the user passed
 
+_in_usual_mode: Final = _kernels.in_usual_mode  # for all that compares or computes with numbers other than 0 and 1
 _ARRAY: Final = np.ndarray
 _FLOAT32: Final = np.dtype(np.float32)
 _FLOAT64: Final = np.dtype(np.float64)
@@ -45,12 +46,12 @@ class _Kind(NamedTuple):
 _KINDS: Final = {
     dtype.num: _Kind(
         _kernels.DTYPES[dtype.name],
-        math.sqrt(np.finfo(dtype if dtype.kind == "f" else result).eps),
+        _in_usual_mode(math.sqrt, np.finfo(dtype if dtype.kind == "f" else result).eps),
         result,
     )
     for dtype, result in ((np.dtype(char), _FLOAT32 if char in "?ef" else _FLOAT64) for char in "?bBhHiIlLqQefd")
 }
-_BFLOAT16_KIND: Final = _Kind(_kernels.DTYPES["bfloat16"], math.sqrt(2.0**-7), _FLOAT32)
+_BFLOAT16_KIND: Final = _Kind(_kernels.DTYPES["bfloat16"], _in_usual_mode(math.sqrt, 2.0**-7), _FLOAT32)
 
 
 class Softmax(NamedTuple):
@@ -117,7 +118,7 @@ def evaluate(
             labels, kind = _operand("labels", softmax.labels)
             if not _are_integers(labels, kind):
                 raise TypeError(f"labels has dtype {np.asarray(softmax.labels).dtype}: must be an integer dtype")
-        more = _softmax(softmax, len(operands), names, labels)
+        more = _in_usual_mode(_softmax, softmax, len(operands), names, labels)
         if not (more[0] or more[1] or labelled or softmax.compare):
             more = None
     if not p.ndim or (q is not None and not q.ndim):
@@ -150,10 +151,10 @@ def evaluate(
         q_rows,
         q_kind.code,
         target,
-        0.0 if type(eps) is float and eps == 0 else _eps(eps),
+        eps if type(eps) is float and eps == 0 else _in_usual_mode(_eps, eps),  # a mode may take any tiny number for 0
         math.inf if any_sum else p_kind.tolerance,
         math.inf if any_sum else q_kind.tolerance,
-        0.0 if base is None else _base(base, root),
+        0.0 if base is None else _in_usual_mode(_base, base, root),
         invalid == "raise",
         0 if threads is None else _threads(threads),
         more,
@@ -164,8 +165,10 @@ def evaluate(
         if status == _kernels.LABEL and more is not None:
             raise ValueError(_label_complaint(more[4], at, p_rows.shape[-1], labels, locate))
         if q is not None and q_rows is not None and status in (_kernels.Q_ENTRY, _kernels.Q_SUM):
-            raise ValueError(_complaint("q", q, q_kind, q_rows, at, last, any_sum, locate, more is not None and more[1]))
-        raise ValueError(_complaint(names[0], p, p_kind, p_rows, at, last, any_sum, locate, more is not None and more[0]))
+            blamed: tuple[Any, ...] = "q", q, q_kind, q_rows, more is not None and more[1]
+        else:
+            blamed = names[0], p, p_kind, p_rows, more is not None and more[0]
+        raise ValueError(_in_usual_mode(_complaint, *blamed, at, last, any_sum, locate))
 
     if target is not result:
         np.copyto(result, target)
@@ -420,11 +423,11 @@ def _complaint(
     operand: Array,
     kind: _Kind,
     rows: Array,
+    logits: bool,
     at: tuple[Any, ...],
     axis: int,
     any_sum: bool,
     locate: Locate | None,
-    logits: bool,
 ) -> str:
     """What is wrong with the row of `operand` at index `at` of the result."""
     own = [0 if length == 1 else int(i) for i, length in zip(at, rows.shape[:-1], strict=True)]

@@ -67,7 +67,8 @@ def entropy(
         Keep `axis` in the result, with length 1.
     threads : int, optional
         Most threads to use. None asks OpenMP (`OMP_NUM_THREADS`, `threadpoolctl`, affinity) and the CPU quota of the
-        process's control group. The result has the same bits for any number.
+        process's control group. More than four times the processors, or 16, are never used. The result has the same bits
+        for any number.
 
     Returns
     -------

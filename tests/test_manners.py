@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -49,7 +50,7 @@ def python(code: str, **environment: str) -> str:
 
 # A child that hangs is killed by its alarm, which needs nobody to be awake. The work is enough for three threads.
 FORK = """
-import os, signal, sys, threading
+import os, signal, sys, threading, traceback
 import numpy as np
 import fastkl
 
@@ -161,6 +162,9 @@ print(child(check))
 ENDLESS = 20_000_000  # rows, which are one row, again and again: a call of a minute, whose result is no more than reserved
 
 
+HALVES = np.zeros(ENDLESS, "f2")
+
+
 def endless() -> dict[str, Callable[[], Any]]:
     """Calls that take a minute or more, one for every way through the kernels."""
     p, q = np.random.default_rng(1).random((2, 4000))
@@ -168,12 +172,11 @@ def endless() -> dict[str, Callable[[], Any]]:
     wide = np.broadcast_to(1.0, (1, 10**11))
     labels = np.broadcast_to(0, (ENDLESS,))
     keywords = {"normalize": True, "threads": 2}
-    half = np.empty(ENDLESS, "f2")
     logits = {"from_logits": True, "threads": 2}
     return {
         "rows": lambda: fastkl.kl_divergence(*many, **keywords),
         "rows, one thread": lambda: fastkl.entropy(many[0], normalize=True, threads=1),
-        "into an array of halves": lambda: fastkl.kl_divergence(*many, out=half, **keywords),
+        "into an array of halves": lambda: fastkl.kl_divergence(*many, out=HALVES, **keywords),
         "a wide row": lambda: fastkl.entropy(wide, **keywords),
         "a wide row, one thread": lambda: fastkl.entropy(wide, normalize=True, threads=1),
         "logits": lambda: fastkl.kl_divergence(*many, **logits),
@@ -203,14 +206,18 @@ def interrupting() -> Iterator[None]:
 @pytest.mark.usefixtures("interrupting")
 @pytest.mark.parametrize("name", endless())
 def test_a_signal_is_answered_within_a_call(name: str) -> None:
-    """And the next call is as if nothing had been. Without an answer, this test would fail after a minute."""
+    """And the next call is as if nothing had been. An answer within the call has the kernels in its traceback; between
+    blocks for an array of halves, which is filled in the end, it has not.
+    """
     p, q = np.random.default_rng(2).random((2, 2000, 300))
     expected = [measure(p, q, normalize=True, threads=2).tobytes() for measure in MEASURES]
     call = endless()[name]
     for _ in range(INTERRUPTIONS):
-        with pytest.raises(Interrupted):  # noqa: PT012
+        with pytest.raises(Interrupted) as raised:  # noqa: PT012
             signal.setitimer(signal.ITIMER_REAL, 0.2)
             call()
+        where = [frame.name for frame in traceback.extract_tb(raised.tb)]
+        assert "fastkl._kernels.evaluate" in where or ("_evaluate_in_blocks" in where and not HALVES[-1]), where
         assert [measure(p, q, normalize=True, threads=2).tobytes() for measure in MEASURES] == expected
 
 
@@ -218,12 +225,13 @@ def test_a_signal_is_answered_within_a_call(name: str) -> None:
 def test_a_signal_is_answered_in_a_forked_child() -> None:
     code = """
 def check():
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    signal.signal(signal.SIGPROF, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_PROF, 0.2)
     try:
-        fastkl.entropy(np.broadcast_to(p[0], (100_000_000, 1000)), normalize=True, threads=2)
-    except KeyboardInterrupt:
-        return compute() == expected
+        fastkl.entropy(np.broadcast_to(p[0], (10_000_000, 1000)), normalize=True, threads=2)
+    except KeyboardInterrupt as interrupt:
+        where = [frame.name for frame in traceback.extract_tb(interrupt.__traceback__)]
+        return "fastkl._kernels.evaluate" in where and compute() == expected
 print(child(check))
 """
     assert python(FORK + code) == "0\n"
@@ -314,6 +322,29 @@ def test_the_cpu_quota_limits_threads_from_the_next_call_on(tmp_path: Path) -> N
         _build.limit_threads()
 
 
+def test_control_groups_that_cannot_be_looked_at_limit_nothing(tmp_path: Path) -> None:
+    for group in b"caf\xe9", b"a" * 300, b"\xe2\x80\xa8":
+        (tmp_path / "membership").write_bytes(b"0::/" + group + b"\n")
+        assert _build.quota_files(tmp_path / "membership", tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads an ELF file with nm")
+def test_more_threads_than_are_of_use_are_not_asked_for() -> None:
+    """libgomp would end the process where the system refuses it one."""
+    code = """
+import os
+import numpy as np
+import fastkl
+tasks = lambda: len(os.listdir("/proc/self/task"))
+rows = np.broadcast_to(1.0, (40_000, 1000))
+before = tasks()
+fastkl.entropy(rows, normalize=True, threads=10**9)
+most = max(16, 4 * len(os.sched_getaffinity(0)))
+print(tasks() - before == (min(most, 1000) - 1 if fastkl.build_info()["openmp"] else 0))
+"""
+    assert python(code, OPENBLAS_NUM_THREADS="1") == "True\n"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads an ELF file with nm")
 def test_small_work_starts_no_thread() -> None:
     code = """
@@ -375,6 +406,18 @@ for tier in _kernels.tiers():
                 modes.append(mode())
             digest.update(fastkl.compare(p, q, from_logits=True, threads=2).js.tobytes())
             modes.append(mode())
+    for p, q, keywords in (
+        ([0.5, 0.5], [1, 0], {"eps": 1e-310}),
+        ([0.5, 0.5], [0.4, 0.6], {"base": 1e-310}),
+        ([1e308, -1e308], [0, 0], {"from_logits": True, "temperature": 1e308}),
+        ([0, 1e-310], [0, 0], {"from_logits": True, "temperature": 1e-310}),
+    ):
+        digest.update(fastkl.kl_divergence(p, q, **keywords).tobytes())
+        modes.append(mode())
+try:
+    fastkl.entropy([0.5, 0.5, -5e-324])
+except ValueError as error:
+    digest.update(str(error).encode())
 try:
     fastkl.entropy([[0.5, 0.5], [np.nan, 1]])
 except ValueError:
@@ -435,11 +478,17 @@ def test_a_subinterpreter_is_refused_or_served() -> None:
     """NumPy and Cython know one interpreter a process; whatever they make of another, the first goes on."""
     code = """
 import fastkl
+import numpy as np
 try:
     import _interpreters as interpreters
 except ImportError:
     import _xxsubinterpreters as interpreters
+x, wide = np.ones((1000, 1000)), np.ones(5_000_000)
+def compute():
+    return [fastkl.entropy(y, normalize=True, threads=threads).tobytes() for y in (x, wide) for threads in (1, 3)]
+expected = compute()
 other = interpreters.create()
+assert compute() == expected
 code = '''
 try:
     import fastkl
@@ -450,6 +499,7 @@ else:
 '''
 failed = (interpreters.exec if hasattr(interpreters, "exec") else interpreters.run_string)(other, code)
 assert not failed, failed
+assert compute() == expected
 print(fastkl.entropy([0.5, 0.25, 0.25], base=2))
 interpreters.destroy(other)
 print(fastkl.entropy([0.5, 0.25, 0.25], base=2))

@@ -129,11 +129,17 @@ double fastkl_entry(fastkl_operand, ptrdiff_t i);
 double fastkl_careful_logits(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 double fastkl_careful_loss(const fastkl_task *, fastkl_operand q, ptrdiff_t n, ptrdiff_t label);
 
-/* surroundings.c: the build and its surroundings; seconds since whenever. */
+/* surroundings.c: the build and its surroundings; how many threads a call may have, by what limits all and by what its own
+   number may be at most; seconds since whenever. */
 int fastkl_openmp(void);
 int fastkl_openmp_threads(void);
+int fastkl_most_threads(void);
 double fastkl_seconds(void);
 const char *fastkl_compiler(void);
+
+/* parallel.c: has every i from start up to stop visited, by one of so many threads, counted from the calling one, 0. */
+void fastkl_share(ptrdiff_t start, ptrdiff_t stop, int threads, void (*visit)(void *with, ptrdiff_t i, int thread),
+                  void *with);
 
 /* forks.c: has the calling thread come here through a fork, and has it to leave what is parallel to a new thread? Have that
    done: `meanwhile` is called every so many seconds until it is. 0 if there is no new thread: then nothing is done. */

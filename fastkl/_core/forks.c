@@ -8,10 +8,13 @@
 
    LLVM's libomp begins anew in a child by itself. But not where KMP_INIT_AT_FORK says so, and scikit-learn says so when it
    is imported: in such a child nothing is done in parallel. */
+#define _GNU_SOURCE /* dladdr */
 #include "fastkl.h"
 #include "region.h"
 
 #if defined(_OPENMP) && FASTKL_POSIX
+#include <dlfcn.h>
+#include <omp.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
@@ -19,11 +22,18 @@
 /* A function of libomp's, which can also stand in for libgomp when all is loaded. */
 extern int kmp_get_blocktime(void) __attribute__((weak));
 
+/* Is it libomp that the regions here are left to? Both may be there; then what both have is the one's that came first. */
+static int by_libomp(void) {
+    Dl_info regions, libomp;
+    return kmp_get_blocktime && dladdr((void *)(uintptr_t)omp_get_max_threads, &regions) &&
+           dladdr((void *)(uintptr_t)kmp_get_blocktime, &libomp) && regions.dli_fbase == libomp.dli_fbase;
+}
+
 static _Thread_local int forked;
 static int alone;
 
 static void mark(void) {
-    if (!kmp_get_blocktime)
+    if (!by_libomp())
         forked = 1;
     else if (getenv("KMP_INIT_AT_FORK"))
         alone = 1;

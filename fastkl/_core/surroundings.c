@@ -4,6 +4,7 @@
 #include <time.h>
 
 #ifdef _OPENMP
+#include <limits.h>
 #include <omp.h>
 
 int fastkl_openmp(void) { return 1; }
@@ -15,11 +16,19 @@ int fastkl_openmp_threads(void) {
     return omp_in_parallel() ? 1 : most < processors ? most : processors;
 }
 
+/* More would win nothing. GCC's libgomp ends the process where the system refuses it a thread. */
+int fastkl_most_threads(void) {
+    const int processors = omp_get_num_procs();
+    return processors < 4 ? 16 : processors < INT_MAX / 4 ? 4 * processors : INT_MAX;
+}
+
 double fastkl_seconds(void) { return omp_get_wtime(); }
 #else
 int fastkl_openmp(void) { return 0; }
 
 int fastkl_openmp_threads(void) { return 1; }
+
+int fastkl_most_threads(void) { return 1; }
 
 double fastkl_seconds(void) {
     struct timespec now;
