@@ -27,12 +27,15 @@ def calls() -> dict[str, Callable[[], Any]]:
     many = [np.broadcast_to(x, (rows, 4000)) for x in (p, q)]
     far = [np.broadcast_to(x * 1e100, (rows // 100, 4000)) for x in (p, q)]
     wide = np.broadcast_to(1.0, (1, 10**11))
+    columns = [np.broadcast_to(x[:200], (10**9, 200)) for x in (p, q)]
     half = np.empty(rows, "f2")
     return {
         "rows, 2 threads": lambda: fastkl.kl_divergence(*many, normalize=True, threads=2),
         "rows, 1 thread": lambda: fastkl.kl_divergence(*many, normalize=True, threads=1),
         "rows, into float16": lambda: fastkl.kl_divergence(*many, normalize=True, threads=2, out=half),
         "one wide row": lambda: fastkl.entropy(wide, normalize=True, threads=2),
+        "wide rows compared": lambda: fastkl.compare(wide, wide, normalize=True, threads=2),
+        "long columns": lambda: fastkl.kl_divergence(*columns, axis=0, normalize=True, threads=2),
         "logits, the slowest": lambda: fastkl.compare(*far, from_logits=True, threads=2),
     }
 

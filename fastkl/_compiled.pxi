@@ -58,6 +58,7 @@ cdef void _rows(
     cdef ptrdiff_t first = 0, count, i
     cdef fastkl_task task
     cdef fastkl_operand a, b
+    task.called_off = NULL
     task.measure, task.root, task.eps = measure, False, 0
     task.p_tolerance = task.q_tolerance = INFINITY
     a.dtype = FASTKL_float64 if real is double else FASTKL_float32

@@ -32,6 +32,8 @@ cdef extern from "_core/fastkl.h" nogil:
         int logits
 
     ctypedef struct fastkl_task:
+        int (*called_off)(void *with_) noexcept nogil
+        void *with_ "with"
         int measure
         int root
         double eps
@@ -85,6 +87,7 @@ cdef extern from "_core/fastkl.h" nogil:
     int fastkl_openmp() noexcept
     int fastkl_openmp_threads() noexcept
     int fastkl_most_threads() noexcept
+    int fastkl_thread() noexcept
     double fastkl_seconds() noexcept
     void fastkl_share(
         ptrdiff_t start, ptrdiff_t stop, int threads,

@@ -21,7 +21,8 @@ from fastkl._core cimport (
     FASTKL_float64, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_same_argmax_field, fastkl_compiler,
     fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_in_a_new_thread, fastkl_is_set, fastkl_measure_names,
     fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_most_threads, fastkl_openmp, fastkl_openmp_threads,
-    fastkl_operand, fastkl_seconds, fastkl_set, fastkl_share, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
+    fastkl_operand, fastkl_seconds, fastkl_set, fastkl_share, fastkl_sums, fastkl_task, fastkl_thread, fastkl_tier,
+    fastkl_tiers,
 )
 
 cimport numpy as cnp
@@ -47,6 +48,7 @@ cdef enum:
     ENTRIES_PER_ASKED_THREAD = 32768  # the same if the caller has said how many: below, waking it costs more than it saves
     ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
     WIDE_ROW = 64  # pieces; wider rows are always looked at piece by piece, lest a signal wait for them
+    LONG_ROW = 262144  # entries; a block of 128 such, or one that looks at a row again and again, keeps signals waiting
     REGION = 65536  # blocks in a parallel region: what a signal leaves of one is still dealt out, and a region costs little
     LINE = 64  # bytes of a cache line
     MOST_AXES = 64  # NumPy's own limit
@@ -95,6 +97,7 @@ cdef struct Job:
     bint listens  # does the first thread of a region have signals answered?
     bint deaf  # does Python answer no signals in the calling thread, or in its interpreter?
     double answered  # when signals were, or the job began
+    fastkl_mode mode  # of arithmetic, the caller's
     int stopped  # an exception is set, and all that is left is to leave
 
 # The first invalid row that a thread has met, in a cache line of its own.
@@ -281,6 +284,18 @@ cdef inline void _listen(Job *job) noexcept nogil:
             job.answered = now
 
 
+cdef int _called_off(void *pointer) noexcept nogil:
+    """Asked within a long piece of work, in any thread."""
+    cdef Job *job = <Job *>pointer
+    cdef fastkl_mode ours
+    if job.listens and fastkl_thread() == 0:
+        ours = fastkl_mode_enter()
+        fastkl_mode_leave(job.mode)
+        _listen(job)
+        fastkl_mode_leave(ours)
+    return fastkl_is_set(&job.stopped)
+
+
 cdef inline void _store(char *to, real value) noexcept nogil:
     """A result into out, which may stand at any address."""
     memcpy(to, &value, sizeof(real))
@@ -314,7 +329,7 @@ cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcep
         job.tier.losses(&job.task, &p, &labels, job.n, count, value, status)
     else:
         job.tier.compare(&job.task, &p, &q, &labels, job.n, count, value, status)
-    for i in range(count):
+    for i in range(0 if fastkl_is_set(&job.stopped) else count):
         for k in range(job.fields):
             _store(
                 to + k * job.field + i * job.run.out,
@@ -371,15 +386,16 @@ cdef void _wide_row(Call *call, ptrdiff_t index, fastkl_sums *sums) noexcept nog
         return
     cdef fastkl_mode caller = fastkl_mode_enter()
     job.tier.finish(&job.task, &row.p, &row.q, job.n, sums, &value, &status)
-    value /= job.unit
-    if call.single:
-        _store(to, <float>value)
-    else:
-        _store(to, value)
+    if not fastkl_is_set(&job.stopped):
+        value /= job.unit
+        if call.single:
+            _store(to, <float>value)
+        else:
+            _store(to, value)
+        if status and not call.invalid.status:
+            call.invalid.row = index
+            call.invalid.status = status
     fastkl_mode_leave(caller)
-    if status and not call.invalid.status:
-        call.invalid.row = index
-        call.invalid.status = status
 
 
 cdef void _visit_block(void *pointer, ptrdiff_t index, int thread) noexcept nogil:
@@ -400,7 +416,7 @@ cdef void _work(void *pointer) noexcept nogil:
     cdef fastkl_sums *sums
     cdef bint few = call.threads > 1 and job.n > FASTKL_PIECE and rows < call.threads * ROWS_PER_THREAD
     cdef bint wide = rows > 0 and (few or job.n > WIDE_ROW * FASTKL_PIECE) and job.together == 1 and job.kind == ROWS
-    if wide or blocks > 1:
+    if wide or blocks > 1 or rows * job.n > BLOCK_ENTRIES:
         job.answered = fastkl_seconds()
     else:
         job.listens = False  # there is nothing to listen between
@@ -457,13 +473,14 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
     cdef ptrdiff_t groups
     cdef cnp.ndarray labels = None, leading = out
     cdef Invalid *invalid
+    job.task.called_off, job.task.with_ = _called_off, &job
     job.task.measure, job.task.root, job.task.eps = measure, root, eps
     job.task.p_tolerance, job.task.q_tolerance = p_tolerance, q_tolerance
-    cdef fastkl_mode caller = fastkl_mode_enter()
+    job.mode = fastkl_mode_enter()
     job.unit = log(base) if base else 1
     if root:
         job.unit = sqrt(job.unit)
-    fastkl_mode_leave(caller)
+    fastkl_mode_leave(job.mode)
     job.stop_at_invalid = stop_at_invalid
     job.deaf, job.stopped, job.answered = in_subinterpreter, 0, 0
     job.n = p.shape[p.ndim - 1]
@@ -503,10 +520,15 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
         invalid[i].status = FASTKL_VALID
     call.job, call.threads, call.invalid = &job, used, invalid
     call.out, call.single, call.failed = cnp.PyArray_DATA(out), cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT32, False
+    cdef bint forked = used > 1 and fastkl_forked()
+    # Where a block takes long, the first thread of a region may wait for others', deaf.
+    cdef bint apart = forked or (used > 1 and job.n > LONG_ROW and (job.together > 1 or job.kind != ROWS))
     with nogil:
-        job.listens = used == 1 or not fastkl_forked()
-        if not job.listens and not fastkl_in_a_new_thread(_work, _wait, PATIENCE, &call):
-            job.listens, call.threads = True, 1
+        job.listens = not apart
+        if apart and not fastkl_in_a_new_thread(_work, _wait, PATIENCE, &call):
+            job.listens = True
+            if forked:
+                call.threads = 1
         if job.listens:
             _work(&call)
     if job.stopped:

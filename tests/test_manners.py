@@ -170,6 +170,7 @@ def endless() -> dict[str, Callable[[], Any]]:
     p, q = np.random.default_rng(1).random((2, 4000))
     many = (np.broadcast_to(p, (ENDLESS, 4000)), np.broadcast_to(q, (ENDLESS, 4000)))
     wide = np.broadcast_to(1.0, (1, 10**11))
+    columns = np.broadcast_to(p[:129], (10**9, 129))  # in two blocks, of which one takes far longer
     labels = np.broadcast_to(0, (ENDLESS,))
     keywords = {"normalize": True, "threads": 2}
     logits = {"from_logits": True, "threads": 2}
@@ -179,8 +180,12 @@ def endless() -> dict[str, Callable[[], Any]]:
         "into an array of halves": lambda: fastkl.kl_divergence(*many, out=HALVES, **keywords),
         "a wide row": lambda: fastkl.entropy(wide, **keywords),
         "a wide row, one thread": lambda: fastkl.entropy(wide, normalize=True, threads=1),
+        "columns": lambda: fastkl.entropy(columns, axis=0, **keywords),
+        "columns, one thread": lambda: fastkl.kl_divergence(columns, columns, axis=0, normalize=True, threads=1),
         "logits": lambda: fastkl.kl_divergence(*many, **logits),
         "labels": lambda: fastkl.cross_entropy(labels, many[1], **logits),
+        "a label in a wide row": lambda: fastkl.cross_entropy(0, wide[0], **keywords),
+        "a comparison of wide rows": lambda: fastkl.compare(wide, wide, **keywords),
         "a comparison": lambda: fastkl.compare(*(x[: ENDLESS // 10] for x in many), **logits),
     }
 
@@ -206,8 +211,10 @@ def interrupting() -> Iterator[None]:
 @pytest.mark.usefixtures("interrupting")
 @pytest.mark.parametrize("name", endless())
 def test_a_signal_is_answered_within_a_call(name: str) -> None:
-    """And the next call is as if nothing had been. An answer within the call has the kernels in its traceback; between
-    blocks for an array of halves, which is filled in the end, it has not.
+    """And the next call is as if nothing had been.
+
+    An answer within the call has the kernels in its traceback; one between blocks, for an array of halves that is filled in
+    the end, has not.
     """
     p, q = np.random.default_rng(2).random((2, 2000, 300))
     expected = [measure(p, q, normalize=True, threads=2).tobytes() for measure in MEASURES]
@@ -330,7 +337,7 @@ def test_control_groups_that_cannot_be_looked_at_limit_nothing(tmp_path: Path) -
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads an ELF file with nm")
 def test_more_threads_than_are_of_use_are_not_asked_for() -> None:
-    """libgomp would end the process where the system refuses it one."""
+    """Where the system refuses one, libgomp would end the process."""
     code = """
 import os
 import numpy as np

@@ -41,8 +41,11 @@ typedef struct {
 
 /* What is asked of every row: a measure, or its square root. A tolerance says how far a row's sum may be from 1; INFINITY
    accepts every positive sum. `scale` multiplies logits; scale_low is what its rounding left. Of labels: the one that is
-   `ignored`, if one is, and the share that label smoothing gives to all. */
+   `ignored`, if one is, and the share that label smoothing gives to all. `called_off` is asked now and then, if it is
+   there, while a call is long: if so, the rest is left, and its values and statuses are not set. */
 typedef struct {
+    int (*called_off)(void *with);
+    void *with;
     int measure, root;
     double eps;
     double p_tolerance, q_tolerance;
@@ -134,6 +137,7 @@ double fastkl_careful_loss(const fastkl_task *, fastkl_operand q, ptrdiff_t n, p
 int fastkl_openmp(void);
 int fastkl_openmp_threads(void);
 int fastkl_most_threads(void);
+int fastkl_thread(void); /* the number of the calling one in its parallel region, or 0 */
 double fastkl_seconds(void);
 const char *fastkl_compiler(void);
 

@@ -79,7 +79,9 @@ FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fa
         for (int j = i; j < i + LANES; j++)
             to->raised[j] = 0, to->entry_bits[j] = to->guard_bits[j] = 0;
     }
-    for (ptrdiff_t start = 0; start < n; start += width)
+    for (ptrdiff_t start = 0; start < n; start += width) {
+        if (start && start % LONG == 0 && is_off(task, n))
+            return;
         for (int i = 0; i < rows; i += LANES) {
             const int count = (int)(n - start < width ? n - start : width), known = rows - i < LANES ? rows - i : LANES;
             const NAME(columns) p_now =
@@ -94,6 +96,7 @@ FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fa
             if (start + count < n)
                 NAME(clear)(&lanes[i / LANES]);
         }
+    }
 }
 
 /* Where such sums can be trusted, whatever the measure. */

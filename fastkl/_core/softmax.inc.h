@@ -433,16 +433,14 @@ static int loss_of_probabilities(const fastkl_task *task, const fastkl_operand *
                                  double *value) {
     fastkl_task sum_task = *task;
     fastkl_operand none = {.dtype = q->dtype};
-    fastkl_sums sums, next;
+    fastkl_sums sums;
     sum_task.measure = FASTKL_entropy, sum_task.eps = 0;
-    look_at_piece(&sum_task, q, &none, q->data, NULL, n, 0, &sums);
-    for (ptrdiff_t index = 1; index * FASTKL_PIECE < n; index++) {
-        look_at_piece(&sum_task, q, &none, q->data, NULL, n, index, &next);
-        add_piece(&sums, &next);
-    }
+    look_at_pieces(&sum_task, q, &none, q->data, NULL, n, &sums);
+    *value = NAN;
+    if (is_off(task, n))
+        return FASTKL_VALID;
     const double sum = sums.weight + sums.weight_low;
     const int plain = sum >= limits_f32.sum_least && sum <= limits_f32.sum_most;
-    *value = NAN;
     if ((sums.entry_bits & FASTKL_SIGN) || !isfinite(sum)) {
         const int status = fastkl_check_entries(*q, none, n);
         if (status)
@@ -643,6 +641,8 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
             now.p_tolerance = task->q_tolerance, now.q_tolerance = task->p_tolerance;
         const fastkl_operand *const other = pair ? (swapped ? p : q) : swapped ? &q_none : &none;
         rows(&now, swapped ? q : p, other, n, count, value, i ? found : status);
+        if (is_off(task, n))
+            return;
         for (int k = 0; k < count; k++)
             values[k * FASTKL_FIELD_COUNT + steps[i].field] = value[k];
     }

@@ -22,6 +22,8 @@ int fastkl_most_threads(void) {
     return processors < 4 ? 16 : processors < INT_MAX / 4 ? 4 * processors : INT_MAX;
 }
 
+int fastkl_thread(void) { return omp_get_thread_num(); }
+
 double fastkl_seconds(void) { return omp_get_wtime(); }
 #else
 int fastkl_openmp(void) { return 0; }
@@ -29,6 +31,8 @@ int fastkl_openmp(void) { return 0; }
 int fastkl_openmp_threads(void) { return 1; }
 
 int fastkl_most_threads(void) { return 1; }
+
+int fastkl_thread(void) { return 0; }
 
 double fastkl_seconds(void) {
     struct timespec now;

@@ -34,6 +34,14 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
 /* Columns of rows that are neighbours in memory that are looked at before the next rows' are. */
 #define STRIP 64
 
+/* Entries of a row, or of each of those that are looked at together, after which a call may turn out to be called off. */
+#define LONG (128 * STRIP)
+
+/* Is the rest of the call to be left? The answer stays, once it is yes. */
+FASTKL_INLINE int is_off(const fastkl_task *task, ptrdiff_t n) {
+    return n > LONG && task->called_off && task->called_off(task->with);
+}
+
 #include "moments.inc.h"
 
 #define REAL_BITS 64
@@ -113,6 +121,17 @@ static void add_piece(fastkl_sums *sums, const fastkl_sums *next) {
     sums->raised += next->raised;
     sums->entry_bits |= next->entry_bits;
     sums->guard_bits |= next->guard_bits;
+}
+
+/* The first look at a whole row whose entries start at the data given, piece by piece. */
+static void look_at_pieces(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const char *p_data,
+                           const char *q_data, ptrdiff_t n, fastkl_sums *sums) {
+    fastkl_sums next;
+    look_at_piece(task, p, q, p_data, q_data, n, 0, sums);
+    for (ptrdiff_t index = 1; index * FASTKL_PIECE < n && !is_off(task, n); index++) {
+        look_at_piece(task, p, q, p_data, q_data, n, index, &next);
+        add_piece(sums, &next);
+    }
 }
 
 /* Can the sums be trusted, whatever the measure? Not where one of the signs is set. */
@@ -241,6 +260,8 @@ static void conclude(const fastkl_task *task, const fastkl_operand *p, const fas
         const int without_terms = diverges && rows->term[i] == 0;
         status[i] = FASTKL_VALID;
         if (!settled[i] || without_terms) {
+            if (is_off(task, n))
+                return;
             fastkl_operand p_row = *p, q_row = *q;
             p_row.data = p_data + i * p->row;
             q_row.data = further(q_data, i * q->row);
@@ -284,15 +305,13 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
                                                                                        &found);
         } else {
             for (int k = 0; k < now; k++) {
-                fastkl_sums sums, next;
-                look_at_piece(task, p, q, p_data + k * p->row, further(q_data, k * q->row), n, 0, &sums);
-                for (ptrdiff_t index = 1; index * FASTKL_PIECE < n; index++) {
-                    look_at_piece(task, p, q, p_data + k * p->row, further(q_data, k * q->row), n, index, &next);
-                    add_piece(&sums, &next);
-                }
+                fastkl_sums sums;
+                look_at_pieces(task, p, q, p_data + k * p->row, further(q_data, k * q->row), n, &sums);
                 enter(&sums, &found, k);
             }
         }
+        if (is_off(task, n))
+            return;
         conclude(task, p, q, p_data, q_data, n, now, &found, &value[i], &status[i]);
         p_data += at_once * p->row;
         q_data = further(q_data, at_once * q->row);
