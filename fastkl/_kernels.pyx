@@ -48,7 +48,7 @@ cdef enum:
     ENTRIES_PER_ASKED_THREAD = 32768  # the same if the caller has said how many: below, waking it costs more than it saves
     ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
     WIDE_ROW = 64  # pieces; wider rows are always looked at piece by piece, lest a signal wait for them
-    LONG_ROW = 262144  # entries; a block of 128 such, or one that looks at a row again and again, keeps signals waiting
+    LONG_ROW = 262144  # entries; longer columns or logits would keep signals waiting: a new thread does what is parallel
     REGION = 65536  # blocks in a parallel region: what a signal leaves of one is still dealt out, and a region costs little
     LINE = 64  # bytes of a cache line
     MOST_AXES = 64  # NumPy's own limit

@@ -42,7 +42,7 @@ typedef struct {
 /* What is asked of every row: a measure, or its square root. A tolerance says how far a row's sum may be from 1; INFINITY
    accepts every positive sum. `scale` multiplies logits; scale_low is what its rounding left. Of labels: the one that is
    `ignored`, if one is, and the share that label smoothing gives to all. `called_off` is asked now and then, if it is
-   there, while a call is long: if so, the rest is left, and its values and statuses are not set. */
+   there, while a call is long: if so, the rest is left, and no value or status is to be read. */
 typedef struct {
     int (*called_off)(void *with);
     void *with;
@@ -132,12 +132,12 @@ double fastkl_entry(fastkl_operand, ptrdiff_t i);
 double fastkl_careful_logits(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 double fastkl_careful_loss(const fastkl_task *, fastkl_operand q, ptrdiff_t n, ptrdiff_t label);
 
-/* surroundings.c: the build and its surroundings; how many threads a call may have, by what limits all and by what its own
-   number may be at most; seconds since whenever. */
+/* surroundings.c: the build and its surroundings; how many threads a call has that asks for no number, and at most; which
+   of its parallel region's threads the calling one is, from 0 on; seconds since whenever. */
 int fastkl_openmp(void);
 int fastkl_openmp_threads(void);
 int fastkl_most_threads(void);
-int fastkl_thread(void); /* the number of the calling one in its parallel region, or 0 */
+int fastkl_thread(void);
 double fastkl_seconds(void);
 const char *fastkl_compiler(void);
 
@@ -145,8 +145,8 @@ const char *fastkl_compiler(void);
 void fastkl_share(ptrdiff_t start, ptrdiff_t stop, int threads, void (*visit)(void *with, ptrdiff_t i, int thread),
                   void *with);
 
-/* forks.c: has the calling thread come here through a fork, and has it to leave what is parallel to a new thread? Have that
-   done: `meanwhile` is called every so many seconds until it is. 0 if there is no new thread: then nothing is done. */
+/* forks.c: has the calling thread come here through a fork, and has it to leave what is parallel to a new thread? Have work
+   done by one: `meanwhile` is called every so many seconds until it is. 0 if there is none: then nothing is done. */
 int fastkl_forked(void);
 int fastkl_in_a_new_thread(void (*work)(void *), void (*meanwhile)(void *), double seconds, void *with);
 

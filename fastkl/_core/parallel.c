@@ -4,20 +4,13 @@
    3.12 says that every thread has it, once there is a subinterpreter; or it takes the GIL to be sure. */
 #include "fastkl.h"
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-
 void fastkl_share(ptrdiff_t start, ptrdiff_t stop, int threads, void (*visit)(void *with, ptrdiff_t i, int thread),
                   void *with) {
     ptrdiff_t i;
+    (void)threads; /* without OpenMP */
 #ifdef _OPENMP
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
-    for (i = start; i < stop; i++)
-        visit(with, i, omp_get_thread_num());
-#else
-    (void)threads;
-    for (i = start; i < stop; i++)
-        visit(with, i, 0);
 #endif
+    for (i = start; i < stop; i++)
+        visit(with, i, fastkl_thread());
 }
