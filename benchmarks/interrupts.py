@@ -26,8 +26,10 @@ def calls() -> dict[str, Callable[[], Any]]:
     rows = 20_000_000
     many = [np.broadcast_to(x, (rows, 4000)) for x in (p, q)]
     far = [np.broadcast_to(x * 1e100, (rows // 100, 4000)) for x in (p, q)]
-    wide = np.broadcast_to(1.0, (1, 10**11))
+    wide, other = np.broadcast_to(1.0, (1, 10**11)), np.broadcast_to(2.0, (1, 10**11))
     columns = [np.broadcast_to(x[:200], (10**9, 200)) for x in (p, q)]
+    tiny = [np.broadcast_to(x, (1, 10**9)) for x in (1e-310, 3e-310)]
+    cold = [np.broadcast_to(x, (1, 10**9)) for x in (1e-300, 2e-300)]
     half = np.empty(rows, "f2")
     return {
         "rows, 2 threads": lambda: fastkl.kl_divergence(*many, normalize=True, threads=2),
@@ -37,6 +39,9 @@ def calls() -> dict[str, Callable[[], Any]]:
         "wide rows compared": lambda: fastkl.compare(wide, wide, normalize=True, threads=2),
         "long columns": lambda: fastkl.kl_divergence(*columns, axis=0, normalize=True, threads=2),
         "logits, the slowest": lambda: fastkl.compare(*far, from_logits=True, threads=2),
+        "one wide row of logits": lambda: fastkl.kl_divergence(wide, other, from_logits=True, threads=2),
+        "entry by entry": lambda: fastkl.js_divergence(*tiny, normalize=True, threads=2),
+        "logits by entry": lambda: fastkl.kl_divergence(*cold, from_logits=True, temperature=1e-300, threads=2),
     }
 
 

@@ -91,7 +91,8 @@ cdef extern from "_core/fastkl.h" nogil:
     double fastkl_seconds() noexcept
     void fastkl_share(
         ptrdiff_t start, ptrdiff_t stop, int threads,
-        void (*visit)(void *with_, ptrdiff_t i, int thread) noexcept nogil, void *with_
+        void (*visit)(void *with_, ptrdiff_t i, int thread) noexcept nogil, void (*meanwhile)(void *with_) noexcept nogil,
+        void *with_
     ) noexcept
     int fastkl_forked() noexcept
     int fastkl_in_a_new_thread(
@@ -104,7 +105,7 @@ cdef extern from "_core/region.h" nogil:
     ctypedef struct fastkl_mode:
         pass
 
-    int fastkl_is_set(const int *word) noexcept
+    int fastkl_get(const int *word) noexcept
     void fastkl_set(int *word) noexcept
     fastkl_mode fastkl_mode_enter() noexcept
     void fastkl_mode_leave(fastkl_mode caller) noexcept

@@ -19,7 +19,7 @@ from fastkl._core cimport (
     FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_LABEL, FASTKL_MEASURE_COUNT, FASTKL_PIECE, FASTKL_P_ENTRY,
     FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy, FASTKL_entropy, FASTKL_float32,
     FASTKL_float64, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_same_argmax_field, fastkl_compiler,
-    fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_in_a_new_thread, fastkl_is_set, fastkl_measure_names,
+    fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_in_a_new_thread, fastkl_get, fastkl_measure_names,
     fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_most_threads, fastkl_openmp, fastkl_openmp_threads,
     fastkl_operand, fastkl_seconds, fastkl_set, fastkl_share, fastkl_sums, fastkl_task, fastkl_thread, fastkl_tier,
     fastkl_tiers,
@@ -48,7 +48,6 @@ cdef enum:
     ENTRIES_PER_ASKED_THREAD = 32768  # the same if the caller has said how many: below, waking it costs more than it saves
     ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
     WIDE_ROW = 64  # pieces; wider rows are always looked at piece by piece, lest a signal wait for them
-    LONG_ROW = 262144  # entries; longer columns or logits would keep signals waiting: a new thread does what is parallel
     REGION = 65536  # blocks in a parallel region: what a signal leaves of one is still dealt out, and a region costs little
     LINE = 64  # bytes of a cache line
     MOST_AXES = 64  # NumPy's own limit
@@ -274,26 +273,32 @@ cdef void _answer_signals(Job *job) noexcept with gil:
         fastkl_set(&job.stopped)
 
 
+cdef void _answer(Job *job) noexcept nogil:
+    """Have signals answered, in the caller's mode of arithmetic."""
+    cdef fastkl_mode ours
+    if not job.deaf and not fastkl_get(&job.stopped):
+        ours = fastkl_mode_enter()
+        fastkl_mode_leave(job.mode)
+        _answer_signals(job)
+        fastkl_mode_leave(ours)
+
+
 cdef inline void _listen(Job *job) noexcept nogil:
-    """Between pieces of work, in the thread that called: have signals answered now and then."""
+    """In the thread that called, within work or between: have signals answered now and then."""
     cdef double now
-    if not job.deaf and not fastkl_is_set(&job.stopped):
+    if job.listens:
         now = fastkl_seconds()
         if not 0 <= now - job.answered < PATIENCE:
-            _answer_signals(job)
+            _answer(job)
             job.answered = now
 
 
 cdef int _called_off(void *pointer) noexcept nogil:
     """Asked within a long piece of work, in any thread."""
     cdef Job *job = <Job *>pointer
-    cdef fastkl_mode ours
-    if job.listens and fastkl_thread() == 0:
-        ours = fastkl_mode_enter()
-        fastkl_mode_leave(job.mode)
+    if fastkl_thread() == 0:
         _listen(job)
-        fastkl_mode_leave(ours)
-    return fastkl_is_set(&job.stopped)
+    return fastkl_get(&job.stopped)
 
 
 cdef inline void _store(char *to, real value) noexcept nogil:
@@ -313,7 +318,7 @@ cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcep
     cdef fastkl_operand p = job.p, q = job.q, labels = job.labels
     cdef char *to = <char *>out + at.out + first * job.run.out
     cdef int k
-    if fastkl_is_set(&job.stopped) or (job.stop_at_invalid and invalid.status and invalid.row < row):
+    if fastkl_get(&job.stopped) or (job.stop_at_invalid and invalid.status and invalid.row < row):
         return
     p.data += at.p + first * job.run.p
     if q.data != NULL:
@@ -329,7 +334,7 @@ cdef void _block(Job *job, ptrdiff_t block, Invalid *invalid, real *out) noexcep
         job.tier.losses(&job.task, &p, &labels, job.n, count, value, status)
     else:
         job.tier.compare(&job.task, &p, &q, &labels, job.n, count, value, status)
-    for i in range(0 if fastkl_is_set(&job.stopped) else count):
+    for i in range(0 if fastkl_get(&job.stopped) else count):
         for k in range(job.fields):
             _store(
                 to + k * job.field + i * job.run.out,
@@ -349,44 +354,41 @@ cdef struct Call:
     void *out
     bint single  # is out float32?
     bint failed  # for want of memory
-
-# A wide row, whose pieces the threads share.
-cdef struct WideRow:
-    Job *job
-    fastkl_operand p, q
+    fastkl_operand p, q  # of a wide row, whose pieces the threads share
     fastkl_sums *sums  # one for each piece
 
 
+cdef void _meanwhile(void *pointer) noexcept nogil:
+    _listen((<Call *>pointer).job)
+
+
 cdef void _visit_piece(void *pointer, ptrdiff_t index, int thread) noexcept nogil:
-    cdef WideRow *row = <WideRow *>pointer
-    if thread == 0 and row.job.listens:
-        _listen(row.job)
-    if fastkl_is_set(&row.job.stopped):
+    cdef Call *call = <Call *>pointer
+    if fastkl_get(&call.job.stopped):
         return
     cdef fastkl_mode caller = fastkl_mode_enter()
-    row.job.tier.piece(&row.job.task, &row.p, &row.q, row.job.n, index, &row.sums[index])
+    call.job.tier.piece(&call.job.task, &call.p, &call.q, call.job.n, index, &call.sums[index])
     fastkl_mode_leave(caller)
 
 
-cdef void _wide_row(Call *call, ptrdiff_t index, fastkl_sums *sums) noexcept nogil:
+cdef void _wide_row(Call *call, ptrdiff_t index) noexcept nogil:
     """The row at that index, into out."""
     cdef Job *job = call.job
     cdef ptrdiff_t run = index // job.run.length, first = index - run * job.run.length
     cdef Axis at = _start(job, run)
-    cdef WideRow row
     cdef char *to = <char *>call.out + at.out + first * job.run.out
     cdef double value
     cdef uint8_t status
-    row.job, row.p, row.q, row.sums = job, job.p, job.q, sums
-    row.p.data += at.p + first * job.run.p
-    if row.q.data != NULL:
-        row.q.data += at.q + first * job.run.q
-    fastkl_share(0, _pieces(job), call.threads, _visit_piece, &row)
-    if fastkl_is_set(&job.stopped):
+    call.p, call.q = job.p, job.q
+    call.p.data += at.p + first * job.run.p
+    if call.q.data != NULL:
+        call.q.data += at.q + first * job.run.q
+    fastkl_share(0, _pieces(job), call.threads, _visit_piece, _meanwhile, call)
+    if fastkl_get(&job.stopped):
         return
     cdef fastkl_mode caller = fastkl_mode_enter()
-    job.tier.finish(&job.task, &row.p, &row.q, job.n, sums, &value, &status)
-    if not fastkl_is_set(&job.stopped):
+    job.tier.finish(&job.task, &call.p, &call.q, job.n, call.sums, &value, &status)
+    if not fastkl_get(&job.stopped):
         value /= job.unit
         if call.single:
             _store(to, <float>value)
@@ -400,8 +402,6 @@ cdef void _wide_row(Call *call, ptrdiff_t index, fastkl_sums *sums) noexcept nog
 
 cdef void _visit_block(void *pointer, ptrdiff_t index, int thread) noexcept nogil:
     cdef Call *call = <Call *>pointer
-    if thread == 0 and call.job.listens:
-        _listen(call.job)
     if call.single:
         _block(call.job, index, &call.invalid[thread], <float *>call.out)
     else:
@@ -413,7 +413,6 @@ cdef void _work(void *pointer) noexcept nogil:
     cdef Call *call = <Call *>pointer
     cdef Job *job = call.job
     cdef ptrdiff_t rows = job.runs * job.run.length, blocks = job.runs * job.blocks_per_run, i
-    cdef fastkl_sums *sums
     cdef bint few = call.threads > 1 and job.n > FASTKL_PIECE and rows < call.threads * ROWS_PER_THREAD
     cdef bint wide = rows > 0 and (few or job.n > WIDE_ROW * FASTKL_PIECE) and job.together == 1 and job.kind == ROWS
     if wide or blocks > 1 or rows * job.n > BLOCK_ENTRIES:
@@ -421,30 +420,23 @@ cdef void _work(void *pointer) noexcept nogil:
     else:
         job.listens = False  # there is nothing to listen between
     if wide:
-        sums = <fastkl_sums *>malloc(_pieces(job) * sizeof(fastkl_sums))
-        call.failed = sums == NULL
+        call.sums = <fastkl_sums *>malloc(_pieces(job) * sizeof(fastkl_sums))
+        call.failed = call.sums == NULL
         if call.failed:
             return
         for i in range(rows):
-            if not fastkl_is_set(&job.stopped) and not (job.stop_at_invalid and call.invalid.status):
-                _wide_row(call, i, sums)
-        free(sums)
-    elif call.threads > 1:
-        for i in range((blocks + REGION - 1) // REGION):
-            if not fastkl_is_set(&job.stopped):
-                fastkl_share(i * REGION, min((i + 1) * REGION, blocks), call.threads, _visit_block, call)
+            if not fastkl_get(&job.stopped) and not (job.stop_at_invalid and call.invalid.status):
+                _wide_row(call, i)
+        free(call.sums)
     else:
-        for i in range(blocks):
-            if fastkl_is_set(&job.stopped):
-                break
-            _visit_block(call, i, 0)
+        for i in range((blocks + REGION - 1) // REGION):
+            if not fastkl_get(&job.stopped):
+                fastkl_share(i * REGION, min((i + 1) * REGION, blocks), call.threads, _visit_block, _meanwhile, call)
 
 
 cdef void _wait(void *pointer) noexcept nogil:
     """While another thread works for this one."""
-    cdef Job *job = (<Call *>pointer).job
-    if not job.deaf and not fastkl_is_set(&job.stopped):
-        _answer_signals(job)
+    _answer((<Call *>pointer).job)
 
 
 cdef int _raise() except -1:
@@ -521,14 +513,11 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
     call.job, call.threads, call.invalid = &job, used, invalid
     call.out, call.single, call.failed = cnp.PyArray_DATA(out), cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT32, False
     cdef bint forked = used > 1 and fastkl_forked()
-    # Where a block takes long, the first thread of a region may wait for others', deaf.
-    cdef bint apart = forked or (used > 1 and job.n > LONG_ROW and (job.together > 1 or job.kind != ROWS))
     with nogil:
-        job.listens = not apart
-        if apart and not fastkl_in_a_new_thread(_work, _wait, PATIENCE, &call):
+        job.listens = not forked
+        if forked and not fastkl_in_a_new_thread(_work, _wait, PATIENCE, &call):
             job.listens = True
-            if forked:
-                call.threads = 1
+            call.threads = 1
         if job.listens:
             _work(&call)
     if job.stopped:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     Locate = Callable[[str, Index], Index]  # from an index into the named operand to that into what the user passed
 
 _in_usual_mode: Final = _kernels.in_usual_mode  # for all that compares or computes with numbers other than 0 and 1
+_copysign: Final = math.copysign  # a mode of arithmetic may take any tiny number for 0, but not change its sign
 _ARRAY: Final = np.ndarray
 _FLOAT32: Final = np.dtype(np.float32)
 _FLOAT64: Final = np.dtype(np.float64)
@@ -123,7 +124,7 @@ def evaluate(
             more = None
     if not p.ndim or (q is not None and not q.ndim):
         name, number = (names[0], p) if q is None or not p.ndim else ("q", q)
-        raise ValueError(f"{name} is the number {number[()]}: must have at least one axis")
+        raise ValueError(f"{name} is the number {_in_usual_mode(str, number[()])}: must have at least one axis")
     ndim = p.ndim if q is None or q.ndim <= p.ndim else q.ndim
     last = ndim - 1 if type(axis) is int and axis == -1 else _axis(axis, ndim)
     shape = p.shape
@@ -151,7 +152,7 @@ def evaluate(
         q_rows,
         q_kind.code,
         target,
-        eps if type(eps) is float and eps == 0 else _in_usual_mode(_eps, eps),  # a mode may take any tiny number for 0
+        eps if type(eps) is float and eps == 0 and _copysign(1, eps) > 0 else _in_usual_mode(_eps, eps),
         math.inf if any_sum else p_kind.tolerance,
         math.inf if any_sum else q_kind.tolerance,
         0.0 if base is None else _in_usual_mode(_base, base, root),
@@ -402,7 +403,7 @@ def _evaluate_in_blocks(
             first = row + found[0], found[1]
         row += values.size
         with np.errstate(all="ignore"):  # a value that the dtype of `out` cannot hold is infinite or zero there
-            np.copyto(result[block], values, casting="same_kind")
+            _in_usual_mode(np.copyto, result[block], values)
     return first
 
 

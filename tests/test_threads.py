@@ -297,8 +297,8 @@ def libm() -> ctypes.CDLL:
     return ctypes.CDLL(ctypes.util.find_library("m"))
 
 
-def calls() -> dict[str, Callable[[], Any]]:
-    """One for every way through the kernels."""
+def calls(outs: tuple[str, ...] = ("f4",)) -> dict[str, Callable[[], Any]]:
+    """One for every way through the kernels, and into every `out`."""
     result: dict[str, Callable[[], Any]] = {}
     for measure, dtype, base in itertools.product(MEASURES, DTYPES, (None, 2)):
         for rows, n, threads, order in (60, 300, 1, "C"), (400, 100, 2, "F"), (1, PIECE + 1, 2, "C"):
@@ -306,7 +306,8 @@ def calls() -> dict[str, Callable[[], Any]]:
             keywords = {"base": base, "threads": threads, "invalid": "nan", "normalize": True}
             name = f"{measure.__name__}, {dtype}, {rows} x {n}, base {base}"
             result[name] = functools.partial(measure, p, q, **keywords)
-            result[f"{name}, to float32"] = functools.partial(measure, p, q, out=np.empty(rows, "f4"), **keywords)
+            for to in outs:
+                result[f"{name}, to {to}"] = functools.partial(measure, p, q, out=np.empty(rows, to), **keywords)
             if n == 300:
                 large, small = np.full_like(p, np.finfo(dtype).max), np.full_like(p, np.finfo(dtype).smallest_subnormal)
                 for other in large, small:
@@ -338,7 +339,7 @@ def test_no_serious_flag_is_raised_and_none_is_cleared() -> None:
 @pytest.mark.parametrize("mode", [UPWARD, DOWNWARD], ids=["upward", "downward"])
 def test_the_rounding_mode_is_kept_and_does_not_matter(mode: int) -> None:
     nearest = libm().fegetround()
-    for name, call in calls().items():
+    for name, call in calls(("f4", ">f4", "f2")).items():
         expected = call().copy()
         assert libm().fesetround(mode) == 0
         try:

@@ -34,8 +34,8 @@ static double raised_entry_at(fastkl_operand operand, ptrdiff_t i, double eps) {
     return entry < eps ? eps : entry;
 }
 
-static int all_valid(fastkl_operand operand, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; i++) {
+static int all_valid(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; fastkl_goes_on(task, i, n); i++) {
         const double entry = fastkl_entry(operand, i);
         if (!((entry >= 0 || (operand.logits && entry < 0)) && entry < INFINITY))
             return 0;
@@ -43,30 +43,36 @@ static int all_valid(fastkl_operand operand, ptrdiff_t n) {
     return 1;
 }
 
-int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
-    if (!all_valid(p, n))
+int fastkl_check_entries(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    if (!all_valid(task, p, n))
         return FASTKL_P_ENTRY;
-    return q.data && !all_valid(q, n) ? FASTKL_Q_ENTRY : FASTKL_VALID;
+    return q.data && !all_valid(task, q, n) ? FASTKL_Q_ENTRY : FASTKL_VALID;
 }
 
 /* Have all entries, of this size, the same bytes? */
-static inline int same_bytes(fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t size) {
-    if (p.col == size && q.col == size)
-        return !memcmp(p.data, q.data, (size_t)(n * size));
-    for (ptrdiff_t i = 0; i < n; i++)
-        if (memcmp(p.data + i * p.col, q.data + i * q.col, (size_t)size))
-            return 0;
+static inline int same_bytes(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t size) {
+    if (p.col == size && q.col == size) {
+        for (ptrdiff_t i = 0, count; fastkl_goes_on(task, i, n); i += count) {
+            count = n - i < FASTKL_LONG ? n - i : FASTKL_LONG;
+            if (memcmp(p.data + i * size, q.data + i * size, (size_t)(count * size)))
+                return 0;
+        }
+    } else {
+        for (ptrdiff_t i = 0; fastkl_goes_on(task, i, n); i++)
+            if (memcmp(p.data + i * p.col, q.data + i * q.col, (size_t)size))
+                return 0;
+    }
     return 1;
 }
 
-int fastkl_order(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+int fastkl_order(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const ptrdiff_t size = fastkl_size(p.dtype);
     if (p.dtype == q.dtype && p.swapped == q.swapped &&
-        (size == 4   ? same_bytes(p, q, n, 4) /* sizes that the compiler knows */
-         : size == 8 ? same_bytes(p, q, n, 8)
-                     : same_bytes(p, q, n, size)))
+        (size == 4   ? same_bytes(task, p, q, n, 4) /* sizes that the compiler knows */
+         : size == 8 ? same_bytes(task, p, q, n, 8)
+                     : same_bytes(task, p, q, n, size)))
         return 0;
-    for (ptrdiff_t i = 0; i < n; i++) {
+    for (ptrdiff_t i = 0; fastkl_goes_on(task, i, n); i++) {
         const double a = fastkl_entry(p, i), b = fastkl_entry(q, i);
         if (a != b)
             return a < b ? -1 : 1;
@@ -74,8 +80,8 @@ int fastkl_order(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     return 0;
 }
 
-int fastkl_has_weight(fastkl_operand operand, ptrdiff_t n, double eps) {
-    for (ptrdiff_t i = 0; i < n; i++)
+int fastkl_has_weight(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n, double eps) {
+    for (ptrdiff_t i = 0; fastkl_goes_on(task, i, n); i++)
         if (operand.logits ? fastkl_entry(operand, i) > -INFINITY : raised_entry_at(operand, i, eps) > 0)
             return 1;
     return 0;
@@ -105,27 +111,27 @@ static scaled split(double x) {
 }
 
 /* Where a row's largest entry is. */
-static ptrdiff_t largest(fastkl_operand operand, ptrdiff_t n) {
+static ptrdiff_t largest(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n) {
     ptrdiff_t at = 0;
-    for (ptrdiff_t i = 1; i < n; i++)
+    for (ptrdiff_t i = 1; fastkl_goes_on(task, i, n); i++)
         if (fastkl_entry(operand, i) > fastkl_entry(operand, at))
             at = i;
     return at;
 }
 
 /* A row's sum; the exponent is that of its largest entry. */
-static scaled sum_of(fastkl_operand operand, ptrdiff_t n, double eps) {
-    const int exponent = split(raised_entry_at(operand, largest(operand, n), eps)).exponent;
+static scaled sum_of(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n, double eps) {
+    const int exponent = split(raised_entry_at(operand, largest(task, operand, n), eps)).exponent;
     total sum = {0, 0};
-    for (ptrdiff_t i = 0; i < n; i++)
+    for (ptrdiff_t i = 0; fastkl_goes_on(task, i, n); i++)
         add(&sum, ldexp(raised_entry_at(operand, i, eps), -exponent));
     return (scaled){sum.sum + sum.low, exponent};
 }
 
 double fastkl_quotient(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
-    const scaled Q = sum_of(q.data ? q : p, n, task->eps);
+    const scaled Q = sum_of(task, q.data ? q : p, n, task->eps);
     const int one = task->measure == FASTKL_entropy || task->measure == FASTKL_cross_entropy;
-    const scaled wanted = one ? (scaled){1, 0} : sum_of(p, n, 0);
+    const scaled wanted = one ? (scaled){1, 0} : sum_of(task, p, n, 0);
     return ldexp(wanted.significand / Q.significand, wanted.exponent - Q.exponent);
 }
 
@@ -163,7 +169,7 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
     const int js = task->measure == FASTKL_js_divergence;
     const double c = P.significand / Q.significand;
     total term = {0, 0}, difference = {0, 0};
-    for (ptrdiff_t i = 0; i < n; i++) {
+    for (ptrdiff_t i = 0; fastkl_goes_on(task, i, n); i++) {
         scaled a = split(fastkl_entry(p, i)), b = split(raised_entry_at(q, i, task->eps));
         a.exponent -= P.exponent;
         b.exponent -= Q.exponent;
@@ -194,20 +200,20 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
 /* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. Then
    all entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
 static double careful_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
-    const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, task->eps);
+    const scaled P = sum_of(task, p, n, 0), Q = sum_of(task, q, n, task->eps);
     const double value = divergence(task, p, q, n, P, P, Q);
     const double square = task->root ? value * value : value;
     if ((task->measure == FASTKL_js_divergence ? 8 * square : square) >= SMALL_DIVERGENCE)
         return value;
-    const ptrdiff_t at = largest(p, n);
+    const ptrdiff_t at = largest(task, p, n);
     return divergence(task, p, q, n, P, split(fastkl_entry(p, at)), split(raised_entry_at(q, at, task->eps)));
 }
 
 /* Entropy is the cross-entropy of a row with itself. */
-static double careful_cross_entropy(fastkl_operand p, fastkl_operand q, ptrdiff_t n, double eps) {
-    const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, eps);
+static double careful_cross_entropy(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, double eps) {
+    const scaled P = sum_of(task, p, n, 0), Q = sum_of(task, q, n, eps);
     total term = {0, 0};
-    for (ptrdiff_t i = 0; i < n; i++) {
+    for (ptrdiff_t i = 0; fastkl_goes_on(task, i, n); i++) {
         const double x = ldexp(fastkl_entry(p, i), -P.exponent);
         scaled y = split(raised_entry_at(q, i, eps));
         y.significand /= Q.significand;
@@ -223,9 +229,9 @@ static double careful_cross_entropy(fastkl_operand p, fastkl_operand q, ptrdiff_
 double fastkl_careful(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     switch (task->measure) {
     case FASTKL_entropy:
-        return careful_cross_entropy(p, p, n, 0);
+        return careful_cross_entropy(task, p, p, n, 0);
     case FASTKL_cross_entropy:
-        return careful_cross_entropy(p, q, n, task->eps);
+        return careful_cross_entropy(task, p, q, n, task->eps);
     case FASTKL_kl_divergence:
     case FASTKL_js_divergence:
         return careful_divergence(task, p, q, n);

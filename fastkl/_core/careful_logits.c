@@ -20,6 +20,7 @@
 /* A row, as logarithms of weights whose largest is 1: of probabilities by the largest, or of logits less the largest, by
    temperature. No weight is below `least`. */
 typedef struct {
+    const fastkl_task *task;
     fastkl_operand operand;
     ptrdiff_t n;
     double scale, most, log_sum, least;
@@ -74,14 +75,14 @@ static double log_weight(const row *from, ptrdiff_t i) {
 
 static double total_weight(const row *of) {
     parts sum = {0, 0};
-    for (ptrdiff_t i = 0; i < of->n; i++)
+    for (ptrdiff_t i = 0; fastkl_goes_on(of->task, i, of->n); i++)
         add(&sum, exp(log_weight(of, i)));
     return total(sum);
 }
 
 static row row_of(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n, double eps) {
-    row result = {operand, n, operand.logits ? task->scale : 1, operand.logits ? -INFINITY : 0, 0, -INFINITY};
-    for (ptrdiff_t i = 0; i < n; i++)
+    row result = {task, operand, n, operand.logits ? task->scale : 1, operand.logits ? -INFINITY : 0, 0, -INFINITY};
+    for (ptrdiff_t i = 0; fastkl_goes_on(task, i, n); i++)
         result.most = fastkl_entry(operand, i) > result.most ? fastkl_entry(operand, i) : result.most;
     if (!operand.logits && eps > 0) {
         result.most = result.most > eps ? result.most : eps;
@@ -144,7 +145,7 @@ static double psi(double x) {
 static double cross_entropy(const row *p, const row *q) {
     const double weight = total_weight(p);
     parts sum = {0, 0};
-    for (ptrdiff_t i = 0; i < p->n; i++) {
+    for (ptrdiff_t i = 0; fastkl_goes_on(p->task, i, p->n); i++) {
         if (!absent(p, i) && absent(q, i))
             return INFINITY;
         add(&sum, times(p, i, (q->log_sum - log_weight(q, i)) / weight)); /* whose sum may be no double */
@@ -161,7 +162,7 @@ static double divergence(const row *p, const row *q) {
     double mean = 0, mean_low = 0, most = -INFINITY;
     for (int pass = 0; pass < 2; pass++) { /* the second time, of what is left */
         parts first = {0, 0};
-        for (ptrdiff_t i = 0; i < p->n; i++) {
+        for (ptrdiff_t i = 0; fastkl_goes_on(p->task, i, p->n); i++) {
             if (absent(p, i))
                 continue;
             if (absent(q, i))
@@ -176,12 +177,12 @@ static double divergence(const row *p, const row *q) {
     if (!(fabs(mean) < 2 * FAR)) /* so is D, or more than any double */
         return cross_entropy(p, q) - cross_entropy(p, p);
     const double shift = (apart.high - mean) + (apart.low - mean_low); /* of q's weights, to count as p's do */
-    for (ptrdiff_t i = 0; i < p->n; i++)
+    for (ptrdiff_t i = 0; fastkl_goes_on(p->task, i, p->n); i++)
         most = log_weight(q, i) > most ? log_weight(q, i) : most;
     most += shift;
     if (most > BEYOND)
         return most + (q->log_sum - log(weight));
-    for (ptrdiff_t i = 0; i < p->n; i++) {
+    for (ptrdiff_t i = 0; fastkl_goes_on(p->task, i, p->n); i++) {
         const double a = log_weight(p, i), b = exp(log_weight(q, i) + shift);
         if (a == -INFINITY) {
             add(&excess, b);
@@ -200,7 +201,7 @@ static double divergence(const row *p, const row *q) {
 static double js(const row *p, const row *q) {
     parts apart, sum = {0, 0};
     const int as_they_stand = alike(p, q, &apart);
-    for (ptrdiff_t i = 0; i < p->n; i++) {
+    for (ptrdiff_t i = 0; fastkl_goes_on(p->task, i, p->n); i++) {
         const double a = log_weight(p, i), b = log_weight(q, i);
         const double both = exp(a - p->log_sum) + exp(b - q->log_sum);
         const parts x = log_quotient(p, q, as_they_stand, i);
@@ -237,7 +238,7 @@ double fastkl_careful_loss(const fastkl_task *task, fastkl_operand q, ptrdiff_t 
     const row from = row_of(task, q, n, task->eps);
     const double loss = from.log_sum - log_weight(&from, label);
     parts sum = {0, 0};
-    for (ptrdiff_t i = 0; i < n && task->smoothing > 0; i++)
+    for (ptrdiff_t i = 0; task->smoothing > 0 && fastkl_goes_on(task, i, n); i++)
         add(&sum, (from.log_sum - log_weight(&from, i)) / (double)n); /* whose sum may be no double */
     const double value = fastkl_smoothed(task, loss, total(sum));
     return value > 0 ? value : 0;

@@ -55,6 +55,17 @@ typedef struct {
     double smoothing;
 } fastkl_task;
 
+/* Entries of a row, or of each of those that are looked at together, after which a call may turn out to be called off. */
+#define FASTKL_LONG ((ptrdiff_t)1 << 13)
+
+/* Is the rest of the call to be left? The answer stays, once it is yes. */
+static inline int fastkl_is_off(const fastkl_task *task) { return task->called_off && task->called_off(task->with); }
+
+/* The condition of a loop over n entries: is there an i-th, and the call, if it may be long, not off? */
+static inline int fastkl_goes_on(const fastkl_task *task, ptrdiff_t i, ptrdiff_t n) {
+    return i < n && !(n > FASTKL_LONG && i % FASTKL_LONG == 0 && fastkl_is_off(task));
+}
+
 /* Label smoothing of a label's loss, by the mean of all. A loss
    that is infinite counts for nothing where it has no share. */
 static inline double fastkl_smoothed(const fastkl_task *task, double loss, double mean) {
@@ -120,10 +131,10 @@ extern const char *const fastkl_field_names[FASTKL_FIELD_COUNT];
 
 /* careful.c: is an entry invalid (a status), the order of the first entries in which p and q differ (-1, 1, or 0 if none
    does), has a row a positive entry, the factor that a second look wants (the sum that q should have, by the sum that it
-   has), and the value of a valid row that is not infinite. */
-int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
-int fastkl_order(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
-int fastkl_has_weight(fastkl_operand, ptrdiff_t n, double eps);
+   has), and the value of a valid row that is not infinite. Any answer will do if the call is off. */
+int fastkl_check_entries(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+int fastkl_order(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+int fastkl_has_weight(const fastkl_task *, fastkl_operand, ptrdiff_t n, double eps);
 double fastkl_quotient(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 double fastkl_careful(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 double fastkl_entry(fastkl_operand, ptrdiff_t i);
@@ -133,17 +144,20 @@ double fastkl_careful_logits(const fastkl_task *, fastkl_operand p, fastkl_opera
 double fastkl_careful_loss(const fastkl_task *, fastkl_operand q, ptrdiff_t n, ptrdiff_t label);
 
 /* surroundings.c: the build and its surroundings; how many threads a call has that asks for no number, and at most; which
-   of its parallel region's threads the calling one is, from 0 on; seconds since whenever. */
+   of its parallel region's threads the calling one is, from 0 on; seconds since whenever. To rest is to leave the processor
+   to others for some 0.1 ms, where that can be done. */
 int fastkl_openmp(void);
 int fastkl_openmp_threads(void);
 int fastkl_most_threads(void);
 int fastkl_thread(void);
 double fastkl_seconds(void);
+void fastkl_rest(void);
 const char *fastkl_compiler(void);
 
-/* parallel.c: has every i from start up to stop visited, by one of so many threads, counted from the calling one, 0. */
+/* parallel.c: has every i from start up to stop visited, by one of so many threads, counted from the calling one, 0. That
+   calls `meanwhile` before each visit of its own, and again and again while it waits for the others'. */
 void fastkl_share(ptrdiff_t start, ptrdiff_t stop, int threads, void (*visit)(void *with, ptrdiff_t i, int thread),
-                  void *with);
+                  void (*meanwhile)(void *with), void *with);
 
 /* forks.c: has the calling thread come here through a fork, and has it to leave what is parallel to a new thread? Have work
    done by one: `meanwhile` is called every so many seconds until it is. 0 if there is none: then nothing is done. */

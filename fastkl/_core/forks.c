@@ -1,5 +1,4 @@
-/* What a forked process has to do otherwise; work by a new thread, for which the caller waits. Knows nothing of what is
-   computed.
+/* What a forked process has to do otherwise. Knows nothing of what is computed.
 
    OpenMP keeps threads waiting for the thread that began a parallel region. They do not come along
    into a forked child, but GCC's libgomp does not know: where the thread that forked begins another

@@ -481,7 +481,7 @@ FASTKL_INLINE int NAME(quotients_of_chunk)(NAME(logits) a, NAME(logits) b, const
 FASTKL_INLINE int NAME(quotients)(source *p, source *q, ptrdiff_t n, NAME(scaling) c, moments *row) {
     REAL p_chunk[LOGITS + GROUP], q_chunk[LOGITS + GROUP], w[LOGITS + GROUP], d[LOGITS + GROUP];
     *row = (moments){.most = -INFINITY, .least_q = INFINITY};
-    for (ptrdiff_t start = 0, count; start < n; start += count) {
+    for (ptrdiff_t start = 0, count; fastkl_goes_on(p->task, start, n); start += count) {
         count = n - start < LOGITS ? n - start : LOGITS;
         const NAME(logits) a = NAME(fetch)(p, p_chunk, start, count), b = NAME(fetch)(q, q_chunk, start, count);
         moments chunk;
@@ -506,7 +506,7 @@ FASTKL_INLINE void NAME(both_ways)(source *p, source *q, ptrdiff_t n, NAME(scali
     at.floor = at.shift / c.high;
     at.p_top = (REAL)p_top;
     *row = (seen_of_chunk){{0}, INFINITY, -INFINITY};
-    for (ptrdiff_t start = 0, count; start < n; start += count) {
+    for (ptrdiff_t start = 0, count; fastkl_goes_on(p->task, start, n); start += count) {
         count = n - start < LOGITS ? n - start : LOGITS;
         const NAME(logits) a = NAME(fetch)(p, p_chunk, start, count), b = NAME(fetch)(q, q_chunk, start, count);
         const NAME(interest) weights = {1, 1, 1, 2}, in = {all ? 3 : 2, 0, 0, 0};
@@ -601,7 +601,7 @@ FASTKL_INLINE int NAME(sums_of_weights)(source *p, source *q, ptrdiff_t n, NAME(
     REAL p_chunk[LOGITS + GROUP], q_chunk[LOGITS + GROUP], w[LOGITS + GROUP];
     *row = (masses){0};
     *least_q = INFINITY;
-    for (ptrdiff_t start = 0, count; start < n; start += count) {
+    for (ptrdiff_t start = 0, count; fastkl_goes_on(q->task, start, n); start += count) {
         count = n - start < LOGITS ? n - start : LOGITS;
         const NAME(logits) b = NAME(fetch)(q, q_chunk, start, count), a = p ? NAME(fetch)(p, p_chunk, start, count) : b;
         masses chunk;
@@ -621,7 +621,7 @@ FASTKL_NOINLINE int NAME(look_for_masks)(source *p, source *q, ptrdiff_t n, doub
     const REAL infinity = INFINITY, below = (REAL)far, low = (REAL)lost, least = (REAL)negligible;
     REAL p_chunk[LOGITS + GROUP], q_chunk[LOGITS + GROUP];
     UINT found[LANES] = {0}, all = 0;
-    for (ptrdiff_t start = 0, count; start < n; start += count) {
+    for (ptrdiff_t start = 0, count; fastkl_goes_on(p->task, start, n); start += count) {
         count = n - start < LOGITS ? n - start : LOGITS;
         const NAME(logits) a = NAME(fetch)(p, p_chunk, start, count), b = NAME(fetch)(q, q_chunk, start, count);
         for (ptrdiff_t i = 0; i < 4 * NAME(groups)(a); i++) {
@@ -644,7 +644,7 @@ FASTKL_NOINLINE int NAME(look_for_masks)(source *p, source *q, ptrdiff_t n, doub
 FASTKL_NOINLINE ptrdiff_t NAME(first_largest)(source *row, ptrdiff_t n, double *value) {
     REAL chunk[LOGITS + GROUP], best = -(REAL)INFINITY;
     ptrdiff_t at = 0;
-    for (ptrdiff_t start = 0, count; start < n; start += count) {
+    for (ptrdiff_t start = 0, count; fastkl_goes_on(row->task, start, n); start += count) {
         count = n - start < LOGITS ? n - start : LOGITS;
         const NAME(logits) x = NAME(fetch)(row, chunk, start, count);
         REAL most, least;
@@ -680,7 +680,7 @@ FASTKL_NOINLINE ptrdiff_t NAME(first_largest)(source *row, ptrdiff_t n, double *
 FASTKL_NOINLINE double NAME(plain_sum_of)(source *row, ptrdiff_t n, double top) {
     REAL chunk[LOGITS + GROUP];
     double sum = 0;
-    for (ptrdiff_t start = 0, count; start < n; start += count) {
+    for (ptrdiff_t start = 0, count; fastkl_goes_on(row->task, start, n); start += count) {
         count = n - start < LOGITS ? n - start : LOGITS;
         sum += NAME(plain_sum)(NAME(fetch)(row, chunk, start, count), (REAL)top);
     }

@@ -35,6 +35,7 @@ FASTKL_INLINE int holds_digits(double shift, double divergence) {
    no mask, it `overflows`. Those of probabilities are their logarithms, once they are multiplied
    by `factor`; then the sum and the rest of what fastkl_sums says of q are found, too. */
 typedef struct {
+    const fastkl_task *task;
     const fastkl_operand *from;
     int plain, centred, overflows;
     double centre, factor, least, eps;

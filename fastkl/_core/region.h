@@ -107,10 +107,10 @@
 /* A word that one thread sets and others look at meanwhile, and
    that orders nothing else. (MSVC's volatile does as much.) */
 #if defined(__GNUC__) || defined(__clang__)
-static inline int fastkl_is_set(const int *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
+static inline int fastkl_get(const int *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
 static inline void fastkl_set(int *word) { __atomic_store_n(word, 1, __ATOMIC_RELAXED); }
 #else
-static inline int fastkl_is_set(const int *word) { return *(const volatile int *)word; }
+static inline int fastkl_get(const int *word) { return *(const volatile int *)word; }
 static inline void fastkl_set(int *word) { *(volatile int *)word = 1; }
 #endif
 

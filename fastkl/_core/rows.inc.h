@@ -29,7 +29,7 @@ FASTKL_INLINE void NAME(look)(NAME(adder) *add, const fastkl_task *task, const f
     uint64_t bits = 0;
     NAME(lanes) lanes;
     NAME(clear)(&lanes);
-    for (ptrdiff_t start = 0, count; start < n; start += count) {
+    for (ptrdiff_t start = 0, count; c.scaled ? fastkl_goes_on(task, start, n) : start < n; start += count) {
         count = n - start < most ? n - start : most;
         const NAME(columns) p_now = NAME(line)(p_chunk, p, p_data + start * p->col, count, p_in_place);
         const NAME(columns) q_now = pair ? NAME(line)(q_chunk, q, q_data + start * q->col, count, q_in_place) : p_now;
@@ -79,9 +79,7 @@ FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fa
         for (int j = i; j < i + LANES; j++)
             to->raised[j] = 0, to->entry_bits[j] = to->guard_bits[j] = 0;
     }
-    for (ptrdiff_t start = 0; start < n; start += width) {
-        if (start && start % LONG == 0 && is_off(task, n))
-            return;
+    for (ptrdiff_t start = 0; fastkl_goes_on(task, start, n); start += width) {
         for (int i = 0; i < rows; i += LANES) {
             const int count = (int)(n - start < width ? n - start : width), known = rows - i < LANES ? rows - i : LANES;
             const NAME(columns) p_now =

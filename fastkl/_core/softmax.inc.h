@@ -74,8 +74,9 @@ static softmax_row softmax_row_of(const fastkl_task *task, const fastkl_operand 
     const double p_factor = alike || !p->logits ? 1 : task->scale, q_factor = alike || !q->logits ? 1 : task->scale;
     return (softmax_row){
         .task = task, .p = p, .q = q, .n = n,
-        .p_source = {.from = p, .plain = p_factor == 1, .factor = p_factor, .least = -INFINITY},
-        .q_source = {.from = q, .plain = q_factor == 1, .factor = q_factor, .least = -INFINITY, .eps = task->eps},
+        .p_source = {.task = task, .from = p, .plain = p_factor == 1, .factor = p_factor, .least = -INFINITY},
+        .q_source =
+            {.task = task, .from = q, .plain = q_factor == 1, .factor = q_factor, .least = -INFINITY, .eps = task->eps},
         .c = alike ? (inverse){task->scale, task->scale_low} : one,
     };
 }
@@ -140,7 +141,8 @@ static int attempt_divergence(softmax_row *row, int in_float, double *value, mom
     const double mean = sums->first / sums->weight, least = (double)row->n * (in_float ? 0x1p-66 : 0x1p-800);
     *value = non_negative(log1p(mean + sums->excess / sums->weight) - mean);
     /* Nothing is nothing, but for weights that are lost: equal rows are known by their entries, others by double lanes. */
-    if (sums->excess == 0 && sums->first == 0 && sums->most <= 0 && (!in_float || !fastkl_order(*row->p, *row->q, row->n)))
+    if (sums->excess == 0 && sums->first == 0 && sums->most <= 0 &&
+        (!in_float || !fastkl_order(row->task, *row->p, *row->q, row->n)))
         return SETTLED;
     const double most = in_float ? apart_from_f32 : apart_from_f64;
     const int enough = sums->excess >= least * sums->weight && fabs(mean) <= 0.125 * *value;
@@ -214,8 +216,8 @@ static int attempt_js(softmax_row *row, int in_float, double *value) {
     const double least = (double)row->n * (in_float ? 0x1p-66 : 0x1p-800);
     if (far_apart(row, in_float, shift, *value) && *value > 0)
         return UNSETTLED;
-    const int settled = *value >= least ||
-                        (*value == 0 && shift == 0 && (!in_float || !fastkl_order(*row->p, *row->q, row->n)));
+    const int settled =
+        *value >= least || (*value == 0 && shift == 0 && (!in_float || !fastkl_order(row->task, *row->p, *row->q, row->n)));
     return settled ? SETTLED : UNSETTLED;
 }
 
@@ -228,15 +230,17 @@ static int examine(const softmax_row *row, int seen) {
         return FASTKL_VALID;
     if (broken_off || ((row->p_source.bits | row->q_source.bits) & FASTKL_SIGN) ||
         !isfinite(row->p_source.sum + row->q_source.sum)) {
-        const int status = fastkl_check_entries(p, q, row->n);
+        const int status = fastkl_check_entries(task, p, q, row->n);
         if (status)
             return status;
     }
-    const double p_sum = !p_sums ? 1 : broken_off ? sum_of_entries(p, row->n) : row->p_source.sum;
-    const double q_sum = !q_sums ? 1 : broken_off ? sum_of_entries(q, row->n) : row->q_source.sum - row->q_source.raised;
-    if (misses_one(p_sum, task->p_tolerance) || !fastkl_has_weight(p, row->n, 0))
+    const double p_sum = !p_sums ? 1 : broken_off ? sum_of_entries(task, p, row->n) : row->p_source.sum;
+    const double q_sum = !q_sums      ? 1
+                         : broken_off ? sum_of_entries(task, q, row->n)
+                                      : row->q_source.sum - row->q_source.raised;
+    if (misses_one(p_sum, task->p_tolerance) || !fastkl_has_weight(task, p, row->n, 0))
         return FASTKL_P_SUM;
-    if (q.data && (misses_one(q_sum, task->q_tolerance) || !fastkl_has_weight(q, row->n, task->eps)))
+    if (q.data && (misses_one(q_sum, task->q_tolerance) || !fastkl_has_weight(task, q, row->n, task->eps)))
         return FASTKL_Q_SUM;
     return FASTKL_VALID;
 }
@@ -345,9 +349,9 @@ static int softmax_value(softmax_row *row, double *value, moments *sums, int *la
 
 /* What is wrong with rows that were exchanged: p comes first. */
 static uint8_t of_the_other(const softmax_row *row, int status) {
-    if (status == FASTKL_P_ENTRY && fastkl_check_entries(*row->q, *row->p, row->n) == FASTKL_P_ENTRY)
+    if (status == FASTKL_P_ENTRY && fastkl_check_entries(row->task, *row->q, *row->p, row->n) == FASTKL_P_ENTRY)
         return FASTKL_P_ENTRY;
-    if (status == FASTKL_P_SUM && !fastkl_has_weight(*row->q, row->n, 0))
+    if (status == FASTKL_P_SUM && !fastkl_has_weight(row->task, *row->q, row->n, 0))
         return FASTKL_P_SUM;
     return status == FASTKL_P_ENTRY   ? FASTKL_Q_ENTRY
            : status == FASTKL_Q_ENTRY ? FASTKL_P_ENTRY
@@ -361,7 +365,7 @@ static void logits(const fastkl_task *task, const fastkl_operand *p, const fastk
     for (ptrdiff_t i = 0; i < count; i++) {
         /* The same bits for p and q exchanged: the same of them is looked at as p, whichever it is called. */
         const int swapped = task->measure == FASTKL_js_divergence &&
-                            (p->logits == q->logits ? fastkl_order(p_row, q_row, n) > 0 : p->logits);
+                            (p->logits == q->logits ? fastkl_order(task, p_row, q_row, n) > 0 : p->logits);
         fastkl_task now = *task;
         if (swapped)
             now.p_tolerance = task->q_tolerance, now.q_tolerance = task->p_tolerance;
@@ -437,16 +441,14 @@ static int loss_of_probabilities(const fastkl_task *task, const fastkl_operand *
     sum_task.measure = FASTKL_entropy, sum_task.eps = 0;
     look_at_pieces(&sum_task, q, &none, q->data, NULL, n, &sums);
     *value = NAN;
-    if (is_off(task, n))
-        return FASTKL_VALID;
     const double sum = sums.weight + sums.weight_low;
     const int plain = sum >= limits_f32.sum_least && sum <= limits_f32.sum_most;
     if ((sums.entry_bits & FASTKL_SIGN) || !isfinite(sum)) {
-        const int status = fastkl_check_entries(*q, none, n);
+        const int status = fastkl_check_entries(task, *q, none, n);
         if (status)
             return status;
     }
-    if (misses_one(sum, task->q_tolerance) || (!plain && !fastkl_has_weight(*q, n, task->eps)))
+    if (misses_one(sum, task->q_tolerance) || (!plain && !fastkl_has_weight(task, *q, n, task->eps)))
         return FASTKL_P_SUM;
     if (plain && task->eps == 0) {
         const double entry = fastkl_entry(*q, label);
@@ -460,7 +462,7 @@ static int loss_of_probabilities(const fastkl_task *task, const fastkl_operand *
         const fastkl_operand uniform = {.data = (const char *)&ones, .dtype = FASTKL_float32};
         fastkl_task mean_task = *task;
         uint8_t status;
-        double mean;
+        double mean = NAN;
         mean_task.measure = FASTKL_cross_entropy, mean_task.p_tolerance = mean_task.q_tolerance = INFINITY;
         rows(&mean_task, &uniform, q, n, 1, &mean, &status);
         *value = fastkl_smoothed(task, *value, mean);
@@ -544,7 +546,7 @@ static int compare_by_looks(softmax_row *row, int lanes, const moments *sums, do
 /* A measure of its own, of rows that are known to be valid. */
 static double single(const fastkl_task *task, int measure, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
     fastkl_task other = *task;
-    double value;
+    double value = NAN;
     moments sums;
     int lanes;
     other.measure = measure, other.p_tolerance = other.q_tolerance = INFINITY;
@@ -561,9 +563,9 @@ static double single(const fastkl_task *task, int measure, const fastkl_operand 
 }
 
 /* The index of a valid row's first entry that is largest. */
-static ptrdiff_t argmax(const fastkl_operand *row, ptrdiff_t n) {
+static ptrdiff_t argmax(const fastkl_task *task, const fastkl_operand *row, ptrdiff_t n) {
     fastkl_operand as_they_are = *row;
-    source from = {.from = &as_they_are, .plain = 1};
+    source from = {.task = task, .from = &as_they_are, .plain = 1};
     double most;
     as_they_are.logits = 1; /* of two probabilities, the logarithms may be the same */
     return (fastkl_is_single(row->dtype) ? first_largest_f32 : first_largest_f64)(&from, n, &most);
@@ -602,7 +604,7 @@ static int compare_logits(const fastkl_task *task, const fastkl_operand *p, cons
         field[FASTKL_js_field] = single(task, FASTKL_js_divergence, p, q, n);
     }
     field[FASTKL_cross_entropy_field] = field[FASTKL_entropy_p_field] + kl;
-    field[FASTKL_same_argmax_field] = argmax(p, n) == argmax(q, n);
+    field[FASTKL_same_argmax_field] = argmax(task, p, n) == argmax(task, q, n);
     if (labels->data) {
         const int64_t label = label_of(labels);
         if (looked && label >= 0 && label < n) {
@@ -652,7 +654,7 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
         if (status[k])
             continue;
         field[FASTKL_cross_entropy_field] = field[FASTKL_entropy_p_field] + field[FASTKL_kl_field];
-        field[FASTKL_same_argmax_field] = argmax(&p_row, n) == argmax(&q_row, n);
+        field[FASTKL_same_argmax_field] = argmax(task, &p_row, n) == argmax(task, &q_row, n);
         if (labels->data)
             status[k] = (uint8_t)losses_of_both(task, &p_row, &q_row, &label, n, field);
     }
@@ -670,6 +672,8 @@ static void compare(const fastkl_task *task, const fastkl_operand *p, const fast
             compare_probabilities(task, &p_row, &q_row, &label, n, (int)now, values, status + i);
         else
             status[i] = (uint8_t)compare_logits(task, &p_row, &q_row, &label, n, values);
+        if (is_off(task, n))
+            return;
         for (ptrdiff_t k = 0; k < now; k++, values += FASTKL_FIELD_COUNT)
             for (int field = 0; status[i + k] && field < FASTKL_FIELD_COUNT; field++)
                 values[field] = NAN;

@@ -1,5 +1,7 @@
 /* What the build and its surroundings are: OpenMP, its number of threads, the compiler; what time it is. */
+#define _POSIX_C_SOURCE 200809L /* nanosleep */
 #include "fastkl.h"
+#include "region.h"
 
 #include <time.h>
 
@@ -40,6 +42,12 @@ double fastkl_seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 #endif
+
+void fastkl_rest(void) {
+#if FASTKL_POSIX
+    nanosleep(&(const struct timespec){0, 50000}, NULL);
+#endif
+}
 
 const char *fastkl_compiler(void) {
 #if defined(__clang__)

@@ -34,13 +34,8 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
 /* Columns of rows that are neighbours in memory that are looked at before the next rows' are. */
 #define STRIP 64
 
-/* Entries of a row, or of each of those that are looked at together, after which a call may turn out to be called off. */
-#define LONG (128 * STRIP)
-
-/* Is the rest of the call to be left? The answer stays, once it is yes. */
-FASTKL_INLINE int is_off(const fastkl_task *task, ptrdiff_t n) {
-    return n > LONG && task->called_off && task->called_off(task->with);
-}
+/* Is the call, if it may be long, off? */
+FASTKL_INLINE int is_off(const fastkl_task *task, ptrdiff_t n) { return n > FASTKL_LONG && fastkl_is_off(task); }
 
 #include "moments.inc.h"
 
@@ -128,7 +123,7 @@ static void look_at_pieces(const fastkl_task *task, const fastkl_operand *p, con
                            const char *q_data, ptrdiff_t n, fastkl_sums *sums) {
     fastkl_sums next;
     look_at_piece(task, p, q, p_data, q_data, n, 0, sums);
-    for (ptrdiff_t index = 1; index * FASTKL_PIECE < n && !is_off(task, n); index++) {
+    for (ptrdiff_t index = 1; fastkl_goes_on(task, index * FASTKL_PIECE, n); index++) {
         look_at_piece(task, p, q, p_data, q_data, n, index, &next);
         add_piece(sums, &next);
     }
@@ -160,7 +155,7 @@ FASTKL_INLINE double asked(int root, double value) { return root ? sqrt(value) :
 /* A valid row that the first look, of which `first` tells, did not settle: scale an operand, and look at it in double. */
 static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const reading *first) {
     double c = (first->sum_of_q + first->excess) / first->sum_of_q, c_low = 0;
-    if (first->symmetric && fastkl_order(p, q, n) > 0) { /* the same operand is scaled, whichever it is called */
+    if (first->symmetric && fastkl_order(task, p, q, n) > 0) { /* the same operand is scaled, whichever it is called */
         const fastkl_operand before = p;
         p = q, q = before, c = (first->sum_of_p - first->excess) / first->sum_of_p;
     }
@@ -188,9 +183,9 @@ static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_opera
 static int misses_one(double sum, double tolerance) { return tolerance < INFINITY && !(fabs(sum - 1) <= tolerance); }
 
 /* A row's sum, entry by entry. */
-static double sum_of_entries(fastkl_operand operand, ptrdiff_t n) {
+static double sum_of_entries(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n) {
     double sum = 0;
-    for (ptrdiff_t i = 0; i < n; i++)
+    for (ptrdiff_t i = 0; fastkl_goes_on(task, i, n); i++)
         sum += fastkl_entry(operand, i);
     return sum;
 }
@@ -204,19 +199,19 @@ static void conclude_unsettled(const fastkl_task *task, fastkl_operand p, fastkl
     *value = NAN;
     *status = FASTKL_VALID;
     if ((rows->entry_bits[i] & FASTKL_SIGN) || !isfinite(sums.weight + sums.other))
-        *status = (uint8_t)fastkl_check_entries(p, q, n);
+        *status = (uint8_t)fastkl_check_entries(task, p, q, n);
     if (*status)
         return;
     const int q_misses = q.data && misses_one(first.sum_of_q - rows->raised[i], task->q_tolerance);
     /* A sum of p that was found beside a much larger one of q has lost its digits, and may even seem to be 1. */
-    const double sum_of_p = first.symmetric && q_misses ? sum_of_entries(p, n) : first.sum_of_p;
-    if (misses_one(sum_of_p, task->p_tolerance) || !fastkl_has_weight(p, n, 0))
+    const double sum_of_p = first.symmetric && q_misses ? sum_of_entries(task, p, n) : first.sum_of_p;
+    if (misses_one(sum_of_p, task->p_tolerance) || !fastkl_has_weight(task, p, n, 0))
         *status = FASTKL_P_SUM;
-    else if (q_misses || (q.data && !fastkl_has_weight(q, n, task->eps)))
+    else if (q_misses || (q.data && !fastkl_has_weight(task, q, n, task->eps)))
         *status = FASTKL_Q_SUM;
     else if (rows->guard_bits[i] & FASTKL_ZERO)
         *value = INFINITY;
-    else if (first.divergence && sums.term == 0 && rows->raised[i] == 0 && !fastkl_order(p, q, n))
+    else if (first.divergence && sums.term == 0 && rows->raised[i] == 0 && !fastkl_order(task, p, q, n))
         *value = 0;
     else {
         /* If only a sign was in the way, it is that of a zero: the value is no other than with a 0 there. */
@@ -260,13 +255,16 @@ static void conclude(const fastkl_task *task, const fastkl_operand *p, const fas
         const int without_terms = diverges && rows->term[i] == 0;
         status[i] = FASTKL_VALID;
         if (!settled[i] || without_terms) {
-            if (is_off(task, n))
-                return;
             fastkl_operand p_row = *p, q_row = *q;
             p_row.data = p_data + i * p->row;
             q_row.data = further(q_data, i * q->row);
-            if (!settled[i] || rows->raised[i] > 0 || fastkl_order(p_row, q_row, n))
+            if (!settled[i] || rows->raised[i] > 0 || fastkl_order(task, p_row, q_row, n)) {
+                if (n > TILE && fastkl_is_off(task)) { /* of many columns, no row alone is long */
+                    memset(status + i, FASTKL_VALID, (size_t)(count - i));
+                    return;
+                }
                 conclude_unsettled(task, p_row, q_row, n, within, rows, i, &value[i], &status[i]);
+            }
         }
     }
 }
