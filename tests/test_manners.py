@@ -181,8 +181,8 @@ def endless(zeros: np.ndarray = np.zeros(0)) -> dict[str, Callable[[], Any]]:  #
 
     wide = zeros[np.newaxis]
     columns = zeros.reshape(-1, 250)  # blocks for both threads
-    uneven = np.broadcast_to(p[:129], (10**8, 129))  # two blocks, of which one takes far longer
-    few = 10**8  # entries that have to be looked at one by one
+    uneven = np.broadcast_to([[np.nan], [1.0]], (2, 10**9))  # the first thread is soon done with the first row, and waits
+    few, more = 10**7, 3 * 10**7  # entries, to be looked at one by one after a first look that ends before the signal
     tiny = row(1e-310, few), row(3e-310, few)
     few_columns = [np.broadcast_to(np.full(120, value), (8192, 120)) for value in (1e-310, 3e-310)]  # one block
     return {
@@ -192,11 +192,11 @@ def endless(zeros: np.ndarray = np.zeros(0)) -> dict[str, Callable[[], Any]]:  #
         "logits": lambda: fastkl.kl_divergence(*many, **logits),
         "labels": lambda: fastkl.cross_entropy(labels, many[1], **logits),
         "a comparison": lambda: fastkl.compare(*(x[: ENDLESS // 10] for x in many), **logits),
-        "a wide row": lambda: fastkl.entropy(wide, **keywords),
-        "a wide row, one thread": lambda: fastkl.entropy(wide, normalize=True, threads=1),
-        "columns": lambda: fastkl.entropy(columns, axis=0, **keywords),
-        "columns, one thread": lambda: fastkl.entropy(columns[:, :125], axis=0, normalize=True, threads=1),
-        "uneven columns": lambda: fastkl.entropy(uneven, axis=0, **keywords),
+        "a wide row": lambda: fastkl.js_divergence(wide, wide, **keywords),
+        "a wide row, one thread": lambda: fastkl.js_divergence(wide, wide, normalize=True, threads=1),
+        "columns": lambda: fastkl.js_divergence(columns, columns, axis=0, **keywords),
+        "columns, one thread": lambda: fastkl.js_divergence(columns, columns, axis=0, normalize=True, threads=1),
+        "another thread's row": lambda: fastkl.kl_divergence(uneven, uneven, invalid="nan", **logits),
         "columns of tiny numbers": lambda: fastkl.compare(*few_columns, axis=0, normalize=True, threads=1),
         "a label in a wide row": lambda: fastkl.cross_entropy(0, zeros, **keywords),
         "a comparison of wide rows": lambda: fastkl.compare(wide, wide, **keywords),
@@ -208,11 +208,11 @@ def endless(zeros: np.ndarray = np.zeros(0)) -> dict[str, Callable[[], Any]]:  #
         "logits that are none": lambda: fastkl.kl_divergence(wide, row(np.inf, zeros.size), **logits),
         "tiny numbers, KL": lambda: fastkl.kl_divergence(*tiny, **keywords),
         "tiny numbers, JS": lambda: fastkl.js_divergence(*tiny, **keywords),
-        "tiny numbers, entropy": lambda: fastkl.entropy(tiny[0], **keywords),
+        "tiny numbers, entropy": lambda: fastkl.entropy(row(1e-310, more), **keywords),
         "cold logits, KL": lambda: fastkl.kl_divergence(row(1e-300, few), row(2e-300, few), **cold),
         "cold logits, JS": lambda: fastkl.js_divergence(row(1e-300, few), row(2e-300, few), **cold),
-        "cold logits, entropy": lambda: fastkl.entropy(row(1e-300, few), **cold),
-        "a label in cold logits": lambda: fastkl.cross_entropy(0, row(0.0, few)[0], label_smoothing=0.1, **cold),
+        "cold logits, entropy": lambda: fastkl.entropy(row(1e-300, more), **cold),
+        "a label in cold logits": lambda: fastkl.cross_entropy(0, row(0.0, more)[0], label_smoothing=0.1, **cold),
     }
 
 
@@ -250,7 +250,8 @@ def test_a_signal_is_answered_within_a_call(name: str, monkeypatch: pytest.Monke
     """
     p, q = np.random.default_rng(2).random((2, 2000, 300))
     expected = [measure(p, q, normalize=True, threads=2).tobytes() for measure in MEASURES]
-    zeros = np.zeros(10**9, "f2")
+    delay = 0.2 if "tiny" in name or "cold" in name else 0.1  # when first looks have ended, or before
+    zeros = np.zeros(2 * 10**9, "f2")
     call = endless(zeros)[name]
     evaluate = _kernels.evaluate
     result = np.empty(0)
@@ -265,7 +266,7 @@ def test_a_signal_is_answered_within_a_call(name: str, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             patch.setattr("fastkl._rows._evaluate", spy)
             with pytest.raises(Interrupted):  # noqa: PT012
-                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                signal.setitimer(signal.ITIMER_REAL, delay)
                 call()
         unfinished = -1 in (result.flat[0], result.flat[_last_row(result)])
         assert unfinished or (name == "into an array of halves" and not HALVES[-1])

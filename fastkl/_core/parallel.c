@@ -8,8 +8,8 @@
 #ifdef _OPENMP
 #include <omp.h>
 
-/* So often, for about a millisecond, a thread that waits looks up before it rests in between. Most blocks take less: to rest
-   longer than they take made calls with two threads 20 % slower. */
+/* So often, for about a millisecond, a thread that waits looks up before it rests in between. Most blocks take less: to
+   rest for longer than they do made calls with two threads 20 % slower. */
 #define LOOKS 20000
 #endif
 

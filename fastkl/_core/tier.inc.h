@@ -320,7 +320,7 @@ static void finish(const fastkl_task *task, const fastkl_operand *p, const fastk
                    const fastkl_sums *pieces, double *value, uint8_t *status) {
     fastkl_sums sums = pieces[0];
     totals found;
-    for (ptrdiff_t index = 1; index * FASTKL_PIECE < n; index++)
+    for (ptrdiff_t index = 1; fastkl_goes_on(task, index * FASTKL_PIECE, n); index++)
         add_piece(&sums, &pieces[index]);
     enter(&sums, &found, 0);
     conclude(task, p, q, p->data, q->data, n, 1, &found, value, status);
