@@ -251,7 +251,8 @@ def test_a_signal_is_answered_within_a_call(name: str, monkeypatch: pytest.Monke
     p, q = np.random.default_rng(2).random((2, 2000, 300))
     expected = [measure(p, q, normalize=True, threads=2).tobytes() for measure in MEASURES]
     delay = 0.2 if "tiny" in name or "cold" in name else 0.1  # when first looks have ended, or before
-    zeros = np.zeros(2 * 10**9, "f2")
+    memory = mmap.mmap(-1, 4 * 10**9, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=mmap.PROT_READ)
+    zeros = np.frombuffer(memory, "f2")
     call = endless(zeros)[name]
     evaluate = _kernels.evaluate
     result = np.empty(0)

@@ -52,7 +52,7 @@ threads)
         _kernels 'ThreadSanitizer: data race')
     tests=(tests/test_threads.py tests/test_manners.py)
     # A child forked by a process with threads may start none under it, and its own thread would be counted.
-    without+=" or forked or small_work or more_threads"
+    without+=" or forked or small_work or more_threads or no_thread_is_started"
     calls=(200 4)
     ;;
 memcheck)
