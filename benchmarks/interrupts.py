@@ -29,6 +29,9 @@ def calls() -> dict[str, Callable[[], Any]]:
     wide, other = np.broadcast_to(1.0, (1, 10**11)), np.broadcast_to(2.0, (1, 10**11))
     columns = [np.broadcast_to(x[:200], (10**9, 200)) for x in (p, q)]
     tiny = [np.broadcast_to(x, (1, 10**9)) for x in (1e-310, 3e-310)]
+    tiny_columns = [np.broadcast_to(np.full(10**6, x), (8192, 10**6)) for x in (1e-310, 3e-310)]
+    cold_columns = [np.broadcast_to(np.full(10**6, x), (8192, 10**6)) for x in (1e-300, 2e-300)]
+    no_label = np.zeros(10**6, int)
     cold = [np.broadcast_to(x, (1, 10**9)) for x in (1e-300, 2e-300)]
     half = np.empty(rows, "f2")
     return {
@@ -40,6 +43,8 @@ def calls() -> dict[str, Callable[[], Any]]:
         "long columns": lambda: fastkl.kl_divergence(*columns, axis=0, normalize=True, threads=2),
         "logits, the slowest": lambda: fastkl.compare(*far, from_logits=True, threads=2),
         "one wide row of logits": lambda: fastkl.kl_divergence(wide, other, from_logits=True, threads=2),
+        "columns by entry": lambda: fastkl.compare(*tiny_columns, no_label, axis=0, normalize=True, threads=2),
+        "columns of logits": lambda: fastkl.compare(*cold_columns, axis=0, from_logits=True, temperature=1e-300, threads=2),
         "entry by entry": lambda: fastkl.js_divergence(*tiny, normalize=True, threads=2),
         "logits by entry": lambda: fastkl.kl_divergence(*cold, from_logits=True, temperature=1e-300, threads=2),
     }

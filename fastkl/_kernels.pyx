@@ -47,7 +47,6 @@ cdef enum:
     ENTRIES_PER_THREAD = 262144  # one more thread for so many, 0.2 ms of work: to wait for a busy core costs more
     ENTRIES_PER_ASKED_THREAD = 32768  # the same if the caller has said how many: below, waking it costs more than it saves
     ROWS_PER_THREAD = 8  # with fewer, the threads share every row that is wider than a piece
-    WIDE_ROW = 64  # pieces; wider rows are always looked at piece by piece, lest a signal wait for them
     REGION = 65536  # blocks in a parallel region: what a signal leaves of one is still dealt out, and a region costs little
     LINE = 64  # bytes of a cache line
     MOST_AXES = 64  # NumPy's own limit
@@ -413,8 +412,8 @@ cdef void _work(void *pointer) noexcept nogil:
     cdef Call *call = <Call *>pointer
     cdef Job *job = call.job
     cdef ptrdiff_t rows = job.runs * job.run.length, blocks = job.runs * job.blocks_per_run, i
-    cdef bint few = call.threads > 1 and job.n > FASTKL_PIECE and rows < call.threads * ROWS_PER_THREAD
-    cdef bint wide = rows > 0 and (few or job.n > WIDE_ROW * FASTKL_PIECE) and job.together == 1 and job.kind == ROWS
+    cdef bint few = call.threads > 1 and rows < call.threads * ROWS_PER_THREAD
+    cdef bint wide = few and job.n > FASTKL_PIECE and job.together == 1 and job.kind == ROWS
     if wide or blocks > 1 or rows * job.n > BLOCK_ENTRIES:
         job.answered = fastkl_seconds()
     else:
@@ -425,13 +424,15 @@ cdef void _work(void *pointer) noexcept nogil:
         if call.failed:
             return
         for i in range(rows):
-            if not fastkl_get(&job.stopped) and not (job.stop_at_invalid and call.invalid.status):
-                _wide_row(call, i)
+            if fastkl_get(&job.stopped) or (job.stop_at_invalid and call.invalid.status):
+                break
+            _wide_row(call, i)
         free(call.sums)
     else:
         for i in range((blocks + REGION - 1) // REGION):
-            if not fastkl_get(&job.stopped):
-                fastkl_share(i * REGION, min((i + 1) * REGION, blocks), call.threads, _visit_block, _meanwhile, call)
+            if fastkl_get(&job.stopped):
+                break
+            fastkl_share(i * REGION, min((i + 1) * REGION, blocks), call.threads, _visit_block, _meanwhile, call)
 
 
 cdef void _wait(void *pointer) noexcept nogil:
@@ -499,7 +500,8 @@ def evaluate(int measure, bint root, cnp.ndarray p not None, int p_dtype, cnp.nd
     if labels is None:
         job.labels.row = 0
     job.tier = tier
-    job.together = job.tier.together(&job.p, &job.q, job.n) if job.kind == ROWS or job.kind == COMPARE else 1
+    cdef bint probabilities = job.kind == ROWS or (job.kind == COMPARE and not job.p.logits and not job.q.logits)
+    job.together = job.tier.together(&job.p, &job.q, job.n) if probabilities else 1
     groups = max(1, min(GROUPS, job.run.length // (PLENTY * job.together))) if job.together > 1 else 1
     job.block_rows = job.together * max(groups, min(BLOCK_ROWS, BLOCK_ENTRIES // job.n) // job.together)
     job.missing = _rows_before_a_line(&job, p) if job.together > 1 else 0

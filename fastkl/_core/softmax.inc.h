@@ -643,7 +643,7 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
             now.p_tolerance = task->q_tolerance, now.q_tolerance = task->p_tolerance;
         const fastkl_operand *const other = pair ? (swapped ? p : q) : swapped ? &q_none : &none;
         rows(&now, swapped ? q : p, other, n, count, value, i ? found : status);
-        if (is_off(task, n))
+        if (is_off(task, count * n))
             return;
         for (int k = 0; k < count; k++)
             values[k * FASTKL_FIELD_COUNT + steps[i].field] = value[k];
@@ -651,6 +651,8 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
     for (int k = 0; k < count;
          k++, p_row.data += p->row, q_row.data += q->row, label.data = further(label.data, labels->row)) {
         double *const field = values + k * FASTKL_FIELD_COUNT;
+        if (k % ROWS_AT_ONCE == 0 && is_off(task, count * n))
+            return;
         if (status[k])
             continue;
         field[FASTKL_cross_entropy_field] = field[FASTKL_entropy_p_field] + field[FASTKL_kl_field];
@@ -672,7 +674,7 @@ static void compare(const fastkl_task *task, const fastkl_operand *p, const fast
             compare_probabilities(task, &p_row, &q_row, &label, n, (int)now, values, status + i);
         else
             status[i] = (uint8_t)compare_logits(task, &p_row, &q_row, &label, n, values);
-        if (is_off(task, n))
+        if (is_off(task, now * n))
             return;
         for (ptrdiff_t k = 0; k < now; k++, values += FASTKL_FIELD_COUNT)
             for (int field = 0; status[i + k] && field < FASTKL_FIELD_COUNT; field++)

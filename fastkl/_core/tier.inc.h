@@ -34,8 +34,10 @@ FASTKL_INLINE void two_sum(double *sum, double *low, double x) {
 /* Columns of rows that are neighbours in memory that are looked at before the next rows' are. */
 #define STRIP 64
 
-/* Is the call, if it may be long, off? */
-FASTKL_INLINE int is_off(const fastkl_task *task, ptrdiff_t n) { return n > FASTKL_LONG && fastkl_is_off(task); }
+/* After so many entries, of all rows that are looked at before any is concluded: is the call off? */
+FASTKL_INLINE int is_off(const fastkl_task *task, ptrdiff_t entries) {
+    return entries > FASTKL_LONG && fastkl_is_off(task);
+}
 
 #include "moments.inc.h"
 
@@ -162,7 +164,7 @@ static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_opera
     if (!(c > 0 && c < 0x1p40)) /* the sum of q, found as a difference, may have lost all digits */
         c = fastkl_quotient(task, p, q, n);
     for (int i = 0; i < SECOND_LOOKS; i++) {
-        int exponent;
+        int exponent = 0;
         const double high = 2 * frexp(c, &exponent), power = ldexp(1, exponent - 1);
         fastkl_sums sums;
         second_look(task, p, q, n, power, high, c_low / power, &sums);
@@ -259,7 +261,7 @@ static void conclude(const fastkl_task *task, const fastkl_operand *p, const fas
             p_row.data = p_data + i * p->row;
             q_row.data = further(q_data, i * q->row);
             if (!settled[i] || rows->raised[i] > 0 || fastkl_order(task, p_row, q_row, n)) {
-                if (n > TILE && fastkl_is_off(task)) { /* of many columns, no row alone is long */
+                if (is_off(task, count * n)) {
                     memset(status + i, FASTKL_VALID, (size_t)(count - i));
                     return;
                 }
@@ -308,7 +310,7 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
                 enter(&sums, &found, k);
             }
         }
-        if (is_off(task, n))
+        if (is_off(task, now * n))
             return;
         conclude(task, p, q, p_data, q_data, n, now, &found, &value[i], &status[i]);
         p_data += at_once * p->row;
