@@ -200,6 +200,7 @@ def endless(zeros: np.ndarray = np.zeros(0)) -> dict[str, Callable[[], Any]]:  #
         "columns": lambda: fastkl.js_divergence(columns, columns, axis=0, **keywords),
         "columns, one thread": lambda: fastkl.js_divergence(columns, columns, axis=0, normalize=True, threads=1),
         "another thread's row": lambda: fastkl.kl_divergence(uneven, uneven, invalid="nan", **logits),
+        "columns entry by entry": lambda: fastkl.js_divergence(*few_columns, axis=0, normalize=True, threads=1),
         "columns of tiny numbers": lambda: fastkl.compare(*few_columns, axis=0, normalize=True, threads=1),
         "a label in a wide row": lambda: fastkl.cross_entropy(0, zeros, **keywords),
         "a comparison of wide rows": lambda: fastkl.compare(wide, wide, **keywords),
