@@ -261,10 +261,8 @@ static void conclude(const fastkl_task *task, const fastkl_operand *p, const fas
             p_row.data = p_data + i * p->row;
             q_row.data = further(q_data, i * q->row);
             if (!settled[i] || rows->raised[i] > 0 || fastkl_order(task, p_row, q_row, n)) {
-                if (is_off(task, count * n)) {
-                    memset(status + i, FASTKL_VALID, (size_t)(count - i));
+                if (is_off(task, count * n))
                     return;
-                }
                 conclude_unsettled(task, p_row, q_row, n, within, rows, i, &value[i], &status[i]);
             }
         }
