@@ -73,6 +73,7 @@ def lateness(call: Callable[[], Any], wait: float) -> float:
 
 def main() -> int:
     """Print the median, the 99th percentile and the most of every call's tries; 1 if one is too late."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has it ignored by what it starts in the background
     tries = int(sys.argv[1]) if len(sys.argv) > 1 else 50
     worst = 0.0
     for name, call in calls().items():
