@@ -149,6 +149,7 @@ def _numexpr(threads: int) -> Functions:
         def call(p: Array, q: Array | None = None) -> Array:
             if numexpr.get_num_threads() != threads:
                 numexpr.set_num_threads(threads)
+            # numexpr does not say what it returns
             return numexpr.evaluate(expression, {"p": p, "q": q} if q is not None else {"p": p}).sum(1)  # type: ignore[no-any-return]
 
         return call
@@ -169,7 +170,7 @@ def _compiled() -> dict[str, Any]:
     prange = numba.prange
 
     @compiled
-    def kl_divergence(p, q, out):  # type: ignore[no-untyped-def]
+    def kl_divergence(p, q, out):  # type: ignore[no-untyped-def]  # numba finds the types
         for i in prange(p.shape[0]):
             total = 0.0
             for j in range(p.shape[1]):
@@ -178,7 +179,7 @@ def _compiled() -> dict[str, Any]:
             out[i] = total
 
     @compiled
-    def cross_entropy(p, q, out):  # type: ignore[no-untyped-def]
+    def cross_entropy(p, q, out):  # type: ignore[no-untyped-def]  # numba finds the types
         for i in prange(p.shape[0]):
             total = 0.0
             for j in range(p.shape[1]):
@@ -187,7 +188,7 @@ def _compiled() -> dict[str, Any]:
             out[i] = total
 
     @compiled
-    def entropy(p, out):  # type: ignore[no-untyped-def]
+    def entropy(p, out):  # type: ignore[no-untyped-def]  # numba finds the types
         for i in prange(p.shape[0]):
             total = 0.0
             for j in range(p.shape[1]):

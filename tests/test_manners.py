@@ -166,10 +166,10 @@ HALVES = np.zeros(ENDLESS, "f2")
 PAGES = Path("/proc/self/pagemap")
 
 
-def endless(zeros: np.ndarray = np.zeros(0)) -> dict[str, Callable[[], Any]]:  # noqa: B008
+def endless(zeros: np.ndarray) -> dict[str, Callable[[], Any]]:
     """Calls that take a second or more, one for every way through the kernels, and every loop that takes most of a call.
 
-    But for the first, no thread has more than one piece of work that is long: what is answered after it comes too late.
+    But for the first six, no thread has more than one piece of work that is long: what is answered after it comes too late.
     """
     p, q = np.random.default_rng(1).random((2, 4000))
     many = np.broadcast_to(p, (ENDLESS, 4000)), np.broadcast_to(q, (ENDLESS, 4000))
@@ -248,7 +248,7 @@ def interrupting() -> Iterator[None]:
 
 @posix
 @pytest.mark.usefixtures("interrupting")
-@pytest.mark.parametrize("name", endless())
+@pytest.mark.parametrize("name", endless(np.zeros(0)))
 def test_a_signal_is_answered_within_a_call(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the piece of work that it finds is done: the row's value is not written, its end not even read.
 
@@ -274,13 +274,13 @@ def test_a_signal_is_answered_within_a_call(name: str, monkeypatch: pytest.Monke
             patch.setattr("fastkl._rows._evaluate", spy)
             fastkl.entropy(p, normalize=True, threads=2)  # the other thread is awake now, and takes its part
             result = np.full(1, -1.0)
-            with pytest.raises(Interrupted):  # noqa: PT012
+            with pytest.raises(Interrupted):  # noqa: PT012 - the timer must not ring before
                 signal.setitimer(signal.ITIMER_REAL, delay)
                 call()
         unfinished = -1 in (result.flat[0], result.flat[_last_row(result)])
         assert unfinished or (name == "into an array of halves" and not HALVES[-1])
         assert [measure(p, q, normalize=True, threads=2).tobytes() for measure in MEASURES] == expected
-    if PAGES.exists():
+    if PAGES.exists():  # not everywhere; what was written tells the most
         assert not reached(zeros)
         assert zeros[-1] == 0  # that is read now
         assert reached(zeros)
@@ -333,7 +333,7 @@ def test_another_thread_is_left_to_its_work() -> None:
     many = [np.broadcast_to(x, (1_000_000, 1000)) for x in (p, q)]
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(fastkl.kl_divergence, *many, normalize=True, threads=2)
-        with pytest.raises(Interrupted):  # noqa: PT012
+        with pytest.raises(Interrupted):  # noqa: PT012 - the timer must not ring before
             signal.setitimer(signal.ITIMER_REAL, 0.1)
             done.result()
         result = done.result()

@@ -29,6 +29,7 @@ FASTKL_INLINE void NAME(look)(NAME(adder) *add, const fastkl_task *task, const f
     uint64_t bits = 0;
     NAME(lanes) lanes;
     NAME(clear)(&lanes);
+    /* No first look is at more than a piece. */
     for (ptrdiff_t start = 0, count; c.scaled ? fastkl_goes_on(task, start, n) : start < n; start += count) {
         count = n - start < most ? n - start : most;
         const NAME(columns) p_now = NAME(line)(p_chunk, p, p_data + start * p->col, count, p_in_place);

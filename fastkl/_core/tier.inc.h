@@ -164,7 +164,7 @@ static double look_again(const fastkl_task *task, fastkl_operand p, fastkl_opera
     if (!(c > 0 && c < 0x1p40)) /* the sum of q, found as a difference, may have lost all digits */
         c = fastkl_quotient(task, p, q, n);
     for (int i = 0; i < SECOND_LOOKS; i++) {
-        int exponent = 0;
+        int exponent = 0; /* c may be no number if the call is off; frexp then need not set it */
         const double high = 2 * frexp(c, &exponent), power = ldexp(1, exponent - 1);
         fastkl_sums sums;
         second_look(task, p, q, n, power, high, c_low / power, &sums);
