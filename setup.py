@@ -1,7 +1,7 @@
-"""Builds fastkl._kernels: one Cython module over plain C. All else is in pyproject.toml.
+"""Builds fastkl._kernels: one Cython module over plain C. The rest of the configuration is in pyproject.toml.
 
-FASTKL_REQUIRE_OPENMP=1 makes a build without OpenMP an error; FASTKL_NO_OPENMP=1 makes one without it. FASTKL_ABI3=1 makes
-one module for every CPython from 3.10 on, for a release. SOURCE_DATE_EPOCH is the time of all files in sdist and wheel.
+FASTKL_REQUIRE_OPENMP=1 makes a build without OpenMP an error; FASTKL_NO_OPENMP=1 makes a build without it. FASTKL_ABI3=1
+makes one module for every CPython from 3.10 on, as in releases. SOURCE_DATE_EPOCH is the time of files in sdist and wheel.
 """
 
 import gzip
@@ -22,12 +22,12 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 
-# No errno and no traps, so that the maths vectorises; no contraction but where the source says fma. Never -ffast-math.
+# No errno and no traps, so that the maths vectorises; contraction only where the source says fma. Never -ffast-math.
 FLAGS = {
     "unix": ["-O3", "-std=c11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fvisibility=hidden"],
     "msvc": ["/O2", "/std:c11", "/fp:precise"],
 }
-# GCC alone does not order the instructions before it hands out registers unless told to: 5 % in AVX-512, 15 % in AVX2.
+# GCC does not schedule instructions before it allocates registers by default: 5 % of speed in AVX-512, 15 % in AVX2.
 GCC_FLAGS = ["-fschedule-insns", "-fsched-pressure"]
 GCC_PROBE = """
 #if !defined(__GNUC__) || defined(__clang__)
@@ -35,14 +35,14 @@ GCC_PROBE = """
 #endif
 int probe(void) { return 0; }
 """
-# Ways to ask for OpenMP, compile and link arguments: Linux, then Apple's clang with Homebrew's or conda's libomp.
+# Compile and link arguments for OpenMP: of Linux, then of Apple's clang with Homebrew's or conda's libomp.
 OPENMP = {
     "unix": [(["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"])],
     "msvc": [(["/openmp"], [])],
 }
 OPENMP_PROBE = "#include <omp.h>\nint probe(void) { return omp_get_max_threads(); }\n"
-# Each where it compiles and links: copies into buffers of known size are checked (level 3 would call a function in hot
-# loops), stacks guarded, tables of addresses read-only once the module is loaded, and no stack is executable.
+# Each is used where it compiles and links: copies into buffers of known size are checked (level 3 would call a function in
+# hot loops), stacks are guarded, tables of addresses are read-only once the module is loaded, and no stack is executable.
 HARDENING = [
     (["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"], []),
     (["-fstack-protector-strong"], []),
@@ -57,7 +57,7 @@ ABI3 = os.environ.get("FASTKL_ABI3") == "1"
 
 
 def component(name, version, licence, description, **more):
-    """An entry of a bill of materials: a package of the index, and what it has to do with the wheel."""
+    """Return an entry of a bill of materials: a package of the index, and its part in the wheel."""
     url = f"pkg:pypi/{name}" + (f"@{version}" if version else "")
     licences = [{"license": {"id": licence}}]
     about = {"type": "library", "bom-ref": url, "purl": url, "name": name, "description": description, "licenses": licences}
@@ -65,14 +65,14 @@ def component(name, version, licence, description, **more):
 
 
 class Build(build_ext):
-    """Adds the compiler's flags: those that a shared object compiles and links with."""
+    """Adds those flags of the compiler with which a shared object compiles and links."""
 
     def build_extensions(self):
         kind = "msvc" if self.compiler.compiler_type == "msvc" else "unix"
         compile_args, link_args = self.find_openmp(OPENMP[kind])
         flags = FLAGS[kind] + (GCC_FLAGS if self.links(GCC_PROBE, GCC_FLAGS, []) else [])
         if kind == "unix" and "-g" not in os.environ.get("CFLAGS", ""):
-            flags.append("-g0")  # else Python's own flags have -g: four fifths of the file
+            flags.append("-g0")  # overrides -g in Python's own flags: four fifths of the file
         for option in HARDENING if kind == "unix" else []:
             if self.links(HARDENING_PROBE, *option):
                 compile_args, link_args = compile_args + option[0], link_args + option[1]
@@ -97,7 +97,7 @@ class Build(build_ext):
             source.write_text(text)
             try:
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=compile_args)
-                # As the module is linked: on macOS, LDFLAGS reaches shared objects only.
+                # Linked as the module is: on macOS, LDFLAGS applies to shared objects only.
                 self.compiler.link_shared_object(objects, str(Path(folder, "probe.so")), extra_postargs=link_args)
             except Exception:  # each compiler class has errors of its own
                 return False
@@ -105,7 +105,7 @@ class Build(build_ext):
 
 
 class Wheel(bdist_wheel):
-    """Adds a bill of materials, in CycloneDX, where PEP 770 wants it: what the wheel is made of and what it needs."""
+    """Adds a bill of materials, in CycloneDX, in the place of PEP 770: what the wheel contains and what it needs."""
 
     def egg2dist(self, egginfo_path, distinfo_path):
         super().egg2dist(egginfo_path, distinfo_path)
@@ -134,12 +134,12 @@ class Wheel(bdist_wheel):
 
     def write_wheelfile(self, wheelfile_base, **options):
         super().write_wheelfile(wheelfile_base, **options)
-        for path in Path(self.bdist_dir).rglob("*"):  # nobody's umask
+        for path in Path(self.bdist_dir).rglob("*"):  # whatever the umask is
             path.chmod(0o755 if path.is_dir() or path.suffix in (".so", ".pyd") else 0o644)
 
 
 class Archive(sdist):
-    """The same bytes from the same sources: nothing of whose they are, and the time that SOURCE_DATE_EPOCH says."""
+    """Makes the same bytes from the same sources: without the owner of files, with the time of SOURCE_DATE_EPOCH."""
 
     def make_archive(self, base_name, kind, root_dir=None, base_dir=None, **owners):
         if kind != "gztar":

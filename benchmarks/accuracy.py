@@ -1,8 +1,8 @@
-"""How exact fastkl and others are on rows that are hard: `python benchmarks/accuracy.py [--rows N]`, with fastkl installed.
+"""The accuracy of fastkl and others on hard rows: `python benchmarks/accuracy.py [--rows N]`, with fastkl installed.
 
-For every tier, dtype and measure, the worst error over N rows of every kind in tests/rows.py, and the row that causes it.
-Then how many of a million close rows have a negative divergence, and how many of a million equal rows have any. The others
-are given normalised rows. Errors are counted as in tests/reference.py. Exit status 1 says that fastkl missed its bound.
+Prints, for every tier, dtype and measure, the worst error over N rows of every kind in tests/rows.py, and the row that
+causes it; then how many of a million close rows have a negative divergence, and of a million equal rows one that is not 0.
+The others get normalised rows. Errors are defined in tests/reference.py. Exits with 1 if fastkl misses its bound.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ CLOSE_BLOCK = 10_000
 
 @dataclass
 class Tally:
-    """What is known of a contender's answers."""
+    """The counts and the worst error of a contender's results."""
 
     rows: int = 0
     held: int = 0
@@ -53,7 +53,7 @@ class Tally:
     worst_row: str = ""
 
     def add(self, measure: str, values: Array, exact: reference.DoubleDouble, batch: rows.Rows) -> None:
-        """Count these, too."""
+        """Include these results."""
         errors = reference.error(measure, values, exact)
         self.rows += len(values)
         self.held += int(np.sum(errors <= reference.BOUND[measure]))
@@ -73,13 +73,13 @@ class Tally:
 
 
 def with_tier(tier: str, function: Function, *operands: Array) -> Array:
-    """The function's answers, computed with a tier."""
+    """Return the function's results, computed with a tier."""
     _kernels.use_tier(tier)
     return function(*operands, normalize=True)
 
 
 def normalised(function: Function, *operands: Array) -> Array:
-    """The function's answers, in the operands' dtype, for rows that sum to 1 as well as NumPy can make them."""
+    """Return the function's results, in the operands' dtype, for rows that NumPy has normalised."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         values = function(*(x / x.sum(axis=1, keepdims=True) for x in operands))
@@ -87,7 +87,7 @@ def normalised(function: Function, *operands: Array) -> Array:
 
 
 def others() -> dict[str, dict[str, Function]]:
-    """Every contender's measures, as functions of operands; None for one that is not installed."""
+    """Return every contender's measures, as functions of operands; none of a contender that is not installed."""
     found: dict[str, dict[str, Function]] = {
         "numpy": {
             "entropy": lambda p: -(p * np.log(p)).sum(1),
@@ -109,7 +109,7 @@ def others() -> dict[str, dict[str, Function]]:
 
 
 def batches(dtype: str, least: int) -> Iterator[rows.Rows]:
-    """Rows of every kind and width: of wide ones one seed, of the others as many as it takes."""
+    """Return rows of every kind and width: wide ones of one seed, the others of as many seeds as it takes."""
     for generator in rows.WIDE_GENERATORS:
         yield from rows.batches(generator, dtype, rows.WIDE)
     count = 0
@@ -123,7 +123,7 @@ def batches(dtype: str, least: int) -> Iterator[rows.Rows]:
 
 
 def compare(dtype: str, least: int) -> bool:
-    """Print every contender's tallies, and say whether fastkl has kept its bound."""
+    """Print every contender's tallies; return whether fastkl has kept its bound."""
     contenders = {
         f"fastkl {tier}": {measure: partial(with_tier, tier, getattr(fastkl, measure)) for measure in reference.DEFINITIONS}
         for tier in _kernels.tiers()
@@ -149,7 +149,7 @@ def compare(dtype: str, least: int) -> bool:
 
 
 def count_signs(dtype: str) -> bool:
-    """Print how many KL and JS of close rows are negative or NaN and of equal rows are not 0, and say whether none is."""
+    """Print how many KL and JS of close rows are negative or NaN and of equal rows are not 0; return whether none is."""
     found = {tier: [0, 0, 0] for tier in _kernels.tiers()}
     kinds = itertools.cycle(itertools.product(CLOSE_GENERATORS, CLOSE_WIDTHS))
     for seed, (generator, n) in zip(range(CLOSE_ROWS // CLOSE_BLOCK), kinds, strict=False):
@@ -167,8 +167,8 @@ def count_signs(dtype: str) -> bool:
 
 
 def main() -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(description="How exact fastkl, NumPy, SciPy and NumKong are on rows that are hard.")
+    """Run the command."""
+    parser = argparse.ArgumentParser(description="The accuracy of fastkl, NumPy, SciPy and NumKong on hard rows.")
     parser.add_argument("--rows", type=int, default=20_000, help="rows for every tier, dtype and measure, at least")
     least = parser.parse_args().rows
     kept = [check for dtype in DTYPES for check in (compare(dtype, least), count_signs(dtype))]

@@ -1,7 +1,7 @@
 """The project's speed goals, each as a ratio within one run: `python benchmarks/bars.py [LINE ...]`, all lines by default.
 
-Prints what was wanted and what was measured, and exits with 0 either way: it reports. FASTKL_SIMD=avx2 has goals of its own
-for `large`. Medians of calls in turn; `again` is the noise, the same call measured twice. Needs 4 GB, `logits` 8 GB.
+Prints each goal and the measured ratio of medians of calls in turn, and exits with 0 even if a goal is missed. With
+FASTKL_SIMD=avx2 `large` has goals of its own. `again` is the noise: the same call, measured twice. Needs 4 to 8 GB.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LARGE = Case()
 IN_CACHE = Case(rows=100, threads=1)
 BY_NAME = {peer.name: peer for peer in PEERS}
 
-# Of each tier that has goals: measure, dtype, at least this share of reading.
+# The least share of the speed of reading, by tier, measure and dtype.
 LARGE_GOALS = {
     "avx512": {
         ("kl_divergence", "float64"): 0.90,
@@ -69,25 +69,25 @@ Line = Callable[[], Iterator[Result]]
 
 
 def call(bench: Bench, name: str = FASTKL) -> Call:
-    """A contender's call, which must exist."""
+    """Return a contender's call, which must exist."""
     found = bench.call(BY_NAME[name])
     if found is None:
-        raise LookupError(f"{name} has no part in {bench.case}. {'; '.join(missing())}")
+        raise LookupError(f"{name} does not compute {bench.case}. {'; '.join(missing())}")
     return found
 
 
 def ratio(times: dict[str, float], other: str, ours: str = FASTKL) -> float | None:
-    """How many times as fast as the other we are."""
+    """Return how many times as fast as the other fastkl is."""
     return times[other] / times[ours] if other in times else None
 
 
 def noise(times: dict[str, float]) -> str:
-    """The same call again, as a note."""
+    """Return a note of the same call's time, measured again."""
     return f"again {times[AGAIN] / times[FASTKL]:.3f}"
 
 
 def beside_reading(bench: Bench, **others: Call) -> dict[str, float]:
-    """Times of fastkl twice, of reading if it can be had, and of others."""
+    """Return the times of fastkl twice, of reading if it can be measured, and of others."""
     reader = bench.reader()
     calls = {FASTKL: call(bench), AGAIN: call(bench, AGAIN)} | others
     return seconds(({READING: reader} if reader else {}) | calls)
@@ -97,7 +97,7 @@ def beside_reading(bench: Bench, **others: Call) -> dict[str, float]:
 
 
 def _shares(case: Case) -> Iterator[Result]:
-    """Of reading: each measure of the same data, with 1 and 2 threads."""
+    """Measure the share of reading of each measure of the same data, with 1 and 2 threads."""
     data = operands(case)
     for measure in MEASURES:
         goal = LARGE_GOALS.get(fastkl.build_info()["simd"], {}).get((measure, case.dtype))
@@ -109,18 +109,18 @@ def _shares(case: Case) -> Iterator[Result]:
 
 
 def large() -> Iterator[Result]:
-    """All measures, 100,000 x 1000, 1 and 2 threads, against reading."""
+    """Compare all measures, 100,000 x 1000, 1 and 2 threads, with reading."""
     for dtype in DTYPES:
         yield from _shares(replace(LARGE, dtype=dtype))
 
 
 def wide_rows() -> Iterator[Result]:
-    """The same for 4,000 x 131,072 float32."""
+    """Do the same for 4,000 x 131,072 float32."""
     yield from _shares(replace(LARGE, dtype="float32", rows=4_000, columns=131_072))
 
 
 def in_cache_numkong() -> Iterator[Result]:
-    """KL and CE in cache against NumKong's KL, with the errors of both."""
+    """Compare KL and CE in cache with NumKong's KL, and the errors of both."""
     for dtype in DTYPES:
         rival_bench = Bench(replace(IN_CACHE, dtype=dtype))
         rival = call(rival_bench, "numkong")
@@ -134,7 +134,7 @@ def in_cache_numkong() -> Iterator[Result]:
 
 
 def in_cache_log() -> Iterator[Result]:
-    """KL in cache against MKL's log alone: as MKL chooses it, and the kernel for fastkl's tier."""
+    """Compare KL in cache with MKL's log alone: as MKL chooses it, and the kernel for fastkl's tier."""
     for dtype, goal in (("float64", 0.85), ("float32", 0.65)):
         bench = Bench(replace(IN_CACHE, dtype=dtype))
         for name in "mkl log alone", "mkl log kernel":
@@ -144,7 +144,7 @@ def in_cache_log() -> Iterator[Result]:
 
 
 def short_rows() -> Iterator[Result]:
-    """5,000,000 x 10 and 1,000,000 x 50, against reading and NumPy."""
+    """Compare 5,000,000 x 10 and 1,000,000 x 50 with reading and NumPy."""
     for rows, columns in ((5_000_000, 10), (1_000_000, 50)):
         for dtype in DTYPES:
             bench = Bench(replace(LARGE, dtype=dtype, rows=rows, columns=columns))
@@ -154,14 +154,14 @@ def short_rows() -> Iterator[Result]:
 
 
 def _against(bench: Bench, base: Case, goal: float, what: str) -> Result:
-    """The rate of a case, of that of another."""
+    """Return the rate of a case, divided by that of another."""
     times = seconds({FASTKL: call(bench), AGAIN: call(bench), "base": call(Bench(base))})
     measured = bench.case.entries / times[FASTKL] / (base.entries / times["base"])
     return Result(f"{bench.case}, {what}", measured, goal, note=noise(times))
 
 
 def inputs() -> Iterator[Result]:
-    """Half precision and counts, against float32: elements, not bytes."""
+    """Compare half precision and counts with float32, in entries, not bytes, a second."""
     for measure in *MEASURES, "js_divergence":
         for threads in 1, 2:
             base = replace(LARGE, measure=measure, threads=threads, dtype="float32")
@@ -176,14 +176,14 @@ def inputs() -> Iterator[Result]:
 
 
 def one_row() -> Iterator[Result]:
-    """One row of 100,000,000 against many rows."""
+    """Compare one row of 100,000,000 with many rows."""
     for dtype in DTYPES:
         case = replace(LARGE, dtype=dtype)
         yield _against(Bench(replace(case, rows=1, columns=case.entries)), case, 0.9, "of many rows")
 
 
 def fortran() -> Iterator[Result]:
-    """Fortran order and axis=0 against C order, and the memory that they take."""
+    """Compare Fortran order and axis=0 with C order, and measure the memory that they need."""
     for layout in "F", "axis0":
         for dtype in DTYPES:
             base = replace(LARGE, dtype=dtype)
@@ -195,7 +195,7 @@ def fortran() -> Iterator[Result]:
 
 
 def broadcast() -> Iterator[Result]:
-    """One q for all p and one p for all q, against two matrices."""
+    """Compare one q for all p and one p for all q with two matrices."""
     for layout in "one_q", "one_p":
         for dtype in DTYPES:
             base = replace(LARGE, dtype=dtype)
@@ -203,14 +203,14 @@ def broadcast() -> Iterator[Result]:
 
 
 def zeros() -> Iterator[Result]:
-    """Half of p's entries zero and a tenth of q's, against none."""
+    """Compare rows with half of p's entries zero and a tenth of q's with rows without zeros."""
     for dtype in DTYPES:
         base = replace(LARGE, dtype=dtype)
         yield _against(Bench(replace(base, layout="zeros")), base, 0.9, "of no zeros")
 
 
 def invalid() -> Iterator[Result]:
-    """The time of invalid="raise", of "ignore"."""
+    """Compare the times of invalid="raise" and "ignore"."""
     for case in LARGE, IN_CACHE:
         for dtype in DTYPES:
             bench = Bench(replace(case, dtype=dtype))
@@ -221,7 +221,7 @@ def invalid() -> Iterator[Result]:
 
 
 def threads() -> Iterator[Result]:
-    """2 threads against 1, out of cache."""
+    """Compare 2 threads with 1, out of cache."""
     for measure in MEASURES:
         for dtype in DTYPES:
             two = Bench(replace(LARGE, measure=measure, dtype=dtype))
@@ -234,7 +234,7 @@ def threads() -> Iterator[Result]:
 
 
 def _compared(bench: Bench, **keywords: Any) -> Result:
-    """The time of a comparison with labels, of that of D alone."""
+    """Return the time of a comparison with labels, divided by that of D alone."""
     labels = np.arange(bench.case.rows) % bench.case.columns
     compare = partial(fastkl.compare, *bench.operands, labels, threads=bench.case.threads, **keywords)
     times = seconds({FASTKL: call(bench), AGAIN: call(bench, AGAIN), "compare": compare})
@@ -243,9 +243,9 @@ def _compared(bench: Bench, **keywords: Any) -> Result:
 
 
 def _logits(case: Case, goal: float) -> Iterator[Result]:
-    """Of the same logits: KL, the loss of labels, the comparison. Then the comparison of probabilities."""
+    """Measure KL, the loss of labels and the comparison of the same logits; then the comparison of probabilities."""
     bench = Bench(replace(case, measure="kl_from_logits"))
-    # In float64 its temporaries would take most of what a machine has.
+    # In float64 its temporaries would need most of a machine's memory.
     rival = bench.call(BY_NAME["torch"]) if case.dtype == "float32" else None
     times = beside_reading(bench, **({"torch": rival} if rival else {}))
     speed = f"{case.entries / times[FASTKL] / 1e9:.2f} Gelem/s, {noise(times)}"
@@ -262,7 +262,7 @@ def _logits(case: Case, goal: float) -> Iterator[Result]:
 
 
 def logits() -> Iterator[Result]:
-    """Logits and labels, 2,000 x 131,072 and 200,000 x 1000, 2 threads, and the memory that a row of 4,000,000 takes."""
+    """Measure logits and labels, 2,000 x 131,072 and 200,000 x 1000, 2 threads, and the memory for a row of 4,000,000."""
     for rows, columns in ((2_000, 131_072), (200_000, 1000)):
         for dtype, goal in (("float32", 0.60), ("float64", 0.55)):
             yield from _logits(replace(LARGE, dtype=dtype, rows=rows, columns=columns), goal)
@@ -274,20 +274,9 @@ def logits() -> Iterator[Result]:
             yield Result(f"{bench.case}, memory beyond the result", megabytes, 4.0, " MB", most=True)
 
 
-def small_call() -> Iterator[Result]:
-    """A call on 1 x 10, as a user makes it."""
-    for dtype in DTYPES:
-        case = Case(dtype=dtype, rows=1, columns=10, threads=1)
-        p, q = operands(case)
-        ours = partial(fastkl.kl_divergence, p, q)
-        times = seconds({FASTKL: ours, AGAIN: ours, "numpy": call(Bench(case), "numpy")})
-        yield Result(f"{case}, time", times[FASTKL] * 1e6, 2.5, " us", True, noise(times))
-        yield Result(f"{case}, time of NumPy's", times[FASTKL] / times["numpy"], 1.0, "x", True)
-
-
 @contextmanager
 def a_busy_core() -> Iterator[None]:
-    """Another process that never rests."""
+    """Run another process that uses one core all the time."""
     child = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
     try:
         assert child.stdout is not None
@@ -299,7 +288,7 @@ def a_busy_core() -> Iterator[None]:
 
 
 def busy() -> Iterator[Result]:
-    """200 small calls with the default threads while another process keeps one core busy, against the same alone."""
+    """Compare 200 small calls with the default threads beside a process that keeps one core busy with the same alone."""
 
     def calls(p: Array, q: Array) -> None:
         for _ in range(SMALL_CALLS):
@@ -316,7 +305,7 @@ def busy() -> Iterator[Result]:
 
 
 def files() -> Iterator[Result]:
-    """`fastkl.score` of a pair of .npy files in the page cache, against the measure of the same arrays in memory."""
+    """Compare `fastkl.score` of a pair of .npy files in the page cache with the measure of the same arrays in memory."""
     for measure, name, from_logits in (("kl", "kl_divergence", False), ("kl", "kl_divergence", True)):
         for dtype in DTYPES:
             case = replace(LARGE, rows=250_000, dtype=dtype)
@@ -350,7 +339,6 @@ LINES: dict[str, Line] = {
         invalid,
         threads,
         logits,
-        small_call,
         busy,
         files,
     )
@@ -358,12 +346,12 @@ LINES: dict[str, Line] = {
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     described = "\n".join(f"  {name:18}{line.__doc__}" for name, line in LINES.items())
     parser = argparse.ArgumentParser(
         description=f"{__doc__}\nlines:\n{described}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("lines", nargs="*", metavar="LINE", help="what to measure")
+    parser.add_argument("lines", nargs="*", metavar="LINE", help="a line to measure")
     wanted = parser.parse_args().lines or list(LINES)
     if unknown := set(wanted) - set(LINES):
         parser.error(f"no line {', '.join(sorted(unknown))}; there are {', '.join(LINES)}")

@@ -1,4 +1,4 @@
-"""What is measured: every case, in a short and a full form, and the matrices of each. Knows nothing of contenders."""
+"""The cases that are measured, a short and a full list of them, and the operands of each. Knows nothing of contenders."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from fastkl._rows import BFLOAT16
-
 Array = np.ndarray[Any, Any]
 
 MEASURES = ("kl_divergence", "cross_entropy", "entropy")
-# Of what models put out: matrices of logits, of which "labels" takes one, and an integer a row.
+# Measures of logits, as models return them: of two matrices, of one, or of one and a label a row.
 LOGITS = ("kl_from_logits", "labels_from_logits", "entropy_from_logits", "compare_from_logits")
 DTYPES = ("float64", "float32")
 HALVES = ("float16", "bfloat16")
 COUNTS = ("int64", "int32", "uint8")
+# How NumPy arrays hold bfloat16 without ml_dtypes: fastkl reads this dtype, too.
+BFLOAT16 = np.dtype([("bfloat16", np.uint16)])
 LAYOUTS = {
     "C": "both in C order",
     "F": "both in Fortran order",
@@ -26,13 +26,13 @@ LAYOUTS = {
     "zeros": "half of p's entries zero, and a tenth of q's, among those",
 }
 
-# Entries made at a time, so that making a matrix of a gigabyte needs no other.
+# Entries made at a time, so that making a matrix of a gigabyte does not need a second one.
 BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
 class Case:
-    """One question put to every contender. Its text is the benchmark's id."""
+    """One call that every contender makes. Its text is the benchmark's id."""
 
     measure: str = "kl_divergence"
     dtype: str = "float64"
@@ -46,17 +46,17 @@ class Case:
 
     @property
     def entries(self) -> int:
-        """Terms of all the sums."""
+        """The number of terms of all sums."""
         return self.rows * self.columns
 
     @property
     def in_cache(self) -> bool:
-        """Whether the operands fit in what most CPUs have for one core."""
+        """Whether the operands fit in the cache that most CPUs have for one core."""
         return self.entries <= 200_000
 
     @property
     def repeats(self) -> int:
-        """How often a row repeats its beginning, a power of two: a row too long for the reference is made of short ones."""
+        """How often a row repeats its beginning, a power of two: one too long for the reference consists of equal parts."""
         repeats = 1
         while self.columns // repeats > BLOCK:
             repeats *= 2
@@ -66,7 +66,7 @@ class Case:
 
 
 def _block(rng: np.random.Generator, shape: tuple[int, int], case: Case) -> tuple[Array, Array]:
-    """Weights: floats below 1, or counts from 1 to 99. Logits: normal, those of q near p's, as of two like models."""
+    """Return weights, floats below 1 or counts from 1 to 99; or normal logits, q's near p's, as two similar models have."""
     dtype: Any = np.float64 if case.dtype == "float64" else np.float32
     if case.measure in LOGITS:
         p, noise = (rng.standard_normal(shape, dtype) for _ in range(2))
@@ -82,9 +82,9 @@ def _block(rng: np.random.Generator, shape: tuple[int, int], case: Case) -> tupl
 
 
 def operands(case: Case, seed: int = 1) -> tuple[Array, ...]:
-    """What the case's measure takes: matrices of random rows along axis 1, always the same; labels stand before theirs.
+    """Return the operands of the case's measure: matrices of random rows along axis 1, always the same; labels come first.
 
-    Of `one_q` and `one_p`, the one row has the shape (1, columns).
+    In the layouts `one_q` and `one_p`, the single row has the shape (1, columns).
     """
     names = "p" if case.measure in ("entropy", "entropy_from_logits", "labels_from_logits") else "pq"
     shapes = [(1 if case.layout == f"one_{name}" else case.rows, case.columns) for name in names]
@@ -110,7 +110,7 @@ def operands(case: Case, seed: int = 1) -> tuple[Array, ...]:
 
 
 def _each(**axes: tuple[Any, ...]) -> list[Case]:
-    """A case for every combination, in order."""
+    """Return a case for every combination, in order."""
     combinations: list[dict[str, Any]] = [{}]
     for name, values in axes.items():
         combinations = [{**combination, name: value} for combination in combinations for value in values]
@@ -127,7 +127,7 @@ SHORT = [
     *_each(dtype=DTYPES, measure=LOGITS, rows=(100,), threads=(1,)),
 ]
 
-# Every line of the project's speed goals: gigabytes, and the better part of an hour.
+# The cases of the project's speed goals: gigabytes, and most of an hour.
 FULL = [
     *_each(dtype=DTYPES, measure=MEASURES, threads=(1, 2)),
     *_each(dtype=DTYPES, measure=MEASURES, rows=(100,), threads=(1,)),
@@ -139,6 +139,6 @@ FULL = [
     *_each(rows=(1,), columns=(10,), threads=(1,)),
     *_each(dtype=DTYPES, measure=LOGITS, rows=(200_000,)),
     *_each(dtype=("float32",), measure=LOGITS, rows=(2_000,), columns=(131_072,)),
-    *_each(measure=("kl_from_logits", "labels_from_logits"), rows=(2_000,), columns=(131_072,)),  # others take 20 GB
+    *_each(measure=("kl_from_logits", "labels_from_logits"), rows=(2_000,), columns=(131_072,)),  # others need 20 GB
     *_each(dtype=DTYPES, measure=LOGITS, rows=(100,), threads=(1,)),
 ]

@@ -1,6 +1,6 @@
-"""The README's charts, from the figures of report.py. Measures nothing.
+"""The charts of docs/, from the figures of report.py. Measures nothing.
 
-Files are the same for the same figures: no dates, no random ids.
+The same figures give the same files: they have no dates and no random ids.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Figures = list[dict[str, Any]]
 
-# Colours that differ for colour-blind eyes too (Okabe and Ito), and a marker each.
+# Colours that colour-blind readers can tell apart (Okabe and Ito), and a marker each.
 STYLES: dict[str, dict[str, Any]] = {
     "fastkl": {"color": "#D55E00", "marker": "o", "linewidth": 2.5, "zorder": 5},
     "numpy": {"color": "#0072B2", "marker": "s"},
@@ -46,7 +46,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "numkong": {"color": "#333333", "marker": "X"},
 }
 READING_STYLE: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1.2}
-# Drawn in the place of an error of 0, which has no logarithm, and of one that is infinite.
+# Drawn in place of an error of 0, which has no logarithm, and of an infinite one.
 LEAST_ERROR, LARGEST_ERROR = 1e-18, 1e18
 
 
@@ -61,13 +61,13 @@ def _save(figure: Figure, name: str, machine: str, folder: Path) -> Iterator[Pat
 
 
 def _reading(entries: Figures) -> float | None:
-    """GB/s of reading in fastkl's turns."""
+    """Return the GB/s of reading in fastkl's turns."""
     first = next((x for x in entries if x["contender"] == "fastkl"), None)
     return first["gb_per_s"] / first["share_of_reading"] if first and first["share_of_reading"] else None
 
 
 def _throughput(entries: Figures, *, logits: bool) -> Figure:
-    """Bars of each large case, those of logits or the others, with reading as a line."""
+    """Draw bars of each large case, those of logits or the others, and reading as a line."""
     entries = [x for x in entries if ("logits" in x["case"]) == logits]
     cases = dict.fromkeys(x["case"] for x in entries if x["threads"] > 1)
     figure, grid = plt.subplots(2, (len(cases) + 1) // 2, figsize=(12, 6), layout="constrained", squeeze=False)
@@ -94,7 +94,7 @@ def _throughput(entries: Figures, *, logits: bool) -> Figure:
 
 
 def _length(entries: Figures) -> Figure:
-    """Lines of throughput over the length of rows."""
+    """Draw lines of throughput over the length of rows."""
     figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     columns = sorted({x["columns"] for x in entries})
     for name, style in STYLES.items():
@@ -103,7 +103,7 @@ def _length(entries: Figures) -> Figure:
             axes.plot(*zip(*points, strict=True), label=name, markersize=4, **style)
     reading = [(n, _reading([x for x in entries if x["columns"] == n])) for n in columns]
     if all(speed for _, speed in reading):
-        # Bytes a second to entries a second, by fastkl's own two figures.
+        # Converts bytes a second to entries a second, by fastkl's two figures.
         scale = next(x["gelem_per_s"] / x["gb_per_s"] for x in entries if x["contender"] == "fastkl")
         axes.plot(columns, [speed * scale for _, speed in reading if speed], label="reading", **READING_STYLE)
     axes.set_xscale("log", base=2)
@@ -135,7 +135,7 @@ def _error_panel(axes: Axes, entries: Figures) -> None:
 
 
 def _error(entries: Figures) -> Figure:
-    """Lines of error over divergence, one panel a dtype."""
+    """Draw lines of error over divergence, one panel a dtype."""
     dtypes = dict.fromkeys(x["dtype"] for x in entries)
     figure, grid = plt.subplots(1, len(dtypes), figsize=(12, 5), layout="constrained", sharey=True, squeeze=False)
     for axes, dtype in zip(grid.flat, dtypes, strict=True):
@@ -149,7 +149,7 @@ def _error(entries: Figures) -> Figure:
 
 
 def draw(report: dict[str, Any], folder: Path) -> Iterator[Path]:
-    """Draw all, and tell the files."""
+    """Draw all charts; return the files."""
     for name, figure in (
         ("throughput", _throughput(report["entries"], logits=False)),
         ("logits", _throughput(report["entries"], logits=True)),

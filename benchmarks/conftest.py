@@ -1,4 +1,4 @@
-"""What the benchmarks share: the cases, each with its data made once, and who did not take part, named at the end."""
+"""Fixtures of the benchmarks: the cases, each with its data made once; and a summary that names the missing contenders."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ ENTRIES = pytest.StashKey[list[Entry]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--full`."""
-    parser.addoption("--full", action="store_true", help="all cases: gigabytes of data, and the better part of an hour")
+    parser.addoption("--full", action="store_true", help="all cases: gigabytes of data, and most of an hour")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep what is measured for the summary, and what the build is: torch changes OpenMP's number of threads later."""
+    """Keep a place for the figures, and the description of the build: torch changes OpenMP's number of threads later."""
     config.stash[BUILD] = str(fastkl.build_info())
     config.stash[ENTRIES] = []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every case, and within a case every contender."""
+    """Make a test of every case and, within a case, of every contender."""
     if "bench" in metafunc.fixturenames:
         cases = FULL if metafunc.config.getoption("--full") else SHORT
 
@@ -41,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """A case with its data, which are gone before the next are made."""
+    """Return a case with its data, which are freed before the next are made."""
     made = Bench(request.param)
     yield made
     made.operands = ()
@@ -49,12 +49,12 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
 @pytest.fixture
 def entries(request: pytest.FixtureRequest) -> list[Entry]:
-    """What has been measured so far."""
+    """Return the figures measured so far."""
     return request.config.stash[ENTRIES]
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Say what it was measured on, how much of a difference is noise, and who is missing."""
+    """Print the build, how large the noise is, and the missing contenders."""
     terminalreporter.section("fastkl's benchmarks")
     terminalreporter.line(config.stash[BUILD])
     found = config.stash[ENTRIES]

@@ -1,8 +1,8 @@
-"""Time, memory and error of calls: the one place that knows how they are taken, for every command here.
+"""Time, memory and error of calls: the one place that knows how they are measured, for every command in this folder.
 
-Times are medians of calls in turn, so that a machine whose speed drifts slows all alike, and only ratios of times from the
-same turns are compared. Errors are against the double-double references of tests/reference.py and logits_reference.py, on
-the same data.
+Times are medians of calls in turn, so that a machine whose speed drifts slows all equally, and only ratios of times from
+the same turns are compared. Errors are against the double-double references of tests/reference.py and logits_reference.py,
+on the same data.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from double_double import LN2, DoubleDouble
 Call = Callable[[], Any]
 
 TURNS = 7
-# A turn repeats a short call for so long: a clock and a loop around it then cost nothing to speak of.
+# A turn repeats a short call for at least that long: the cost of the clock and the loop is then negligible.
 TURN_SECONDS = 0.005
-# Threads of an OpenMP spin for about that long after their work, on cores that the next contender wants.
+# Threads of an OpenMP library spin for about that long after their work, on cores that the next contender needs.
 PAUSE_SECONDS = 0.005
 READING = "reading"
 
-# Some contenders divide by zeros. np.errstate around each call would cost a short one half of its time again.
+# Some contenders divide by zeros. np.errstate around each call would make a short one half as slow again.
 np.seterr(all="ignore")
 
 # The reference takes a second for a million entries.
@@ -47,7 +47,7 @@ SAMPLE_ENTRIES = 1_000_000
 
 
 def seconds(calls: dict[str, Call], turns: int = TURNS) -> dict[str, float]:
-    """Median time of each call, taken in turn. The first turn warms caches, pages and threads, and is not counted."""
+    """Return the median time of each call, made in turn. The first turn, which warms caches and threads, does not count."""
     repeats: dict[str, int] = {}
     for name, call in calls.items():
         call()
@@ -66,16 +66,16 @@ def seconds(calls: dict[str, Call], turns: int = TURNS) -> dict[str, float]:
 
 
 def _status(field: str) -> int:
-    """A field of /proc/self/status in bytes."""
+    """Return a field of /proc/self/status in bytes."""
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
     return int(line.split()[1]) * 1024
 
 
 def peak_memory(call: Call) -> int | None:
-    """Bytes that a call needs beyond its result, at its peak; None where that cannot be found out.
+    """Return the bytes that a call needs beyond its result, at its peak; None where they cannot be measured.
 
-    The larger of two accounts. The resident set sees what any library touches, but counts in units of some 100 kB;
-    tracemalloc sees every byte, but only of NumPy's and Python's.
+    They are the larger of two counts. The resident set includes the memory that any library touches, in units of some
+    100 kB; tracemalloc counts every byte, but only of NumPy's and Python's.
     """
     result = call()
     size = sum(int(getattr(x, "nbytes", 0)) for x in (result if isinstance(result, tuple) else (result,)))
@@ -99,7 +99,7 @@ def peak_memory(call: Call) -> int | None:
 
 
 def _exact(measure: str, sample: list[Array], labels: list[Array]) -> DoubleDouble:
-    """The measure of every row, as cases.py names it; of a comparison, D(p‖q)."""
+    """Return the measure of every row, by its name in cases.py; of a comparison, D(p‖q)."""
     if measure == "labels_from_logits":
         return logits_reference.losses(*sample, *labels)
     if measure in LOGITS:
@@ -109,9 +109,9 @@ def _exact(measure: str, sample: list[Array], labels: list[Array]) -> DoubleDoub
 
 @dataclass(frozen=True)
 class Answers:
-    """How right a contender's values are, on rows taken evenly from all; negative and NaN are counted in all."""
+    """The errors of a contender's values, on rows taken evenly from all; negative and NaN are counted in all."""
 
-    error: float  # the worst relative one
+    error: float  # the worst relative error
     error_eps: float  # the same in eps of the operands' dtype, whatever dtype the contender answers in
     negative: int
     nan: int
@@ -119,7 +119,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a contender in a case. None is not known, and `note` may say why."""
+    """The figures of a contender in a case. None means not known, and `note` may say why."""
 
     contender: str
     version: str
@@ -138,7 +138,7 @@ class Entry:
 
 
 class Bench:
-    """A case with its data: the calls of its contenders, and what each is worth."""
+    """A case with its data: the calls of its contenders, and the speed, memory and error of each."""
 
     def __init__(self, case: Case, data: tuple[Array, ...] | None = None) -> None:
         self.case = case
@@ -148,7 +148,7 @@ class Bench:
 
     @cached_property
     def exact(self) -> tuple[Array, DoubleDouble]:
-        """Some rows, and the measure of each."""
+        """Some rows' positions, and the measure of each by the reference."""
         case = self.case
         width = case.columns // case.repeats
         count = max(1, min(SAMPLE_ROWS, case.rows, SAMPLE_ENTRIES // width))
@@ -162,7 +162,7 @@ class Bench:
         return rows, exact
 
     def call(self, peer: Peer) -> Call | None:
-        """The contender's call, or None if it takes no part in this case."""
+        """Return the contender's call, or None if it cannot compute this case."""
         function = peer.functions(self.case.threads).get(self.case.measure)
         if function is None or not (peer.whole or self.case.in_cache):
             return None
@@ -171,11 +171,11 @@ class Bench:
         return partial(function, *self.operands)
 
     def reader(self) -> Call | None:
-        """A call that reads the operands."""
+        """Return a call that reads the operands."""
         return reading.reader(self.matrices, self.case.threads)
 
     def answers(self, values: Any) -> Answers:
-        """How right they are; of a comparison, how right its D(p‖q) is."""
+        """Return the errors of the values; of a comparison, those of D(p‖q)."""
         rows, exact = self.exact
         values = values.kl if isinstance(values, tuple) else values
         found = np.asarray(values)[rows].astype(float)
@@ -187,7 +187,7 @@ class Bench:
         return Answers(worst, worst / eps, int(np.sum(values < 0)), int(np.sum(np.isnan(values))))
 
     def entries(self, peers: Iterable[Peer] = PEERS, turns: int = TURNS) -> list[Entry]:
-        """Measure the contenders side by side, and reading beside them. Who takes no part has no entry."""
+        """Measure the contenders and reading in turn. A contender that cannot compute this case has no entry."""
         calls: dict[str, Call] = {}
         values: dict[str, Array] = {}
         notes: dict[str, str] = {}
@@ -196,7 +196,7 @@ class Bench:
             try:
                 values[peer.name] = call()
                 calls[peer.name] = call
-            except Exception as error:  # packages differ in what they refuse, and how
+            except Exception as error:  # each package has errors of its own
                 notes[peer.name] = f"{type(error).__name__}: {error}"
         reader = self.reader()
         times = seconds(({READING: reader} if reader else {}) | calls, turns)

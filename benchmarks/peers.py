@@ -1,7 +1,7 @@
-"""Who is compared: each contender, the package that it needs, and its functions of rows. Knows nothing of time and data.
+"""The contenders: the package that each needs, and its functions of rows. Knows nothing of time and data.
 
 A function takes the operands of a measure, matrices with rows along axis 1, and returns a value for each row; a comparison
-returns fastkl's tuple of such. Each is what a user of the package would write; the comment says where there was a choice.
+returns fastkl's tuple of them. Each is what a user of the package would write; a comment says where there was a choice.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ UNUSABLE: dict[str, str] = {}  # installed, but could not be loaded: why
 
 @dataclass(frozen=True)
 class Peer:
-    """A contender. `load` imports its package and gives its functions, a measure each, for a number of threads."""
+    """A contender. `load` imports its package and returns a function of each measure, with a given number of threads."""
 
     name: str
     package: str
     load: Callable[[int], Functions]
     parallel: bool = False
-    whole: bool = True  # False: it does a part of the work, in cache, and its result is not the measure's
+    whole: bool = True  # False: it does a part of the work, in cache, and does not return the measure
 
     @property
     def version(self) -> str | None:
-        """The version of the installed package; None if it is missing."""
+        """The version of the installed package, or None."""
         try:
             return metadata.version(self.package)
         except metadata.PackageNotFoundError:
             return None
 
     def functions(self, threads: int) -> Functions:
-        """Its functions; none if the package is missing or does not work here: `missing` says so."""
+        """Return its functions; none if the package is missing or does not work here, which `missing` reports."""
         if self.version is None or self.name in UNUSABLE:
             return {}
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 return self.load(threads)
-        except Exception as error:  # of any kind: it is another's package
+        except Exception as error:  # each package has errors of its own
             UNUSABLE[self.name] = f"{type(error).__name__}: {error}"
             return {}
 
@@ -63,14 +63,14 @@ class Peer:
 def _fastkl(threads: int) -> Functions:
     return {measure: partial(getattr(fastkl, measure), threads=threads) for measure in MEASURES} | {
         "kl_from_logits": partial(fastkl.kl_divergence, from_logits=True, threads=threads),
-        "labels_from_logits": partial(fastkl.cross_entropy, from_logits=True, threads=threads),
+        "labels_from_logits": partial(fastkl.nll, from_logits=True, threads=threads),
         "entropy_from_logits": partial(fastkl.entropy, from_logits=True, threads=threads),
         "compare_from_logits": partial(fastkl.compare, from_logits=True, threads=threads),
     }
 
 
 def _from_logits(log_softmax: Function, exp: Function, log: Function) -> Functions:
-    """The measures of logits by their definitions, in terms of log_softmax, for arrays of NumPy or tensors."""
+    """Return the measures of logits by their definitions, in terms of log_softmax, of NumPy arrays or tensors."""
 
     def kl_divergence(p: Any, q: Any) -> Any:
         a, b = log_softmax(p), log_softmax(q)
@@ -149,7 +149,7 @@ def _numexpr(threads: int) -> Functions:
         def call(p: Array, q: Array | None = None) -> Array:
             if numexpr.get_num_threads() != threads:
                 numexpr.set_num_threads(threads)
-            # numexpr does not say what it returns
+            # numexpr has no types
             return numexpr.evaluate(expression, {"p": p, "q": q} if q is not None else {"p": p}).sum(1)  # type: ignore[no-any-return]
 
         return call
@@ -237,7 +237,7 @@ def _torch(threads: int) -> Functions:
     }
     return {measure: bound(function) for measure, function in from_logits.items()} | {
         "kl_divergence": bound(lambda p, q: torch.nn.functional.kl_div(q.log(), p, reduction="none").sum(1)),
-        # Its cross_entropy takes logits, and does above; this is the zero-safe sum of probabilities.
+        # Its cross_entropy takes logits, as above; this is the zero-safe sum of probabilities.
         "cross_entropy": bound(lambda p, q: -torch.special.xlogy(p, q).sum(1)),
         "entropy": bound(lambda p: torch.special.entr(p).sum(1)),
     }
@@ -255,14 +255,14 @@ def _numkong(_threads: int) -> Functions:
 
 
 def _mkl_file(name: str) -> str:
-    """A library of the wheel, whatever prefix, version and suffix its name has here."""
+    """Return a library of the wheel, with any prefix, version and suffix of its name."""
     files = metadata.files("mkl") or []
     return str(next(file.locate() for file in files if re.match(rf"(lib)?{name}\.", file.name)))
 
 
 @cache
 def _mkl() -> ctypes.CDLL:
-    """MKL, sequential: without an OpenMP of its own beside fastkl's."""
+    """Return MKL, sequential: without a second OpenMP beside fastkl's."""
     library = ctypes.CDLL(_mkl_file("mkl_rt"))
     sequential = 1
     library.MKL_Set_Threading_Layer(sequential)
@@ -270,7 +270,7 @@ def _mkl() -> ctypes.CDLL:
 
 
 def _logs(double: Any, single: Any) -> Functions:
-    """The logarithms of p, for the price of which KL is to be had, into a result made once."""
+    """Return a function of the logarithms of p alone, in whose time KL is to be computed; its result is allocated once."""
     most_accurate = ctypes.c_int64(2)  # VML_HA
     result = cache(np.empty)
 
@@ -304,7 +304,7 @@ def _mkl_kernel(_threads: int) -> Functions:
 
 
 FASTKL = "fastkl"
-AGAIN = "fastkl again"  # the same function: how much of a difference is noise
+AGAIN = "fastkl again"  # the same function: its difference is the noise
 PEERS = [
     Peer(FASTKL, "fastkl", _fastkl, parallel=True),
     Peer(AGAIN, "fastkl", _fastkl, parallel=True),
@@ -322,11 +322,11 @@ PEERS = [
 
 
 def missing() -> list[str]:
-    """Those that cannot take part, in words."""
+    """Return a line for each contender that cannot take part."""
     absent = [f"{peer.name}: package {peer.package} is not installed" for peer in PEERS if peer.version is None]
     return absent + [f"{name} does not work here: {why}" for name, why in UNUSABLE.items()]
 
 
 def without(measure: str) -> list[str]:
-    """Those at work here that do not have the measure, in words."""
+    """Return a line for each usable contender that does not have the measure."""
     return [f"{peer.name} has no {measure}" for peer in PEERS if (found := peer.functions(1)) and measure not in found]

@@ -1,8 +1,8 @@
-/* The upper bound: reads the bytes that a measure reads, and does nothing but add them up.
+/* The upper bound of speed: reads the bytes that a measure reads, and only adds them up.
  *
- * As wide, as parallel and as far ahead as a measure could be: vectors of WIDTH bytes, several sums that do not wait for
- * each other, both matrices at once, and a prefetch. The sums are of integers, for which no value is slow, as subnormal
- * numbers are for some CPUs. Compiled by reading.py for the instruction set that fastkl uses, with WIDTH from there. */
+ * It is as wide and as parallel as a measure could be, and prefetches as far: vectors of WIDTH bytes, several independent
+ * sums, both matrices at once. The sums are of integers, because some CPUs are slow at some floating-point values, such as
+ * subnormal numbers. reading.py compiles it for the instruction set that fastkl uses, with WIDTH from there. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -11,10 +11,10 @@ typedef uint64_t unaligned __attribute__((vector_size(WIDTH), aligned(8), may_al
 
 enum {
     LINE = 64,
-    STEP = 4 * LINE,   /* of each stream, in one turn of the loop */
+    STEP = 4 * LINE,   /* of each stream, in one iteration */
     SUMS = 4,          /* of each stream */
     AHEAD = 2048,
-    BLOCK = 1 << 18    /* what a thread takes at a time */
+    BLOCK = 1 << 18    /* of a thread, at a time */
 };
 
 static inline uint64_t folded(vector sum)

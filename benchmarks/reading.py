@@ -1,6 +1,6 @@
 """The speed of memory: compiles reading.c for the instruction set that fastkl uses, and calls it.
 
-Without a compiler that takes it, `PROBLEM` says why and there is no share of reading.
+Without a compiler for it there is no share of reading, and `PROBLEM` says why.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import setuptools  # type: ignore[import-untyped] # noqa: F401  (brings distutil
 import fastkl
 
 SOURCE = Path(__file__).with_name("reading.c")
-# Of each tier: bytes in a vector, and what asks the compiler for it.
+# Each tier's bytes in a vector, and the compiler's options for it.
 TIERS = {
     "avx512": (64, ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]),
     "avx2": (32, ["-mavx2"]),
@@ -46,7 +46,7 @@ def _compile(tier: str, openmp: bool) -> Callable[..., int]:
 
 
 def _find() -> tuple[Callable[..., int] | None, str]:
-    """The function, if there is one, and what is wrong with it."""
+    """Return the function, if there is one, and the problem, if there is one."""
     tier = fastkl.build_info()["simd"]
     with suppress(Exception):  # each compiler class has errors of its own
         return _compile(tier, openmp=True), ""
@@ -60,7 +60,7 @@ _read_streams, PROBLEM = _find()
 
 
 def reader(operands: tuple[np.ndarray[Any, Any], ...], threads: int) -> Callable[[], int] | None:
-    """A call that reads the operands with so many threads."""
+    """Return a call that reads the operands with so many threads."""
     read = _read_streams
     if read is None or (PROBLEM and threads > 1):
         return None

@@ -1,7 +1,7 @@
-"""fastkl beside the tools that a user would pick instead: `python benchmarks/report.py`, five minutes on two cores at most.
+"""fastkl beside the tools that a user could take instead: `python benchmarks/report.py`, five minutes on two cores at most.
 
-Prints one table and draws the README's charts into docs/charts. `--save FILE` keeps the figures, `--charts FILE` draws them
-again without measuring.
+Prints one table and draws the charts of docs/charts. `--save FILE` keeps the figures, `--charts FILE` draws them again
+without measuring.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ HEAD = ("contender", "version", "thr.", "Gelem/s", "GB/s", "reading", "peak MB",
 
 
 def whole() -> list[Peer]:
-    """The contenders that compute a measure, each once."""
+    """Return the contenders that compute a measure, each once."""
     return [peer for peer in PEERS if peer.whole and peer.name != AGAIN]
 
 
 def machine() -> str:
-    """What the figures are of: the CPU, fastkl's tier, and every version."""
+    """Describe the machine: the CPU, fastkl's tier, and every version."""
     info = fastkl.build_info()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -63,7 +63,7 @@ def _cell(value: Any, form: str) -> str:
 
 
 def row(entry: Entry) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     return COLUMNS.format(
         entry.contender,
         entry.version.partition("+")[0],
@@ -80,7 +80,7 @@ def row(entry: Entry) -> str:
 
 
 def measure(cases: Iterable[Case]) -> Iterator[Entry]:
-    """Measure every case, and print its part of the table."""
+    """Measure every case, and print its part of the table; return the figures."""
     print(COLUMNS.format(*HEAD))
     for case in cases:
         print(f"\n{case}")
@@ -101,7 +101,7 @@ def _absent(case: Case) -> list[str]:
 
 
 def lengths() -> Iterator[dict[str, Any]]:
-    """Throughput of KL against the length of rows, of the same number of entries."""
+    """Return the throughput of KL for each length of rows, with the same number of entries."""
     for columns in LENGTHS:
         case = Case(rows=LENGTH_ENTRIES // columns, columns=columns)
         for entry in Bench(case).entries(whole(), LENGTH_TURNS):
@@ -109,7 +109,7 @@ def lengths() -> Iterator[dict[str, Any]]:
 
 
 def pairs(divergence: float, dtype: str) -> tuple[Array, Array]:
-    """Rows p and q with D(p || q) about the divergence: q is p times exp of small normal numbers."""
+    """Return rows p and q with D(p || q) near the divergence: q is p times exp of small normal numbers."""
     rng = np.random.default_rng(round(-np.log10(divergence)))
     p = rng.random(DIVERGENCE_SHAPE) + 1e-3
     p /= p.sum(axis=1, keepdims=True)
@@ -119,7 +119,7 @@ def pairs(divergence: float, dtype: str) -> tuple[Array, Array]:
 
 
 def errors() -> Iterator[dict[str, Any]]:
-    """Worst relative error of D for each contender, against D itself: the rows' true one, after rounding to the dtype."""
+    """Return each contender's worst relative error of D beside D, which is that of the rows after rounding to the dtype."""
     rows, columns = DIVERGENCE_SHAPE
     for dtype in DTYPES:
         for divergence in DIVERGENCES:
@@ -131,7 +131,7 @@ def errors() -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the figures as JSON")
     parser.add_argument("--charts", type=Path, metavar="FILE", help="draw the charts of kept figures, and measure nothing")

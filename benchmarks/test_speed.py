@@ -1,7 +1,7 @@
 """Every contender on every case: `pytest benchmarks --benchmark-only`, with `--full` for the large ones.
 
-pytest-benchmark's table has its own times. What `extra_info` has (`--benchmark-json FILE`) is measured side by side with
-reading: see measuring.Entry.
+pytest-benchmark's table has its own times. `extra_info` (`--benchmark-json FILE`) has those measured in turn with reading,
+as measuring.Entry describes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ TURNS = 5
 
 
 def test_speed(bench: Bench, peer: Peer, benchmark: Any, entries: list[Entry]) -> None:
-    """Time it, and tell what the time is worth."""
+    """Time one contender in one case, and record its speed, memory and error."""
     if peer.version is None:
         pytest.skip(f"{peer.name}: package {peer.package} is not installed")
     call = bench.call(peer)
     if peer.name in UNUSABLE:
         pytest.skip(f"{peer.name} does not work here: {UNUSABLE[peer.name]}")
     if call is None:
-        pytest.skip(f"{peer.name} has no part in {bench.case.measure}, {'in' if bench.case.in_cache else 'out of'} cache")
+        pytest.skip(f"{peer.name} does not compute {bench.case.measure} {'in' if bench.case.in_cache else 'out of'} cache")
     (entry,) = bench.entries([peer], TURNS)
     entries.append(entry)
     benchmark.extra_info.update(asdict(entry))

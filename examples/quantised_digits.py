@@ -1,7 +1,7 @@
-"""A classifier with its weights rounded to fewer bits, beside itself: `python examples/quantised_digits.py`.
+"""A classifier compared with itself after its weights are rounded: `python examples/quantised_digits.py`.
 
-Trains scikit-learn's MLPClassifier on its digits, rounds the weights of every layer to 8 and to 4 bits, and compares what
-the networks say of the digits held out: `fastkl.compare` of their logits, with labels. Needs scikit-learn.
+It trains scikit-learn's MLPClassifier on its digits, rounds the weights of every layer to 8 and to 4 bits, and compares the
+logits of the networks for digits that were not used in training, with `fastkl.compare`. It needs scikit-learn.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WORST = 3  # rows shown
 
 
 def trained() -> tuple[MLPClassifier, Array, Array]:
-    """A network, and the images and labels that it has not seen."""
+    """A network, and images and labels that were not used in its training."""
     images, labels = load_digits(return_X_y=True)
     seen, held_out, seen_labels, held_out_labels = train_test_split(images / 16, labels, test_size=0.5, random_state=0)
     network = MLPClassifier((64, 32), max_iter=400, random_state=0).fit(seen, seen_labels)
@@ -31,7 +31,7 @@ def trained() -> tuple[MLPClassifier, Array, Array]:
 
 
 def logits(weights: list[Array], biases: list[Array], images: Array) -> Array:
-    """What the last layer puts out, before the softmax that scikit-learn's own predict_proba ends with."""
+    """The outputs of the last layer, before the softmax of scikit-learn's predict_proba."""
     outputs = images
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         outputs = (outputs if layer == 0 else np.maximum(outputs, 0)) @ weight + bias
@@ -39,7 +39,7 @@ def logits(weights: list[Array], biases: list[Array], images: Array) -> Array:
 
 
 def rounded(weights: Array, bits: int) -> Array:
-    """The nearest of 2^bits - 1 equidistant numbers, symmetric about 0, the outermost as large as the largest weight."""
+    """The nearest of 2^bits - 1 equidistant numbers that are symmetric about 0 and end at the largest weight."""
     step = np.abs(weights).max() / (2 ** (bits - 1) - 1)
     return step * np.rint(weights / step)
 

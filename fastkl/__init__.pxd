@@ -1,18 +1,9 @@
-# What `from fastkl cimport ...` finds: the functions that other compiled modules may call, and a check. docs/compiled.md.
-from fastkl._kernels cimport (
-    entropy_row_f32, entropy_row_f64,
-    entropy_rows_f32, entropy_rows_f64,
-    cross_entropy_row_f32, cross_entropy_row_f64,
-    cross_entropy_rows_f32, cross_entropy_rows_f64,
-    kl_divergence_row_f32, kl_divergence_row_f64,
-    kl_divergence_rows_f32, kl_divergence_rows_f64,
-    js_divergence_row_f32, js_divergence_row_f64,
-    js_divergence_rows_f32, js_divergence_rows_f64,
-)
+# What `from fastkl cimport ...` finds: the measures and functions for compiled modules, and a check. See docs/compiled.md.
+from fastkl._kernels cimport Measure, row_f32, row_f64, rows_f32, rows_f64
 
 
 cdef enum:
-    INTERFACE_VERSION = 1  # FASTKL_INTERFACE_VERSION of include/fastkl_c.h, which says when it changes
+    INTERFACE_VERSION = 2  # FASTKL_INTERFACE_VERSION of include/fastkl_c.h, which says when it changes
 
 
 cdef inline int check_interface() except -1:

@@ -1,48 +1,41 @@
 """Exact information measures for rows of probability matrices.
 
-    measures.py   documented functions, the whole public surface
-    _rows.py      checks, shapes, dtypes, messages
-                  (beside it, for what is no NumPy array: _containers.py, other libraries' containers; _pieces.py, operands
-                  that are in no array as a whole)
-    _kernels.pyx  typed loops over blocks of rows, in parallel, without the GIL
-    _core/        plain C: one row's sums, what they say, and the element maths, compiled for each SIMD tier
-    _build.py     the tier and the number of threads, chosen at import
+The one way of a call, from the documented function down to the element maths:
 
-Data flows down this list and results come back up; nothing below knows what is above it. Two packages stand on top, and are
-imported when they are asked for: compat/, other libraries' functions, computed by these; batch/, files of any size.
+    measures.py ──► containers/ ──► call.py ──► _kernels.pyx ──► _core/rows ──► _core/measures ──► _core/logratio
+    documented      NumPy arrays    checks,     typed Cython:    C: rows of     what an entry      element maths
+    functions       from, and       shapes,     blocks of rows   one SIMD       adds, what the
+                    results for,    dtypes,     under prange,    tier           sums say
+                    other           messages    without the
+                    libraries                   GIL
 
-Compiled callers enter at the kernels: Cython's by __init__.pxd, C's by include/fastkl_c.h.
+Each arrow is an import and a call, and no module imports one to its left. Results come back as return values, and an
+invalid row comes back as an InvalidRowError. A call with NumPy arrays alone goes from measures.py to call.py at once.
+
+docstrings.py has the texts that the documented functions share. _build.py chooses the SIMD tier and the number of threads
+at import. Two packages stand on top and are imported on demand: compat/ has other libraries' functions, computed by these,
+and batch/ scores files of any size. Compiled callers enter at the kernels: Cython by __init__.pxd, C by include/fastkl_c.h.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import measures
 from ._build import build_info, choose_tier, get_include, limit_threads
 from ._version import __version__
-from .measures import Comparison, compare, cross_entropy, entropy, js_distance, js_divergence, kl_divergence
+from .call import InvalidRowError
+from .measures import *  # noqa: F403
 
-__all__ = [
-    "Comparison",
-    "Summary",
-    "__version__",
-    "build_info",
-    "compare",
-    "cross_entropy",
-    "entropy",
-    "get_include",
-    "js_distance",
-    "js_divergence",
-    "kl_divergence",
-    "score",
-]
+__all__ = ["InvalidRowError", "Summary", "__version__", "build_info", "get_include", "score"]
+__all__ += measures.__all__
 
 if TYPE_CHECKING:
     from .batch import Summary, score
 
 
 def __getattr__(name: str) -> Any:
-    """`score` and `Summary`, which most users never ask for, and which take longer to import than all the rest."""
+    """`score` and `Summary`, which take longer to import than all the rest and which most programs never use."""
     if name in ("Summary", "score"):
         from . import batch
 

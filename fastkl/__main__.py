@@ -1,7 +1,7 @@
-"""The `fastkl` command, also `python -m fastkl`: its verbs, their arguments, and how it ends.
+"""The `fastkl` command, also `python -m fastkl`: its verbs, their arguments and its exit status.
 
-A verb is a sub-parser whose `run` takes the parsed arguments. What it cannot do it says with an OSError, which becomes
-one line on standard error.
+A verb is a sub-parser whose `run` takes the parsed arguments. An error that `run` raises for a user becomes one line on
+standard error.
 """
 
 from __future__ import annotations
@@ -22,25 +22,23 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
-        if stop.args:  # what is kept
+        if stop.args:  # a message about the part of the work that has been saved
             print(f"fastkl: {stop}", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader has gone, as in `fastkl demo | head`; the interpreter's own last flush must not complain either.
+        # The reader has ended, as in `fastkl demo | head`. The interpreter's last flush must not report that again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        named = error.filename is not None and error.strerror
-        print(f"fastkl: {error.filename}: {error.strerror}" if named else f"fastkl: {error}", file=sys.stderr)
-        return 1
-    except (ValueError, TypeError, ImportError, MemoryError) as error:
-        print(f"fastkl: {error or 'not enough memory'}", file=sys.stderr)
+    except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
+        text = str(error) or "not enough memory"  # The other errors have a text.
+        if isinstance(error, OSError) and error.filename is not None and error.strerror:
+            text = f"{error.filename}: {error.strerror}"
+        print(f"fastkl: {text}", file=sys.stderr)
         return 1
     return 0
 
@@ -68,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(score)
     score.set_defaults(run=run)
 
-    info = verbs.add_parser("info", help="say what this build is and what it would use here")
-    info.set_defaults(run=lambda _: _print_info())
+    info = verbs.add_parser("info", help="print the build, the SIMD tier and the number of threads")
+    info.set_defaults(run=_print_info)
     return parser
 
 
@@ -80,7 +78,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _print_info() -> None:
+def _print_info(_: argparse.Namespace) -> None:
     for name, value in build_info().items():
         print(f"{name + ':':<16} {value}")
 

@@ -1,36 +1,34 @@
-"""What this build is and what it will use: the choice of the SIMD tier and of the number of threads at import."""
+"""The SIMD tier and the number of threads, which are chosen at import, and a description of this build."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from . import _kernels
 
-_TIER_VARIABLE: Final = "FASTKL_SIMD"
-
 
 def choose_tier() -> None:
-    """Compute with the best tier, or with the one that FASTKL_SIMD names; ImportError if that is not usable."""
+    """Compute with the best tier, or with the one in FASTKL_SIMD; ImportError if this machine cannot run that one."""
     usable = _kernels.tiers()
-    wanted = os.environ.get(_TIER_VARIABLE) or usable[0]
+    wanted = os.environ.get("FASTKL_SIMD") or usable[0]
     if wanted not in usable:
-        raise ImportError(f"{_TIER_VARIABLE}={wanted!r}: must be one of {', '.join(usable)} on this machine")
+        raise ImportError(f"FASTKL_SIMD={wanted!r}: must be one of {', '.join(usable)} on this machine")
     _kernels.use_tier(wanted)
 
 
 def limit_threads(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> None:
-    """By default use no more threads than the CPU quota of the process has time for; OpenMP knows the other limits.
+    """By default use no more threads than the CPU quota of the process pays for; OpenMP knows the other limits.
 
-    Which files say so is found out now, what they say is read at every call that is worth a second thread.
+    The files with the quota are found now. They are read at every call that could use a second thread, as quotas change.
     """
     files = quota_files(membership, mount)
     _kernels.limit_threads((lambda: cpu_quota(files)) if files else None)
 
 
 def quota_files(membership: Path, mount: Path) -> list[tuple[Path, ...]]:
-    """The files that limit this process's control group (v1 or v2) and those above it: quota and period, or both in one."""
+    """The files with the limits of this process's control group (v1 or v2) and its parents: quota and period, or both."""
     found = []
     try:
         lines = [os.fsdecode(line) for line in membership.read_bytes().splitlines()]
@@ -38,25 +36,22 @@ def quota_files(membership: Path, mount: Path) -> list[tuple[Path, ...]]:
         return []
     for line in lines:
         _, controllers, group = line.split(":", 2)
-        names: tuple[str, ...]
-        if controllers == "":
-            top, names = mount, ("cpu.max",)
-        elif "cpu" in controllers.split(","):
-            top, names = mount / "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-        else:
-            continue
+        top, names = mount, ["cpu.max"]
+        if controllers:
+            top, names = mount / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+            if "cpu" not in controllers.split(","):
+                continue
         folder = top / group.lstrip("/")
         for place in (folder, *folder.parents):
             files = tuple(place / name for name in names)
-            if all(map(os.path.exists, files)):  # which, unlike Path's, says no where one may not look
+            # Unlike Path.exists, os.path.exists is False in a folder that may not be read.
+            if place.is_relative_to(top) and all(map(os.path.exists, files)):
                 found.append(files)
-            if place == top:
-                break
     return found
 
 
 def cpu_quota(files: list[tuple[Path, ...]]) -> float | None:
-    """Processors' worth of time that is granted, the least that the files say; None where there is no limit."""
+    """The smallest of the quotas in the files, in processors; None where there is no limit."""
     return min((quota for quota in map(_quota_in, files) if quota is not None), default=None)
 
 
@@ -64,12 +59,12 @@ def _quota_in(files: tuple[Path, ...]) -> float | None:
     try:
         quota, period = b" ".join(map(_read, files)).split()
         return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError):  # "max" is no number; groups can be taken away
+    except (OSError, ValueError):  # the quota is "max", or the group has been deleted
         return None
 
 
 def _read(file: Path) -> bytes:
-    """All of a file that is small; without a file object, which would take as long again."""
+    """The content of a small file. A file object would take twice the time."""
     opened = os.open(file, os.O_RDONLY)
     try:
         return os.read(opened, 100)
@@ -78,18 +73,20 @@ def _read(file: Path) -> bytes:
 
 
 def build_info() -> dict[str, Any]:
-    """What this build is and will use.
+    """Description of this build and of what it uses on this machine.
+
+    The environment variable FASTKL_SIMD, which is read at import, forces a tier.
 
     Returns
     -------
     dict
-        `simd`, the tier in use; `simd_available`, all tiers usable on this machine, best first; `openmp`, whether the build
-        has it; `threads`, how many threads `threads=None` would use now; `compiler`, the C compiler's name and version;
-        `interface`, the version of the interface for compiled callers.
+        It has these keys. `simd` is the tier in use; `simd_available` are all tiers that this machine can run, the best
+        first; `openmp` is whether the build has OpenMP; `threads` is the number of threads that `threads=None` would use
+        now; `compiler` is the C compiler's name and version; `interface` is the version of the compiled interface.
 
-    Notes
-    -----
-    The environment variable FASTKL_SIMD, read at import, forces a tier.
+    See Also
+    --------
+    get_include : The folder of the header for callers in C.
 
     Examples
     --------
@@ -108,17 +105,23 @@ def build_info() -> dict[str, Any]:
 
 
 def get_include() -> str:
-    """The folder of `fastkl_c.h`, for the include path of a C compiler.
+    """Path of the folder of `fastkl_c.h`, which a C compiler takes as an include path.
+
+    The header has the measures for callers in C and C++.
 
     Returns
     -------
     str
-        Its path. The header has the measures for callers in C and C++.
+        The path of the folder.
+
+    See Also
+    --------
+    build_info : The version of the compiled interface is among its values.
 
     Examples
     --------
     >>> import os, fastkl
     >>> os.listdir(fastkl.get_include())
-    ['fastkl_c.h']
+    ['fastkl_c.h', 'fastkl_measures.h']
     """
     return str(Path(__file__).parent / "include")

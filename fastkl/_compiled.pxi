@@ -1,6 +1,5 @@
-# The functions for compiled callers, included by _kernels.pyx: each measure of one row, and of many, in the calling
-# thread, on the tier in use. docs/compiled.md says what they do. Knows nothing of Python's objects, but for the
-# capsule at the end, from which C takes the functions.
+# The functions for compiled callers, included by _kernels.pyx: a measure of one row, and of many, in the calling thread, on
+# the tier in use. docs/compiled.md says what they do. They know nothing of Python's objects; C takes them from the capsule.
 
 cdef extern from "include/fastkl_c.h" nogil:
     enum:
@@ -8,211 +7,100 @@ cdef extern from "include/fastkl_c.h" nogil:
 
     const char *FASTKL_CAPSULE
 
-    ctypedef double fastkl_row_f64(const double *, ptrdiff_t, ptrdiff_t) noexcept
-    ctypedef float fastkl_row_f32(const float *, ptrdiff_t, ptrdiff_t) noexcept
-    ctypedef double fastkl_pair_row_f64(const double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t) noexcept
-    ctypedef float fastkl_pair_row_f32(const float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t) noexcept
-    ctypedef void fastkl_rows_f64(
-        const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, double *, ptrdiff_t
-    ) noexcept
-    ctypedef void fastkl_rows_f32(
-        const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, float *, ptrdiff_t
-    ) noexcept
-    ctypedef void fastkl_pair_rows_f64(
-        const double *, ptrdiff_t, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t,
-        ptrdiff_t, ptrdiff_t, double *, ptrdiff_t
-    ) noexcept
-    ctypedef void fastkl_pair_rows_f32(
-        const float *, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t,
-        ptrdiff_t, ptrdiff_t, float *, ptrdiff_t
-    ) noexcept
-
     ctypedef struct fastkl_interface:
         int version
         size_t size
-        fastkl_row_f64 *entropy_row_f64
-        fastkl_row_f32 *entropy_row_f32
-        fastkl_rows_f64 *entropy_rows_f64
-        fastkl_rows_f32 *entropy_rows_f32
-        fastkl_pair_row_f64 *cross_entropy_row_f64
-        fastkl_pair_row_f32 *cross_entropy_row_f32
-        fastkl_pair_rows_f64 *cross_entropy_rows_f64
-        fastkl_pair_rows_f32 *cross_entropy_rows_f32
-        fastkl_pair_row_f64 *kl_divergence_row_f64
-        fastkl_pair_row_f32 *kl_divergence_row_f32
-        fastkl_pair_rows_f64 *kl_divergence_rows_f64
-        fastkl_pair_rows_f32 *kl_divergence_rows_f32
-        fastkl_pair_row_f64 *js_divergence_row_f64
-        fastkl_pair_row_f32 *js_divergence_row_f32
-        fastkl_pair_rows_f64 *js_divergence_rows_f64
-        fastkl_pair_rows_f32 *js_divergence_rows_f32
+        void *row_f64
+        void *row_f32
+        void *rows_f64
+        void *rows_f32
+
+ctypedef fused real:
+    float
+    double
 
 
-cdef void _rows(
-    int measure, const real *p, ptrdiff_t p_row, ptrdiff_t p_col, const real *q, ptrdiff_t q_row, ptrdiff_t q_col,
-    ptrdiff_t rows, ptrdiff_t n, real *out, ptrdiff_t out_row
+cdef ptrdiff_t _rows(
+    int measure, fastkl_operand p, fastkl_operand q, ptrdiff_t rows, ptrdiff_t n, real *out, ptrdiff_t out_stride,
 ) noexcept nogil:
-    """The measure of each row, into out: what the documented functions give with normalize=True and invalid="nan"."""
+    """The values of rows into `out`, as of the documented functions with normalize=True and invalid="nan"; how many are
+    invalid.
+    """
     cdef double value[BLOCK_ROWS]
     cdef uint8_t status[BLOCK_ROWS]
-    cdef ptrdiff_t first = 0, count, i
+    cdef ptrdiff_t first = 0, count, i, invalid = 0
     cdef fastkl_task task
-    cdef fastkl_operand a, b
-    task.called_off = NULL
+    cdef const fastkl_tier *now = tier
+    cdef bint valid = n > 0 and 0 <= measure < FASTKL_MEASURE_COUNT
+    cdef fastkl_mode caller = fastkl_mode_enter()
+    cdef real rounded
     task.measure, task.root, task.eps = measure, False, 0
     task.p_tolerance = task.q_tolerance = INFINITY
-    a.dtype = FASTKL_float64 if real is double else FASTKL_float32
-    a.swapped = a.logits = False
-    b = a
-    a.data, a.col, a.row = <const char *>p, p_col, p_row if rows > 1 else 0  # a row alone has no neighbours: see _coalesce
-    b.data, b.col, b.row = <const char *>q, q_col, q_row if rows > 1 else 0
-    cdef const fastkl_tier *now = tier
-    cdef fastkl_mode caller = fastkl_mode_enter()
+    if measure == FASTKL_entropy:
+        q.data = NULL
+    if rows == 1:  # A row alone has no neighbours: see _coalesce.
+        p.row = q.row = 0
     while first < rows:
         count = min(<ptrdiff_t>BLOCK_ROWS, rows - first)
-        if n > 0:
-            now.rows(&task, &a, &b, n, count, value, status)
+        if valid:
+            now.rows(&task, &p, &q, n, count, value, status)
         for i in range(count):
-            _store(<char *>out + (first + i) * out_row, <real>(value[i] if n > 0 else NAN))
-        a.data += count * a.row
-        if q != NULL:
-            b.data += count * b.row
+            rounded = <real>(value[i] if valid else NAN)
+            memcpy(<char *>out + (first + i) * out_stride, &rounded, sizeof(rounded))
+            invalid += not valid or status[i] != FASTKL_VALID
+        p.data += count * p.row
+        if q.data != NULL:
+            q.data += count * q.row
         first += count
     fastkl_mode_leave(caller)
+    return invalid
 
 
-cdef double entropy_row_f64(const double *p, ptrdiff_t p_stride, ptrdiff_t n) noexcept nogil:
+cdef inline fastkl_operand _matrix(const void *data, ptrdiff_t row_stride, ptrdiff_t stride, int dtype) noexcept nogil:
+    cdef fastkl_operand operand
+    operand.data, operand.row, operand.col = <const char *>data, row_stride, stride
+    operand.dtype, operand.swapped, operand.logits = dtype, False, False
+    return operand
+
+
+cdef double row_f64(
+    int measure, const double *p, ptrdiff_t p_stride, const double *q, ptrdiff_t q_stride, ptrdiff_t n, double parameter
+) noexcept nogil:
     cdef double value
-    _rows(FASTKL_entropy, p, 0, p_stride, <const double *>NULL, 0, 0, 1, n, &value, 0)
+    rows_f64(measure, p, 0, p_stride, q, 0, q_stride, 1, n, &value, 0, parameter)
     return value
 
 
-cdef void entropy_rows_f64(
-    const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
-    ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride
+cdef float row_f32(
+    int measure, const float *p, ptrdiff_t p_stride, const float *q, ptrdiff_t q_stride, ptrdiff_t n, double parameter
 ) noexcept nogil:
-    _rows(FASTKL_entropy, p, p_row_stride, p_stride, <const double *>NULL, 0, 0, rows, n, out, out_stride)
-
-
-cdef float entropy_row_f32(const float *p, ptrdiff_t p_stride, ptrdiff_t n) noexcept nogil:
     cdef float value
-    _rows(FASTKL_entropy, p, 0, p_stride, <const float *>NULL, 0, 0, 1, n, &value, 0)
+    rows_f32(measure, p, 0, p_stride, q, 0, q_stride, 1, n, &value, 0, parameter)
     return value
 
 
-cdef void entropy_rows_f32(
-    const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
-    ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride
-) noexcept nogil:
-    _rows(FASTKL_entropy, p, p_row_stride, p_stride, <const float *>NULL, 0, 0, rows, n, out, out_stride)
-
-
-cdef double cross_entropy_row_f64(
-    const double *p, ptrdiff_t p_stride, const double *q, ptrdiff_t q_stride, ptrdiff_t n
-) noexcept nogil:
-    cdef double value
-    _rows(FASTKL_cross_entropy, p, 0, p_stride, q, 0, q_stride, 1, n, &value, 0)
-    return value
-
-
-cdef void cross_entropy_rows_f64(
-    const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
+cdef ptrdiff_t rows_f64(
+    int measure, const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
     const double *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
-    ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride
+    ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride, double parameter
 ) noexcept nogil:
-    _rows(FASTKL_cross_entropy, p, p_row_stride, p_stride, q, q_row_stride, q_stride, rows, n, out, out_stride)
+    return _rows(measure, _matrix(p, p_row_stride, p_stride, FASTKL_float64),
+                 _matrix(q, q_row_stride, q_stride, FASTKL_float64), rows, n, out, out_stride)
 
 
-cdef float cross_entropy_row_f32(
-    const float *p, ptrdiff_t p_stride, const float *q, ptrdiff_t q_stride, ptrdiff_t n
-) noexcept nogil:
-    cdef float value
-    _rows(FASTKL_cross_entropy, p, 0, p_stride, q, 0, q_stride, 1, n, &value, 0)
-    return value
-
-
-cdef void cross_entropy_rows_f32(
-    const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
+cdef ptrdiff_t rows_f32(
+    int measure, const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
     const float *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
-    ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride
+    ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride, double parameter
 ) noexcept nogil:
-    _rows(FASTKL_cross_entropy, p, p_row_stride, p_stride, q, q_row_stride, q_stride, rows, n, out, out_stride)
-
-
-cdef double kl_divergence_row_f64(
-    const double *p, ptrdiff_t p_stride, const double *q, ptrdiff_t q_stride, ptrdiff_t n
-) noexcept nogil:
-    cdef double value
-    _rows(FASTKL_kl_divergence, p, 0, p_stride, q, 0, q_stride, 1, n, &value, 0)
-    return value
-
-
-cdef void kl_divergence_rows_f64(
-    const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
-    const double *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
-    ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride
-) noexcept nogil:
-    _rows(FASTKL_kl_divergence, p, p_row_stride, p_stride, q, q_row_stride, q_stride, rows, n, out, out_stride)
-
-
-cdef float kl_divergence_row_f32(
-    const float *p, ptrdiff_t p_stride, const float *q, ptrdiff_t q_stride, ptrdiff_t n
-) noexcept nogil:
-    cdef float value
-    _rows(FASTKL_kl_divergence, p, 0, p_stride, q, 0, q_stride, 1, n, &value, 0)
-    return value
-
-
-cdef void kl_divergence_rows_f32(
-    const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
-    const float *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
-    ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride
-) noexcept nogil:
-    _rows(FASTKL_kl_divergence, p, p_row_stride, p_stride, q, q_row_stride, q_stride, rows, n, out, out_stride)
-
-
-cdef double js_divergence_row_f64(
-    const double *p, ptrdiff_t p_stride, const double *q, ptrdiff_t q_stride, ptrdiff_t n
-) noexcept nogil:
-    cdef double value
-    _rows(FASTKL_js_divergence, p, 0, p_stride, q, 0, q_stride, 1, n, &value, 0)
-    return value
-
-
-cdef void js_divergence_rows_f64(
-    const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
-    const double *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
-    ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride
-) noexcept nogil:
-    _rows(FASTKL_js_divergence, p, p_row_stride, p_stride, q, q_row_stride, q_stride, rows, n, out, out_stride)
-
-
-cdef float js_divergence_row_f32(
-    const float *p, ptrdiff_t p_stride, const float *q, ptrdiff_t q_stride, ptrdiff_t n
-) noexcept nogil:
-    cdef float value
-    _rows(FASTKL_js_divergence, p, 0, p_stride, q, 0, q_stride, 1, n, &value, 0)
-    return value
-
-
-cdef void js_divergence_rows_f32(
-    const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
-    const float *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
-    ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride
-) noexcept nogil:
-    _rows(FASTKL_js_divergence, p, p_row_stride, p_stride, q, q_row_stride, q_stride, rows, n, out, out_stride)
+    return _rows(measure, _matrix(p, p_row_stride, p_stride, FASTKL_float32),
+                 _matrix(q, q_row_stride, q_stride, FASTKL_float32), rows, n, out, out_stride)
 
 
 cdef fastkl_interface interface
 interface.version, interface.size = FASTKL_INTERFACE_VERSION, sizeof(fastkl_interface)
-interface.entropy_row_f64, interface.entropy_rows_f64 = entropy_row_f64, entropy_rows_f64
-interface.entropy_row_f32, interface.entropy_rows_f32 = entropy_row_f32, entropy_rows_f32
-interface.cross_entropy_row_f64, interface.cross_entropy_rows_f64 = cross_entropy_row_f64, cross_entropy_rows_f64
-interface.cross_entropy_row_f32, interface.cross_entropy_rows_f32 = cross_entropy_row_f32, cross_entropy_rows_f32
-interface.kl_divergence_row_f64, interface.kl_divergence_rows_f64 = kl_divergence_row_f64, kl_divergence_rows_f64
-interface.kl_divergence_row_f32, interface.kl_divergence_rows_f32 = kl_divergence_row_f32, kl_divergence_rows_f32
-interface.js_divergence_row_f64, interface.js_divergence_rows_f64 = js_divergence_row_f64, js_divergence_rows_f64
-interface.js_divergence_row_f32, interface.js_divergence_rows_f32 = js_divergence_row_f32, js_divergence_rows_f32
+interface.row_f64, interface.row_f32 = <void *>row_f64, <void *>row_f32
+interface.rows_f64, interface.rows_f32 = <void *>rows_f64, <void *>rows_f32
 
 INTERFACE_VERSION = FASTKL_INTERFACE_VERSION
 c_interface = PyCapsule_New(&interface, FASTKL_CAPSULE, NULL)

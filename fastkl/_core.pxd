@@ -21,59 +21,42 @@ cdef extern from "_core/fastkl.h" nogil:
         FASTKL_kl_divergence
         FASTKL_js_divergence
 
-    ptrdiff_t FASTKL_PIECE
+    ptrdiff_t FASTKL_INTERLEAVED_PIECE
 
     ctypedef struct fastkl_operand:
         const char *data
-        ptrdiff_t row
-        ptrdiff_t col
-        int dtype
-        int swapped
-        int logits
+        ptrdiff_t row, col
+        int dtype, swapped, logits
 
     ctypedef struct fastkl_task:
-        int (*called_off)(void *with_) noexcept nogil
-        void *with_ "with"
-        int measure
-        int root
-        double eps
-        double p_tolerance
-        double q_tolerance
-        double scale
-        double scale_low
-        int ignores
+        int measure, root, ignores
         int64_t ignored
-        double smoothing
+        double eps, p_tolerance, q_tolerance, scale, scale_low, smoothing
 
     ctypedef struct fastkl_sums:
         pass
 
+    # p and q; for nll q and labels
+    ctypedef void rows_function "fastkl_rows_function"(
+        const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
+        double *value, uint8_t *status
+    ) noexcept nogil
+
     ctypedef struct fastkl_tier:
         const char *name
         int (*usable)() noexcept nogil
-        int (*together)(
-            const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n
-        ) noexcept nogil
-        void (*rows)(
-            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
-            double *value, uint8_t *status
-        ) noexcept nogil
-        void (*piece)(
+        int (*group)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) noexcept nogil
+        ptrdiff_t (*piece)(const fastkl_operand *p, const fastkl_operand *q) noexcept nogil
+        rows_function *rows
+        rows_function *logits
+        rows_function *nll
+        void (*pass_ "pass")(
             const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t index,
-            fastkl_sums *sums
+            int rows, fastkl_sums *sums
         ) noexcept nogil
         void (*finish)(
-            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
-            ptrdiff_t n, const fastkl_sums *pieces,
-            double *value, uint8_t *status
-        ) noexcept nogil
-        void (*logits)(
-            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
-            double *value, uint8_t *status
-        ) noexcept nogil
-        void (*losses)(
-            const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n, ptrdiff_t count,
-            double *value, uint8_t *status
+            const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+            const fastkl_sums *sums, double *value, uint8_t *status
         ) noexcept nogil
         void (*compare)(
             const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
@@ -84,28 +67,25 @@ cdef extern from "_core/fastkl.h" nogil:
     const char *fastkl_measure_names[]
     const char *fastkl_dtype_names[]
     const char *fastkl_field_names[]
+    int fastkl_is_single(int dtype) noexcept
     int fastkl_openmp() noexcept
     int fastkl_openmp_threads() noexcept
     int fastkl_most_threads() noexcept
-    int fastkl_thread() noexcept
     double fastkl_seconds() noexcept
-    void fastkl_share(
-        ptrdiff_t start, ptrdiff_t stop, int threads,
-        void (*visit)(void *with_, ptrdiff_t i, int thread) noexcept nogil, void (*meanwhile)(void *with_) noexcept nogil,
-        void *with_
-    ) noexcept
     int fastkl_forked() noexcept
-    int fastkl_in_a_new_thread(
-        void (*work)(void *) noexcept nogil, void (*meanwhile)(void *) noexcept nogil, double seconds, void *with_
-    ) noexcept
     const char *fastkl_compiler() noexcept
 
 
-cdef extern from "_core/region.h" nogil:
+cdef extern from "_core/sums.h" nogil:
+    void fastkl_join_sums(fastkl_sums *to, const fastkl_sums *next) noexcept
+
+
+cdef extern from "_core/compiler.h" nogil:
     ctypedef struct fastkl_mode:
         pass
 
     int fastkl_get(const int *word) noexcept
     void fastkl_set(int *word) noexcept
+    ptrdiff_t fastkl_next(ptrdiff_t *counter) noexcept
     fastkl_mode fastkl_mode_enter() noexcept
     void fastkl_mode_leave(fastkl_mode caller) noexcept

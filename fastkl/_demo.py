@@ -1,8 +1,8 @@
-"""`fastkl demo`: Python's own library as a matrix that is nearly all zeros, and what fastkl and NumPy make of it.
+"""`fastkl demo`: fastkl and NumPy on a matrix that is nearly all zeros, which is made from Python's own library.
 
-A row is a module, a column a pair of bytes, an entry how often the module holds the one byte just before the other.
-Owns the reading, the comparison and the page that it prints; knows the measures only by their public names. Every
-figure on the page is measured while it is being written.
+A row is a module, a column is a pair of bytes, and an entry is how often the module has the one byte just before the other.
+Owns the reading, the comparison and the printed page. Uses the measures by their public names alone. Every figure on the
+page is measured while the command runs.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 PAIRS: Final = 1 << 16
-SHORTEST: Final = 1024  # bytes: the pairs of a shorter module say little about it
-# What is not the library, and the tables in `encodings`, which are a hundred versions of one module.
+SHORTEST: Final = 1024  # bytes; a shorter module has too few pairs
+# These folders are not part of the library. `encodings` is left out because it has a hundred versions of one module.
 LEFT_OUT: Final = frozenset({"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings"})
 
 OURS: Final = "fastkl.kl_divergence(p, q)"
@@ -43,13 +43,14 @@ SCIPY: Final = "scipy.stats.entropy(p, q, axis=1)"
 
 RUNS: Final = 3
 LISTED: Final = 6  # modules at either end of the ranking
-WRONG: Final = 1e-3  # relative error: generous to every dtype
+WRONG: Final = 1e-3  # relative error, far above what rounding does in any dtype
 
 EXACT: Final = Context(prec=50)
 HEAD: Final = Context(prec=3)
-NEXT_TO_NOTHING: Final = 1e-40  # what 50 digits may leave of 0; distributions of float64 that differ are further apart
-# 2 atanh(s)/s by powers of s squared, the highest first. The next would add less than 1e-47, as a number and its first
-# three digits make s less than 0.0025.
+# A divergence below this is 0 with the rounding errors of 50 digits: different distributions in float64 are further apart.
+NEXT_TO_NOTHING: Final = 1e-40
+# The series of 2 atanh(s)/s in s squared, the highest power first. The next term is less than 1e-47: with a number and its
+# first three digits, s is less than 0.0025.
 ATANH: Final = tuple(EXACT.divide(2, 2 * k + 1) for k in reversed(range(9)))
 
 
@@ -70,8 +71,8 @@ def run(library: Path, most: int) -> None:
     q = (whole / whole.sum())[np.newaxis]
 
     info = fastkl.build_info()
-    print(f"fastkl {fastkl.__version__} ({info['simd']}, threads: {info['threads']}), ", end="")
-    print(f"NumPy {np.__version__}, Python {platform.python_version()}")
+    versions = f"NumPy {np.__version__}, Python {platform.python_version()}"
+    print(f"fastkl {fastkl.__version__} ({info['simd']}, threads: {info['threads']}), {versions}")
     print(f"\nThe {len(p)} largest of {len(modules)} modules in {fitted(str(library), 60)}")
     print(f"(without {', '.join(sorted(LEFT_OUT))}, files under {SHORTEST} bytes)")
     print(f"p: how often each of the {PAIRS:,} pairs of bytes occurs in a module; {np.mean(p == 0):.1%} of it is zeros")
@@ -103,18 +104,18 @@ def read_modules(library: Path) -> dict[str, bytes]:
         for path in (Path(folder, file) for file in files if file.endswith(".py")):
             with suppress(OSError):
                 modules[path.relative_to(library).as_posix()] = path.read_bytes()
-    long_enough = [(name, data) for name, data in modules.items() if len(data) >= SHORTEST]
-    return dict(sorted(long_enough, key=lambda module: (-len(module[1]), module[0])))
+    names = sorted(modules, key=lambda name: (-len(modules[name]), name))
+    return {name: modules[name] for name in names if len(modules[name]) >= SHORTEST}
 
 
 def count_pairs(data: bytes) -> NDArray[np.intp]:
-    """How often each pair of neighbouring bytes occurs: entry 256 a + b is that of a just before b."""
+    """How often each pair of neighbouring bytes occurs: entry 256 a + b counts a just before b."""
     octets = np.frombuffer(data, np.uint8).astype(np.intp)
     return np.bincount(256 * octets[:-1] + octets[1:], minlength=PAIRS)
 
 
 def print_ranking(names: list[str], p: Array, q: Array, sizes: list[int]) -> None:
-    """Print the modules at either end of the divergence from the library."""
+    """Print the modules with the smallest and with the largest divergence from the library."""
     divergence = fastkl.kl_divergence(p, q, base=2)
     entropy = fastkl.entropy(p, base=2)
     order = np.argsort(divergence, kind="stable")
@@ -127,7 +128,7 @@ def print_ranking(names: list[str], p: Array, q: Array, sizes: list[int]) -> Non
 
 
 def print_comparison(title: str, p: Array, q: Array, runs: int = 0) -> None:
-    """Print a line for each way to the divergences of p from q; with its speed, if there are runs to tell it by."""
+    """Print a line for each expression of the divergences of p from q; with its speed, if `runs` is positive."""
     truth = np.array([true_divergence(*rows) for rows in zip(p, np.broadcast_to(q, p.shape), strict=True)])
     print(f"{title}: median D {np.median(truth):.1e} nats")
     results = evaluate(p, q, max(runs, 1))
@@ -138,20 +139,20 @@ def print_comparison(title: str, p: Array, q: Array, runs: int = 0) -> None:
         answer, seconds = results[expression]
         speed = [f"{1e3 * seconds:.1f}", f"{len(p) / seconds:,.0f}", f"{p.nbytes / seconds / 1e9:.2f}"]
         *numbers, worst = judge(answer, truth)
-        print_line(
-            expression, *(speed if runs else [""] * 3), *map(str, numbers), "-" if np.isnan(worst) else f"{worst:.0e}"
-        )
+        cells = [*(speed if runs else [""] * 3), *map(str, numbers), "-" if np.isnan(worst) else f"{worst:.0e}"]
+        print_line(expression, *cells)
 
 
 def evaluate(p: Array, q: Array, runs: int) -> dict[str, tuple[Array, float]]:
-    """The answer and the median time of every expression; the runs alternate, so that all meet the same machine."""
+    """The values and the median time of every expression. The runs alternate, so that changes of load affect all."""
     names: dict[str, Any] = {"np": np, "fastkl": fastkl, "p": p, "q": q}
-    # Evaluated from their text, so that what is printed is what was run.
-    codes = {expression: compile(expression, "<demo>", "eval") for expression in (OURS, *USUAL)}
+    expressions = [OURS, *USUAL]
     with suppress(ImportError):
         import_module("scipy.stats")
         names["scipy"] = import_module("scipy")
-        codes[SCIPY] = compile(SCIPY, "<demo>", "eval")
+        expressions.append(SCIPY)
+    # The text that is printed is the text that is evaluated.
+    codes = {expression: compile(expression, "<demo>", "eval") for expression in expressions}
     answers: dict[str, Array] = {}
     seconds: dict[str, list[float]] = {expression: [] for expression in codes}
     for _ in range(runs):
@@ -160,11 +161,11 @@ def evaluate(p: Array, q: Array, runs: int) -> dict[str, tuple[Array, float]]:
                 start = perf_counter()
                 answers[expression] = eval(code, names)
                 seconds[expression].append(perf_counter() - start)
-    return {expression: (answers[expression], median(seconds[expression])) for expression in codes}
+    return {expression: (answer, median(seconds[expression])) for expression, answer in answers.items()}
 
 
 class Verdict(NamedTuple):
-    """How many answers are of no use, by what is the matter with them, and the largest relative error, NaN apart."""
+    """How many values are NaN, negative or otherwise wrong, and the largest relative error of those that are not NaN."""
 
     nan: int
     negative: int
@@ -173,7 +174,7 @@ class Verdict(NamedTuple):
 
 
 def judge(answer: Array, truth: Array) -> Verdict:
-    """Hold the answers against the truth."""
+    """Compare the values with the true ones."""
     got = answer.astype(np.float64)
     with np.errstate(all="ignore"):
         error = np.where(got == truth, 0.0, abs(got - truth) / truth)
@@ -183,10 +184,10 @@ def judge(answer: Array, truth: Array) -> Verdict:
 
 
 def true_divergence(p: Array, q: Array) -> float:
-    """D(p || q) of one row in nats: the definition, applied to its numbers as they stand."""
+    """D(p || q) of one row in nats, by the definition, of p/Σp and q/Σq."""
     held = p > 0
     with localcontext(EXACT):
-        # Equal entries are counted first: few of the numbers in a row are different.
+        # Equal entries are counted first, because a row has few different numbers.
         totals = [Counter(row[row > 0].tolist()) for row in (p, q)]
         total_p, total_q = (sum((times * Decimal(x) for x, times in total.items()), Decimal(0)) for total in totals)
         pairs = Counter(zip(p[held].tolist(), q[held].tolist(), strict=True))
@@ -200,7 +201,7 @@ logarithm_of_head = cache(EXACT.ln)
 
 @cache
 def logarithm(x: float) -> Decimal:
-    """ln(x) with the digits of EXACT, sooner than Decimal.ln has it: that is left the first three digits of x."""
+    """ln(x) with the digits of EXACT, faster than Decimal.ln, which is used for the first three digits of x alone."""
     number = Decimal(x)
     head = HEAD.plus(number)
     with localcontext(EXACT):
@@ -218,6 +219,6 @@ def print_line(first: str, *others: str) -> None:
 
 
 def fitted(text: str, width: int) -> str:
-    """The text in plain ASCII, cut from the left to fit."""
+    """The text in plain ASCII, cut at its start to at most `width` letters."""
     plain = text.encode("ascii", "backslashreplace").decode()
     return plain if len(plain) <= width else "..." + plain[3 - width :]

@@ -1,21 +1,74 @@
 from collections.abc import Callable
+from enum import EnumMeta, IntEnum
 from typing import Any, Final, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 _T = TypeVar("_T")
 
 MEASURES: Final[dict[str, int]]
-DTYPES: Final[dict[str, int]]
+FIELDS: Final[list[str]]
 P_ENTRY: Final[int]
 Q_ENTRY: Final[int]
 P_SUM: Final[int]
 Q_SUM: Final[int]
 LABEL: Final[int]
-FIELDS: Final[list[str]]
 MOST_THREADS: Final[int]
 INTERFACE_VERSION: Final[int]
+BFLOAT16_KIND: Final[Kind]
 c_interface: Final[object]
+__pyx_capi__: Final[dict[str, object]]
+
+class _Names(EnumMeta):
+    def __getattr__(cls, name: str) -> Measure: ...
+
+class Measure(IntEnum, metaclass=_Names):
+    ENTROPY = 0  # _kernels.pxd has the others
+
+class Kind:
+    code: Final[int]
+    tolerance: Final[float]
+    result: Final[np.dtype[Any]]
+
+class Request:
+    measure: Final[str]
+    p: Final[Any]
+    q: Final[Any]
+    labels: Final[Any]
+    axis: Final[Any]
+    normalize: Final[Any]
+    invalid: Final[Any]
+    base: Final[Any]
+    eps: Final[Any]
+    threads: Final[Any]
+    from_logits: Final[Any]
+    temperature: Final[Any]
+    ignore_index: Final[Any]
+    label_smoothing: Final[Any]
+    out: Final[Any]
+    keepdims: Final[Any]
+    plain: Final[bool]
+    any_sum: bool
+    p_logits: bool
+    q_logits: bool
+    ignores: bool
+    log_base: float
+    clip: float
+    scale: float
+    scale_low: float
+    smoothing: float
+    ignored: int
+    most_threads: int
+    def __init__(self, measure: str, p: Any = None, q: Any = None, labels: Any = None) -> None: ...
+    def set_rows(self, axis: Any, normalize: Any, invalid: Any) -> None: ...
+    def set_numbers(self, base: Any, eps: Any, threads: Any) -> None: ...
+    def set_logits(self, from_logits: Any, temperature: Any) -> None: ...
+    def set_labels(self, ignore_index: Any, label_smoothing: Any) -> None: ...
+    def set_result(self, out: Any, keepdims: Any) -> None: ...
+    def align(self, rows: dict[str, tuple[NDArray[Any], Kind]]) -> None: ...
+    def only_numpy(self) -> bool: ...
+    def replace(self, **changes: Any) -> Request: ...
 
 def tiers() -> list[str]: ...
 def use_tier(name: str) -> None: ...
@@ -24,20 +77,7 @@ def limit_threads(quota: Callable[[], float | None] | None) -> None: ...
 def default_threads() -> int: ...
 def openmp() -> bool: ...
 def compiler() -> str: ...
-def in_usual_mode(function: Callable[..., _T], *arguments: Any) -> _T: ...
-def evaluate(
-    measure: int,
-    root: bool,
-    p: NDArray[Any],
-    p_dtype: int,
-    q: NDArray[Any] | None,
-    q_dtype: int,
-    out: NDArray[Any],
-    eps: float,
-    p_tolerance: float,
-    q_tolerance: float,
-    base: float,
-    stop_at_invalid: bool,
-    threads: int,
-    softmax: list[Any] | None = None,
-) -> tuple[int, int] | None: ...
+def in_default_mode(function: Callable[..., _T], *arguments: Any) -> _T: ...
+def kind_of(array: NDArray[Any]) -> Kind | None: ...
+def evaluate(request: Request, out: NDArray[Any]) -> tuple[int, int] | None: ...
+def evaluate_plain(request: Request) -> tuple[Any, tuple[int, int] | None]: ...

@@ -1,25 +1,74 @@
-"""What users read: one documented function a measure, each ending in one call."""
+"""What users call: one documented function a measure, which fills a Request and ends in one call.
+
+Knows nothing of how a measure is computed. Shared parts of the docstrings are in docstrings.py.
+"""
+
+# Two lists of floats are two array_likes, too: the first overload that fits is the one that counts.
+# mypy: disable-error-code="overload-overlap"
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from ._rows import _PROBABILITIES, Softmax, evaluate
+from ._kernels import Request
+from .call import run
+from .docstrings import documented
 
 if TYPE_CHECKING:
-    from typing import SupportsIndex
+    from collections.abc import Sequence
+    from typing import Generic, Literal, SupportsIndex
 
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
+    from typing_extensions import TypedDict, TypeVar, Unpack
+
+    Row = Sequence[float]
+    Label = int | np.integer
+    Labels = Label | NDArray[np.integer] | Sequence[int] | Sequence[Sequence[int]]
+    Rows = NDArray[Any] | Sequence[float] | Sequence[Sequence[float]] | Sequence[Sequence[Sequence[float]]]
+    Value = np.floating
+    Values = NDArray[np.floating]
+    Out = TypeVar("Out", default=Any)
+    Invalid = Literal["raise", "nan", "ignore"]
+    FromLogits = bool | Literal["p", "q"]
+    Flag = TypeVar("Flag")
+
+    class _Options(TypedDict, Generic[Flag], total=False):  # what all overloads take, whatever they return
+        axis: SupportsIndex
+        base: float | None
+        normalize: bool
+        from_logits: Flag
+        temperature: float
+        invalid: Invalid
+        threads: int | None
+
+    _One = _Options[bool]
+    _Two = _Options[FromLogits]
+
+    class _Eps(_Options[FromLogits], total=False):
+        eps: float
+
+    class _Nll(_Options[bool], total=False):
+        eps: float
+        ignore_index: int | None
+        label_smoothing: float
 
 
-def _asked(from_logits: Any, temperature: Any, ignore_index: Any = None, label_smoothing: Any = 0.0) -> Softmax:
-    """What is asked of logits and labels; the defaults are told first, which is quick."""
-    plain = from_logits is False and ignore_index is None and type(temperature) is type(label_smoothing) is float
-    if plain and temperature == 1 and label_smoothing == 0:
-        return _PROBABILITIES
-    return Softmax(from_logits, temperature, ignore_index, label_smoothing)
+def _run(request: Request) -> Any:
+    if request.only_numpy():
+        return run(request)
+    from . import containers  # which most programs never need
+
+    return containers.run(request)
 
 
+@overload
+def entropy(p: Row, *, out: None = ..., keepdims: Literal[False] = ..., **options: Unpack[_One]) -> Value: ...
+@overload
+def entropy(p: Rows, *, out: None = ..., keepdims: bool = ..., **options: Unpack[_One]) -> Values: ...
+@overload
+def entropy(p: Any, *, out: Out | None = ..., keepdims: bool = ..., **options: Unpack[_One]) -> Out: ...
+@documented
 def entropy(
     p: ArrayLike,
     *,
@@ -28,69 +77,35 @@ def entropy(
     normalize: bool = False,
     from_logits: bool = False,
     temperature: float = 1.0,
-    invalid: str = "raise",
-    out: NDArray[Any] | None = None,
+    invalid: Invalid = "raise",
+    out: Any = None,
     keepdims: bool = False,
     threads: int | None = None,
 ) -> Any:
     """Shannon entropy H(p) = -Σ p log p of every row.
 
-    A row is the 1-D slice along `axis`. It stands for the distribution p/Σp; 0 log 0 is 0. The result is never negative
-    and exactly 0.0 for a row with one positive entry of 1.
+    A row is the 1-D slice along `axis`. It stands for the distribution p/Σp, and 0 log 0 is 0. The result is never
+    negative, and it is exactly 0.0 for a row with one positive entry of 1.
 
-    Parameters
-    ----------
-    p : array_like, shape (..., n, ...)
-        Probabilities: float64, float32, float16, bfloat16 (of ml_dtypes), bool or an integer dtype, any strides, at least
-        one axis. Besides what NumPy makes an array of: containers of torch, JAX, pandas, polars, pyarrow, xarray, dask, or
-        with DLPack, read without a copy (the README's section "Inputs" has them all).
-    axis : int, default -1
-        The axis of length n >= 1 that holds the distributions.
-    base : float, optional
-        Base of the logarithm, positive, finite and not 1. None gives nats, 2 gives bits.
-    normalize : bool, default False
-        False refuses a row whose sum is further from 1 than √ε of its dtype (float64 and integers 1.5e-8, float32 and bool
-        3.5e-4, float16 3.1e-2, bfloat16 8.8e-2). True accepts any non-negative weights with a positive sum: counts,
-        histograms, scores. It does not apply to logits.
-    from_logits : bool, default False
-        True takes `p` as logits: a row x stands for softmax(x / temperature). Log-probabilities are logits, too. -inf is
-        probability zero (a mask); any other finite number is a positive probability, and safe, however large.
-    temperature : float, default 1.0
-        Positive and finite: what logits are divided by. Only with logits.
-    invalid : {"raise", "nan", "ignore"}, default "raise"
-        What happens to a row that is not a distribution: the ValueError below; NaN for this row; or no check of the sum,
-        when the caller vouches for the rows (a negative or non-finite entry then makes some result, no error).
-    out : ndarray, optional
-        Array of the result's shape and a floating dtype, to be filled and returned. It may overlap `p`. With torch
-        tensors, it may be a tensor.
-    keepdims : bool, default False
-        Keep `axis` in the result, with length 1.
-    threads : int, optional
-        Most threads to use. None asks OpenMP (`OMP_NUM_THREADS`, `threadpoolctl`, affinity) and the CPU quota of the
-        process's control group. More than four times the processors, or 16, are never used. The result has the same bits
-        for any number.
+    {sections}
 
-    Returns
-    -------
-    ndarray or NumPy scalar, shape of `p` without `axis`
-        Float64 for float64 and integer input, else float32. A scalar for 1-D input. For another library's container, one of
-        the same library.
-
-    Raises
-    ------
-    ValueError
-        For the first row, in row order, with a negative, NaN or infinite entry, or with a wrong sum; of logits, with a NaN
-        or +inf, or without a finite entry; for an argument out of its range; for an empty distribution axis.
-    TypeError
-        For a dtype other than the above, masked entries, or a container that cannot be read where it is.
+    See Also
+    --------
+    cross_entropy : The same sum with the logarithms of another distribution.
+    kl_divergence : What the cross-entropy has above the entropy.
 
     Notes
     -----
-    Accuracy: at most 4 ε |H| + 2 ε from the exact value, ε of the result's dtype (float64 2.2e-16, float32 1.2e-7).
-    `python benchmarks/accuracy.py` prints the worst rows found. H(p/Σp) = log Σp - (Σ p log p)/Σp, in one pass. From logits
-    x, at most 32 ε |H| + 4 ε: H = log Σ w - (Σ w x)/Σ w with the weights w = e^x, x counted from the largest.
+    The definition is in [1]_, section 6. The result is at most 4 ε H + 2 ε from the exact value, where ε is that of its
+    dtype (2.2e-16 for float64, 1.2e-7 for float32); `python benchmarks/accuracy.py` prints the worst rows found. From
+    logits it is at most 32 ε H + 4 ε from it.
 
-    The definition: C. E. Shannon, A Mathematical Theory of Communication, 1948, section 6.
+    One pass computes H(p/Σp) = log Σp - (Σ p log p)/Σp. From logits x, H = log Σ w - (Σ w x)/Σ w with the weights w = e^x,
+    where x counts from the largest.
+
+    References
+    ----------
+    .. [1] C. E. Shannon, "A mathematical theory of communication", Bell System Technical Journal 27, 1948.
 
     Examples
     --------
@@ -102,10 +117,21 @@ def entropy(
     >>> fastkl.entropy([1000.0, 1000.0, -np.inf], base=2, from_logits=True)
     np.float64(1.0...)
     """
-    softmax = _asked(from_logits, temperature)
-    return evaluate("entropy", (p,), axis, base, normalize, 0.0, invalid, out, keepdims, threads, softmax=softmax)
+    request = Request("entropy", p)
+    request.set_rows(axis, normalize, invalid)
+    request.set_numbers(base, 0.0, threads)
+    request.set_logits(from_logits, temperature)
+    request.set_result(out, keepdims)
+    return _run(request)
 
 
+@overload
+def cross_entropy(p: Row, q: Row, *, out: None = ..., keepdims: Literal[False] = ..., **options: Unpack[_Eps]) -> Value: ...
+@overload
+def cross_entropy(p: Rows, q: Rows, *, out: None = ..., keepdims: bool = ..., **options: Unpack[_Eps]) -> Values: ...
+@overload
+def cross_entropy(p: Any, q: Any, *, out: Out | None = ..., keepdims: bool = ..., **options: Unpack[_Eps]) -> Out: ...
+@documented
 def cross_entropy(
     p: ArrayLike,
     q: ArrayLike,
@@ -113,60 +139,37 @@ def cross_entropy(
     axis: SupportsIndex = -1,
     base: float | None = None,
     normalize: bool = False,
-    from_logits: bool | tuple[bool, bool] = False,
+    from_logits: FromLogits = False,
     temperature: float = 1.0,
     eps: float = 0.0,
-    ignore_index: int | None = None,
-    label_smoothing: float = 0.0,
-    invalid: str = "raise",
-    out: NDArray[Any] | None = None,
+    invalid: Invalid = "raise",
+    out: Any = None,
     keepdims: bool = False,
     threads: int | None = None,
 ) -> Any:
     """Cross-entropy H(p, q) = -Σ p log q of every pair of rows.
 
-    `p` is the reference ("true") distribution, `q` the one that it is coded with. Rows stand for p/Σp and q/Σq. Where p is
-    0 an entry contributes 0, whatever q is; where p > 0 and q = 0 the row's result is +inf, which is the answer, not an
-    error.
+    Rows stand for p/Σp and q/Σq. Integers in `p` are weights: class labels go to `nll`. An entry with p = 0 contributes 0,
+    whatever q is. Where p > 0 and q = 0, the result of the row is +inf, which is the answer and not an error.
 
-    Parameters
-    ----------
-    p, q : array_like
-        Probabilities with the same length n >= 1 along `axis`; their other axes broadcast. Dtypes as in `entropy`, mixed at
-        will. A `p` of an integer dtype with one axis fewer than `q` holds labels 0 <= label < n: the result is -log
-        q[label]. (Integer counts have as many axes as `q`.)
-    axis : int, default -1
-        The axis that holds the distributions, read after the operands have been given the same number of axes by leading
-        ones.
-    base, normalize, temperature, invalid, keepdims, threads
-        As in `entropy`.
-    from_logits : bool or pair of bools, default False
-        Whether `p` and `q` hold logits, as in `entropy`; with labels, it speaks of `q`.
-    eps : float, default 0.0
-        Entries of `q` below `eps` are raised to it before q is normalised; 0 <= eps < 1. Nothing is ever raised unasked. Of
-        logits, it is their softmax that is raised.
-    ignore_index : int, optional
-        The result for this label is 0.0, and its row is not looked at. Only with labels.
-    label_smoothing : float, default 0.0
-        The share, between 0 and 1, of the result that is the mean of -log q over all entries, as in
-        `torch.nn.functional.cross_entropy`. Only with labels.
-    out : ndarray, optional
-        As in `entropy`; it may overlap `p` and `q`.
+    {sections}
 
-    Returns
-    -------
-    ndarray or NumPy scalar, the broadcast shape without `axis`
-        Float64 if an operand is float64 or integer, else float32; with labels, by the dtype of `q` alone.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `entropy`; ValueError for shapes that do not fit, and for the first label outside of 0..n-1 that is not ignored.
+    See Also
+    --------
+    nll : The cross-entropy of class labels instead of a distribution p.
+    entropy : H(p), which is the cross-entropy of p with itself.
+    kl_divergence : D(p‖q) = H(p, q) - H(p).
 
     Notes
     -----
-    Accuracy: at most 4 ε |H| + 2 ε from the exact value, as for `entropy`, in which H(p, p) = H(p); from logits, 32 ε |H| +
-    4 ε. H(p/Σp, q/Σq) = log Σq - (Σ p log q)/Σp, in one pass.
+    H(p, q) is the mean length of a code that is made for q and used for p, see theorem 5.4.3 of [1]_. The result is at most
+    4 ε H + 2 ε from the exact value, and at most 32 ε H + 4 ε from logits, where ε is that of its dtype.
+
+    One pass computes H(p/Σp, q/Σq) = log Σq - (Σ p log q)/Σp.
+
+    References
+    ----------
+    .. [1] T. M. Cover and J. A. Thomas, "Elements of information theory", 2nd edition, Wiley, 2006.
 
     Examples
     --------
@@ -175,13 +178,24 @@ def cross_entropy(
     np.float64(1.5)
     >>> fastkl.cross_entropy([0.5, 0.5], [1.0, 0.0])
     np.float64(inf)
-    >>> fastkl.cross_entropy([0, 2], [[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]], base=2)
-    array([1., 1.])
+    >>> fastkl.cross_entropy([[2, 1, 1]], [[0.5, 0.25, 0.25]], normalize=True, base=2)
+    array([1.5])
     """
-    softmax = _asked(from_logits, temperature, ignore_index, label_smoothing)
-    return evaluate("cross_entropy", (p, q), axis, base, normalize, eps, invalid, out, keepdims, threads, softmax=softmax)
+    request = Request("cross_entropy", p, q)
+    request.set_rows(axis, normalize, invalid)
+    request.set_numbers(base, eps, threads)
+    request.set_logits(from_logits, temperature)
+    request.set_result(out, keepdims)
+    return _run(request)
 
 
+@overload
+def kl_divergence(p: Row, q: Row, *, out: None = ..., keepdims: Literal[False] = ..., **options: Unpack[_Eps]) -> Value: ...
+@overload
+def kl_divergence(p: Rows, q: Rows, *, out: None = ..., keepdims: bool = ..., **options: Unpack[_Eps]) -> Values: ...
+@overload
+def kl_divergence(p: Any, q: Any, *, out: Out | None = ..., keepdims: bool = ..., **options: Unpack[_Eps]) -> Out: ...
+@documented
 def kl_divergence(
     p: ArrayLike,
     q: ArrayLike,
@@ -189,45 +203,44 @@ def kl_divergence(
     axis: SupportsIndex = -1,
     base: float | None = None,
     normalize: bool = False,
-    from_logits: bool | tuple[bool, bool] = False,
+    from_logits: FromLogits = False,
     temperature: float = 1.0,
     eps: float = 0.0,
-    invalid: str = "raise",
-    out: NDArray[Any] | None = None,
+    invalid: Invalid = "raise",
+    out: Any = None,
     keepdims: bool = False,
     threads: int | None = None,
 ) -> Any:
     """Kullback-Leibler divergence D(p‖q) = Σ p log(p/q) of every pair of rows.
 
-    `p` is the reference ("true") distribution, `q` the one compared with it: D(p‖q) = H(p, q) - H(p). It is never negative,
-    exactly 0.0 where the two rows hold equal values, and right to the last digits where they nearly agree. Zeros as in
-    `cross_entropy`.
+    Rows stand for p/Σp and q/Σq. The result is never negative, exactly 0.0 where the two rows hold equal values, and right
+    to the last digits where they nearly agree. An entry with p = 0 contributes 0; where p > 0 and q = 0, the result is
+    +inf.
 
-    Parameters
-    ----------
-    p, q, axis, base, normalize, from_logits, temperature, eps, invalid, out, keepdims, threads
-        As in `cross_entropy`.
+    {sections}
 
-    Returns
-    -------
-    ndarray or NumPy scalar
-        As `cross_entropy`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `cross_entropy`.
+    See Also
+    --------
+    cross_entropy : H(p, q) = D(p‖q) + H(p).
+    js_divergence : A symmetric divergence, which is always finite.
+    compare : The divergences in both directions, and more, from one read of p and q.
 
     Notes
     -----
-    Accuracy: relative error at most 4 ε, however small D is (float64 8.9e-16, float32 4.8e-7). From logits at most 32 ε of
-    D, or of 1e-14 if that is more; where one operand holds logits and the other probabilities, whose logarithms are
-    rounded, 32 ε and what 64 of float64's ε times √D are.
+    The definition is in [1]_. The relative error is at most 4 ε, however small D is, where ε is that of the result's dtype
+    (4 ε is 8.9e-16 for float64, 4.8e-7 for float32). From logits the error is at most 32 ε of D, or of 1e-14 if that is
+    more. Where one operand holds logits and the other probabilities, whose logarithms are rounded, 64 of float64's ε times
+    √D are added to it.
 
-    With φ(a, b) = a log(a/b) - (a - b), which is never negative, D(p/Σp ‖ q/Σq) = (Σ φ(p, q) - φ(Σp, Σq)) / Σp: sums of
-    non-negative terms, and a correction of second order in Σp - Σq. This is the log-sum inequality with its difference
-    (T. M. Cover and J. A. Thomas, Elements of Information Theory, theorem 2.7.1). From logits it is log E[e^x] of x =
-    log(q/p) less its mean under p: with ψ(x) = e^x - 1 - x, which is never negative, log1p(E[ψ(x)]).
+    With φ(a, b) = a log(a/b) - (a - b), which is never negative, D(p/Σp ‖ q/Σq) = (Σ φ(p, q) - φ(Σp, Σq)) / Σp: a sum of
+    non-negative terms and a correction of second order in Σp - Σq. This is the log-sum inequality, theorem 2.7.1 of [2]_,
+    with the difference of its sides. From logits it is log E[e^x] of x = log(q/p) less its mean under p: with ψ(x) = e^x -
+    1 - x, which is never negative, log1p(E[ψ(x)]).
+
+    References
+    ----------
+    .. [1] S. Kullback and R. A. Leibler, "On information and sufficiency", Annals of Mathematical Statistics 22, 1951.
+    .. [2] T. M. Cover and J. A. Thomas, "Elements of information theory", 2nd edition, Wiley, 2006.
 
     Examples
     --------
@@ -240,10 +253,21 @@ def kl_divergence(
     >>> fastkl.kl_divergence([2.0, 1.0, 0.0], [102.0, 101.0, 100.0], from_logits=True)
     np.float64(0.0)
     """
-    softmax = _asked(from_logits, temperature)
-    return evaluate("kl_divergence", (p, q), axis, base, normalize, eps, invalid, out, keepdims, threads, softmax=softmax)
+    request = Request("kl_divergence", p, q)
+    request.set_rows(axis, normalize, invalid)
+    request.set_numbers(base, eps, threads)
+    request.set_logits(from_logits, temperature)
+    request.set_result(out, keepdims)
+    return _run(request)
 
 
+@overload
+def js_divergence(p: Row, q: Row, *, out: None = ..., keepdims: Literal[False] = ..., **options: Unpack[_Two]) -> Value: ...
+@overload
+def js_divergence(p: Rows, q: Rows, *, out: None = ..., keepdims: bool = ..., **options: Unpack[_Two]) -> Values: ...
+@overload
+def js_divergence(p: Any, q: Any, *, out: Out | None = ..., keepdims: bool = ..., **options: Unpack[_Two]) -> Out: ...
+@documented
 def js_divergence(
     p: ArrayLike,
     q: ArrayLike,
@@ -251,41 +275,37 @@ def js_divergence(
     axis: SupportsIndex = -1,
     base: float | None = None,
     normalize: bool = False,
-    from_logits: bool | tuple[bool, bool] = False,
+    from_logits: FromLogits = False,
     temperature: float = 1.0,
-    invalid: str = "raise",
-    out: NDArray[Any] | None = None,
+    invalid: Invalid = "raise",
+    out: Any = None,
     keepdims: bool = False,
     threads: int | None = None,
 ) -> Any:
     """Jensen-Shannon divergence ½ D(p‖m) + ½ D(q‖m), m = (p + q)/2, of every pair of rows.
 
-    It is between 0 and log 2, finite whatever is zero, and the same to the bit for `p` and `q` exchanged. It is exactly 0.0
-    where the two rows hold equal values, and right to the last digits where they nearly agree.
+    Rows stand for p/Σp and q/Σq. The result is between 0 and log 2, finite wherever zeros are, and has the same bits for
+    `p` and `q` exchanged. It is exactly 0.0 where the two rows hold equal values, and right to the last digits where they
+    nearly agree.
 
-    Parameters
-    ----------
-    p, q, axis, base, normalize, from_logits, temperature, invalid, out, keepdims, threads
-        As in `cross_entropy`.
+    {sections}
 
-    Returns
-    -------
-    ndarray or NumPy scalar
-        As `cross_entropy`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `cross_entropy`.
+    See Also
+    --------
+    js_distance : Its square root, a metric.
+    kl_divergence : The divergence D(p‖q) that it is made of.
 
     Notes
     -----
-    Accuracy: relative error at most 6 ε, however small the divergence is; from logits as for `kl_divergence`.
+    The definition is in [1]_, section IV. The relative error is at most 6 ε, however small the divergence is, where ε is
+    that of the result's dtype. From logits the bound is that of `kl_divergence`.
 
-    With the φ of `kl_divergence` and Σp = Σq, it is Σ (φ(p, (p + q)/2) + φ(q, (p + q)/2)) / 2Σp: again a sum of
-    non-negative terms. Rows whose sums differ are looked at twice, the second time with one of them scaled.
+    With the φ of `kl_divergence` and Σp = Σq, it is Σ (φ(p, (p + q)/2) + φ(q, (p + q)/2)) / 2Σp, a sum of non-negative
+    terms. Rows whose sums differ are read a second time, with one of them scaled.
 
-    The definition: J. Lin, Divergence measures based on the Shannon entropy, 1991, section IV.
+    References
+    ----------
+    .. [1] J. Lin, "Divergence measures based on the Shannon entropy", IEEE Transactions on Information Theory 37, 1991.
 
     Examples
     --------
@@ -295,10 +315,21 @@ def js_divergence(
     >>> fastkl.js_divergence([0.5, 0.5], [0.25, 0.75])
     np.float64(0.033822...)
     """
-    softmax = _asked(from_logits, temperature)
-    return evaluate("js_divergence", (p, q), axis, base, normalize, 0.0, invalid, out, keepdims, threads, softmax=softmax)
+    request = Request("js_divergence", p, q)
+    request.set_rows(axis, normalize, invalid)
+    request.set_numbers(base, 0.0, threads)
+    request.set_logits(from_logits, temperature)
+    request.set_result(out, keepdims)
+    return _run(request)
 
 
+@overload
+def js_distance(p: Row, q: Row, *, out: None = ..., keepdims: Literal[False] = ..., **options: Unpack[_Two]) -> Value: ...
+@overload
+def js_distance(p: Rows, q: Rows, *, out: None = ..., keepdims: bool = ..., **options: Unpack[_Two]) -> Values: ...
+@overload
+def js_distance(p: Any, q: Any, *, out: Out | None = ..., keepdims: bool = ..., **options: Unpack[_Two]) -> Out: ...
+@documented
 def js_distance(
     p: ArrayLike,
     q: ArrayLike,
@@ -306,41 +337,35 @@ def js_distance(
     axis: SupportsIndex = -1,
     base: float | None = None,
     normalize: bool = False,
-    from_logits: bool | tuple[bool, bool] = False,
+    from_logits: FromLogits = False,
     temperature: float = 1.0,
-    invalid: str = "raise",
-    out: NDArray[Any] | None = None,
+    invalid: Invalid = "raise",
+    out: Any = None,
     keepdims: bool = False,
     threads: int | None = None,
 ) -> Any:
-    """Jensen-Shannon distance of every pair of rows: the square root of `js_divergence`, which is a metric.
+    """Jensen-Shannon distance, the square root of the Jensen-Shannon divergence, of every pair of rows.
 
-    This is what SciPy calls `jensenshannon`.
+    It is a metric, and SciPy's `jensenshannon`. Rows stand for p/Σp and q/Σq.
 
-    Parameters
-    ----------
-    p, q, axis, normalize, from_logits, temperature, invalid, out, keepdims, threads
-        As in `cross_entropy`.
-    base : float, optional
-        As in `cross_entropy`, but above 1: below, the divergence is negative and has no root.
+    {sections}
 
-    Returns
-    -------
-    ndarray or NumPy scalar
-        As `cross_entropy`.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As `cross_entropy`.
+    See Also
+    --------
+    js_divergence : Its square.
 
     Notes
     -----
-    Accuracy: relative error at most 4 ε for distances above 1e-280; from logits, its square is off by what the divergence
-    may be. The root is taken before the divergence is rounded to the result's dtype: no distance is lost because its square
-    is too small for that.
+    That it is a metric is shown in [1]_. The relative error is at most 4 ε for distances above 1e-280, where ε is that of
+    the result's dtype. From logits, the error of its square is at most that of the divergence.
 
-    That it is a metric: D. M. Endres and J. E. Schindelin, A new metric for probability distributions, 2003.
+    The root is taken before the divergence is rounded to the result's dtype, so that no distance is lost because its square
+    is too small for it.
+
+    References
+    ----------
+    .. [1] D. M. Endres and J. E. Schindelin, "A new metric for probability distributions", IEEE Transactions on Information
+       Theory 49, 2003.
 
     Examples
     --------
@@ -348,14 +373,85 @@ def js_distance(
     >>> fastkl.js_distance([1.0, 0.0], [0.5, 0.5], base=2)
     np.float64(0.557923...)
     """
-    softmax = _asked(from_logits, temperature)
-    return evaluate(
-        "js_divergence", (p, q), axis, base, normalize, 0.0, invalid, out, keepdims, threads, root=True, softmax=softmax
-    )
+    request = Request("js_distance", p, q)
+    request.set_rows(axis, normalize, invalid)
+    request.set_numbers(base, 0.0, threads)
+    request.set_logits(from_logits, temperature)
+    request.set_result(out, keepdims)
+    return _run(request)
+
+
+@overload
+def nll(labels: Label, q: Row, *, out: None = ..., keepdims: Literal[False] = ..., **options: Unpack[_Nll]) -> Value: ...
+@overload
+def nll(labels: Labels, q: Rows, *, out: None = ..., keepdims: bool = ..., **options: Unpack[_Nll]) -> Values: ...
+@overload
+def nll(labels: Any, q: Any, *, out: Out | None = ..., keepdims: bool = ..., **options: Unpack[_Nll]) -> Out: ...
+@documented
+def nll(
+    labels: ArrayLike,
+    q: ArrayLike,
+    *,
+    axis: SupportsIndex = -1,
+    base: float | None = None,
+    normalize: bool = False,
+    from_logits: bool = False,
+    temperature: float = 1.0,
+    eps: float = 0.0,
+    ignore_index: int | None = None,
+    label_smoothing: float = 0.0,
+    invalid: Invalid = "raise",
+    out: Any = None,
+    keepdims: bool = False,
+    threads: int | None = None,
+) -> Any:
+    """Negative log-likelihood -log q[label] of every row.
+
+    It is the cross-entropy of the distribution that has all its weight on the label, with q. Rows stand for q/Σq. Where
+    q[label] is 0 the result is +inf.
+
+    {sections}
+
+    See Also
+    --------
+    cross_entropy : The same for a distribution in the place of a label.
+    compare : It has the values for two models, and more, from one read.
+
+    Notes
+    -----
+    The result is at most 32 ε |x| + 4 ε from its exact value x, where ε is that of its dtype. It is log Σq - log q[label],
+    with w = e^x in the place of q for logits x. With smoothing s it is (1 - s) times that, and s times the mean of -log q
+    over all n entries, section 7 of [1]_.
+
+    References
+    ----------
+    .. [1] C. Szegedy, V. Vanhoucke, S. Ioffe, J. Shlens and Z. Wojna, "Rethinking the Inception architecture for computer
+       vision", IEEE Conference on Computer Vision and Pattern Recognition, 2016.
+
+    Examples
+    --------
+    >>> import fastkl
+    >>> fastkl.nll([0, 2], [[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]], base=2)
+    array([1., 1.])
+    >>> fastkl.nll([1, -100], [[0.0, 0.0], [2.0, 1.0]], base=2, from_logits=True, ignore_index=-100)
+    array([1., 0.])
+    """
+    request = Request("nll", q=q, labels=labels)
+    request.set_rows(axis, normalize, invalid)
+    request.set_numbers(base, eps, threads)
+    request.set_logits(from_logits, temperature)
+    request.set_labels(ignore_index, label_smoothing)
+    request.set_result(out, keepdims)
+    return _run(request)
 
 
 class Comparison(NamedTuple):
-    """What `compare` gives: an array of values a row in each field."""
+    """What `compare` returns: an array with one value for every pair of rows in each field.
+
+    See Also
+    --------
+    compare : Its section "Returns" describes the fields.
+    """
 
     entropy_p: Any
     entropy_q: Any
@@ -368,6 +464,7 @@ class Comparison(NamedTuple):
     nll_q: Any
 
 
+@documented
 def compare(
     p: ArrayLike,
     q: ArrayLike,
@@ -376,42 +473,32 @@ def compare(
     axis: SupportsIndex = -1,
     base: float | None = None,
     normalize: bool = False,
-    from_logits: bool | tuple[bool, bool] = False,
+    from_logits: FromLogits = False,
     temperature: float = 1.0,
     ignore_index: int | None = None,
-    invalid: str = "raise",
+    invalid: Invalid = "raise",
     keepdims: bool = False,
     threads: int | None = None,
 ) -> Comparison:
-    """Everything that a comparison of two models needs, of every pair of rows, from one read of both.
+    """Entropies, divergences and agreement of every pair of rows of two models.
 
-    Parameters
-    ----------
-    p, q, axis, base, normalize, from_logits, temperature, invalid, keepdims, threads
-        As in `cross_entropy`.
-    labels : array_like of an integer dtype, optional
-        The rows' shape without `axis`, or one that broadcasts with it.
-    ignore_index : int, optional
-        As in `cross_entropy`.
+    One call reads `p` and `q` once and computes everything that the other functions would. Rows stand for p/Σp and q/Σq.
 
-    Returns
-    -------
-    Comparison
-        A named tuple of arrays, each of the broadcast shape without `axis`: `entropy_p` H(p), `entropy_q` H(q),
-        `cross_entropy` H(p, q), `kl` D(p‖q), `reverse_kl` D(q‖p), `js` their Jensen-Shannon divergence; `same_argmax`,
-        bool, whether the first of the largest entries is the same; `nll_p` and `nll_q`, -log p[label] and -log q[label],
-        which are None without labels. The result's dtype is that of `kl_divergence`. In an invalid row, with
-        `invalid="nan"`, all is NaN and `same_argmax` False. The arrays are of the library of `p` and `q`: NumPy, torch,
-        JAX, one with DLPack, or dask, where fields that are computed together come from one read of each block.
+    {sections}
 
-    Raises
-    ------
-    ValueError, TypeError
-        As `cross_entropy`.
+    See Also
+    --------
+    kl_divergence : D(p‖q) alone, which has `eps` and `out`, too.
+    nll : The negative log-likelihood of labels alone.
 
     Notes
     -----
-    Accuracy: that of the functions which give these alone. H(p, q) is H(p) + D(p‖q), both of which are non-negative.
+    Each value is as accurate as that of the function which gives it alone. H(p, q) is the sum of H(p) and D(p‖q), which are
+    non-negative; see [1]_ for the definitions and for what relates them.
+
+    References
+    ----------
+    .. [1] T. M. Cover and J. A. Thomas, "Elements of information theory", 2nd edition, Wiley, 2006, chapter 2.
 
     Examples
     --------
@@ -424,12 +511,16 @@ def compare(
     >>> result.same_argmax
     array([ True,  True])
     """
-    softmax = Softmax(from_logits, temperature, ignore_index, 0.0, labels, compare=True)
-    result = evaluate(
-        "kl_divergence", (p, q), axis, base, normalize, 0.0, invalid, None, keepdims, threads, softmax=softmax
-    )
-    fields: dict[str, Any] = {name: result[i] for i, name in enumerate(Comparison._fields)}
-    fields["same_argmax"] = fields["same_argmax"] == 1
-    if labels is None:
-        fields["nll_p"] = fields["nll_q"] = None
-    return Comparison(**fields)
+    request = Request("compare", p, q, labels)
+    request.set_rows(axis, normalize, invalid)
+    request.set_numbers(base, 0.0, threads)
+    request.set_logits(from_logits, temperature)
+    request.set_labels(ignore_index, 0.0)
+    request.set_result(None, keepdims)
+    result = _run(request)
+    fields = Comparison._make(result[i] for i in range(len(Comparison._fields)))
+    fields = fields._replace(same_argmax=fields.same_argmax == 1)
+    return fields if labels is not None else fields._replace(nll_p=None, nll_q=None)
+
+
+__all__ = ["Comparison", "compare", "cross_entropy", "entropy", "js_distance", "js_divergence", "kl_divergence", "nll"]

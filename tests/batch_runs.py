@@ -1,10 +1,10 @@
-"""Runs of `fastkl score` for the tests of fastkl.batch: in processes of their own, in small parts, disturbed on the way.
+"""Runs `fastkl score` in processes of its own: in small parts, and interrupted. The tests of fastkl.batch start it.
 
-    python tests/batch_runs.py run '{"pause": 3}' P Q --out ...   one run; see `run` for what can be asked of it
+    python tests/batch_runs.py run '{"pause": 3}' P Q --out ...   one run; `run` describes the options
     python tests/batch_runs.py crashes FOLDER                     a run killed before each of its system calls, then resumed
-    python tests/batch_runs.py many FOLDER                        a run a line of FOLDER/runs.json, all in this process
+    python tests/batch_runs.py many FOLDER                        the runs of FOLDER/runs.json, all in this process
 
-Knows nothing of what is right, but in `crashes`: there it is what an undisturbed run gives.
+Knows nothing of right results, except in `crashes`, where they are those of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import stat
 import sys
 import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,61 +28,61 @@ import numpy as np
 
 import fastkl
 from fastkl.__main__ import main
-from fastkl.batch import operands, output, workers
+from fastkl.batch import operands, output, workers, writers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Array = np.ndarray[Any, Any]
 
-PART_ROWS = 64  # of a row of 4 doubles: bytes of a part and of a block are set to fit
+PART_ROWS = 64  # rows of 4 doubles; the bytes of a part and of a block are set accordingly
 SPEED = ("seconds", "rows_per_second", "bytes_per_second")
 
 
 def in_small_parts() -> None:
     """Parts of a few rows, blocks of fewer, and a checkpoint after each part."""
-    operands.PART, workers._BLOCK = PART_ROWS * 32, 480  # type: ignore[misc]
-    output._SECONDS = output._SHARE = 0  # type: ignore[misc,assignment]
+    operands.PART, workers.BLOCK = PART_ROWS * 32, 480  # type: ignore[misc]
+    output.SECONDS = output.SHARE = 0  # type: ignore[misc,assignment]
 
 
 def without_speed(x: Any) -> Any:
-    """A summary, but for what is never twice the same."""
+    """A summary without the times, which differ between runs."""
     return {key: without_speed(value) for key, value in x.items() if key not in SPEED} if isinstance(x, dict) else x
 
 
 # ---- one run ----
 
 
-def run(wishes: dict[str, Any], arguments: list[str]) -> int:
-    """Tell on standard output of every part that is written, in a line; the summary comes last.
+def run(options: dict[str, Any], arguments: list[str]) -> int:
+    """Print the number of each part when it is written, then the summary; the exit status.
 
-    Wishes: `pause`, after so many parts, until there is a line on standard input; `largest`, in bytes, that a file may
-    become; `no_reserve`, as if the system could not; `large`, parts and checkpoints as they are for users; `peak`, a line
-    more, with the peak resident size.
+    Options: `pause` after that many parts, until a line arrives on standard input; `largest` size of a file in bytes;
+    `no_reserve`: the system cannot reserve space; `large`: parts and checkpoints as users have them; `peak`: a last line
+    with the peak resident size.
     """
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have what they start in the background ignore it
-    if not wishes.get("large"):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore SIGINT
+    if not options.get("large"):
         in_small_parts()
-    if wishes.get("no_reserve") and hasattr(os, "posix_fallocate"):
+    if options.get("no_reserve") and hasattr(os, "posix_fallocate"):
         del os.posix_fallocate
-    if "largest" in wishes:
+    if "largest" in options:
         import resource
 
-        fastkl.build_info()  # the first time that it is asked, LLVM's OpenMP makes a file of its own
-        resource.setrlimit(resource.RLIMIT_FSIZE, (wishes["largest"], wishes["largest"]))
+        fastkl.build_info()  # at its first use, LLVM's OpenMP creates a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, (options["largest"], options["largest"]))
     append, parts = output.Draft.append, 0
 
-    def told(draft: output.Draft, values: Array) -> None:
+    def append_and_print(draft: output.Draft, values: Array) -> None:
         nonlocal parts
         append(draft, values)
         parts += 1
         print(parts, flush=True)
-        if parts == wishes.get("pause"):
+        if parts == options.get("pause"):
             sys.stdin.readline()
 
-    output.Draft.append = told  # type: ignore[method-assign]
+    output.Draft.append = append_and_print  # type: ignore[method-assign]
     status = main(["score", *arguments])
-    if wishes.get("peak"):
+    if options.get("peak"):
         from damaged_files import peak  # not on Windows
 
         print(peak())
@@ -94,17 +95,17 @@ CHANGING = ("open", "write", "fsync", "replace", "ftruncate", "posix_fallocate")
 
 
 class Disk:
-    """What a power cut does to files: it takes back what was not synced. Kills the process before one of its calls.
+    """Kills the process before one of its system calls, and undoes what was not synced, as a power cut does.
 
-    With `lose_data`, bytes that were not synced become zeros then. `lose_names` gives the share of the names, of those that
-    were moved or removed since their folder was synced, that are again where they were.
+    With `lose_data`, bytes that were not synced become zeros. `lose_names` is the share of the names moved or removed since
+    their folder was synced that return to where they were.
     """
 
     def __init__(self, kill_before: int, lose_data: bool, lose_names: float, attic: Path) -> None:
         self._left, self._lose_data, self._lose_names, self._attic = kill_before, lose_data, lose_names, attic
         self._pick = random.Random(kill_before)
         self.calls = 0
-        self._files: dict[int, int] = {}  # inode: a descriptor of our own
+        self._files: dict[int, int] = {}  # inode: a second descriptor
         self._unsynced: dict[int, list[tuple[int, int]]] = {}  # inode: places and lengths
         self._undo: list[Callable[[], None]] = []
         self._call = {name: getattr(os, name) for name in CHANGING if hasattr(os, name)} | {"unlink": Path.unlink}
@@ -129,7 +130,7 @@ class Disk:
                 os.pwrite(fd, bytes(max(0, min(length, os.fstat(fd).st_size - place))), place)
         for undo in reversed(self._undo):
             if self._pick.random() < self._lose_names:
-                with contextlib.suppress(FileNotFoundError):  # one that hangs on another, which was not undone
+                with contextlib.suppress(FileNotFoundError):  # depends on another one, which was not undone
                     undo()
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -139,14 +140,14 @@ class Disk:
         inode = os.fstat(fd).st_ino
         if flags & os.O_CREAT and inode not in self._files:
             self._files[inode] = os.dup(fd)
-            # What a file object writes is not seen here: all of a new file. A draft is written by os.write.
+            # The writes of a file object are not counted here: all of a new file. A draft is written by os.write.
             self._unsynced[inode] = [(0, 1 << 20)] if flags & os.O_EXCL else []
         if new:
             self._undo.append(lambda: self._call["unlink"](Path(path)))
         return fd
 
     def _write(self, fd: int, data: memoryview) -> int:
-        """Half of it, for that is allowed, too."""
+        """Write half of the data, which the system may do, too."""
         place = os.lseek(fd, 0, os.SEEK_CUR)
         count: int = self._call["write"](fd, data[: (len(data) + 1) // 2])
         self._unsynced[os.fstat(fd).st_ino].append((place, count))
@@ -160,7 +161,7 @@ class Disk:
         self._unsynced[status.st_ino] = []
 
     def _keep(self, path: Path) -> Callable[[], None]:
-        """What brings back the file that has the name now."""
+        """A function that restores the file that has the name now."""
         if not os.path.exists(path):
             return lambda: None
         kept = self._attic / f"{os.getpid()}{self._left}"
@@ -168,23 +169,23 @@ class Disk:
         return lambda: self._call["replace"](kept, path)
 
     def _replace(self, old: Path, new: Path) -> None:
-        bring_back = self._keep(new)
+        restore = self._keep(new)
 
         def undo() -> None:
             self._call["replace"](new, old)
-            bring_back()
+            restore()
 
         self._call["replace"](old, new)
         self._undo.append(undo)
 
     def _unlink(self, path: Path, missing_ok: bool = False) -> None:
-        bring_back = self._keep(path)
+        restore = self._keep(path)
         self._call["unlink"](path, missing_ok)
-        self._undo.append(bring_back)
+        self._undo.append(restore)
 
 
-def another_format(path: Path, parts: Iterator[Array], dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-    """Stands for those that values are written anew in."""
+def another_format(dtype: np.dtype[Any], shape: tuple[int, ...], path: Path, parts: Iterator[Array]) -> None:
+    """Stands for the other formats, in which the values are written again."""
     fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
     data = memoryview(repr((dtype, shape)).encode() + b"".join(part.tobytes() for part in parts))
     while data:
@@ -193,7 +194,7 @@ def another_format(path: Path, parts: Iterator[Array], dtype: np.dtype[Any], sha
 
 
 def crashes(folder: Path, share: int) -> dict[str, Any]:
-    """Every `share`-th case, and those of moving the result; what went wrong, and how many calls could be died before."""
+    """Failures and numbers of system calls, of every `share`-th case and of those that move the result."""
     in_small_parts()
     rows = np.random.default_rng(1).random((2, 3 * PART_ROWS - 7, 4))
     for name, x in zip("pq", rows / rows.sum(axis=-1, keepdims=True), strict=True):
@@ -218,7 +219,7 @@ def crashes(folder: Path, share: int) -> dict[str, Any]:
 
 
 class Crash(NamedTuple):
-    """A kind of crash: whether the result is in another format than a draft is, and what is lost."""
+    """A kind of crash: whether the result has another format than a draft, and what is lost."""
 
     folder: Path
     anew: bool
@@ -226,7 +227,7 @@ class Crash(NamedTuple):
     lose_names: float
 
     def judge(self, kill_before: int, expected: tuple[bytes, Any]) -> tuple[bool, str]:
-        """Whether a run was killed before that call, and what was wrong then, or when it was resumed; killed twice."""
+        """Whether a run was killed before that call, and the failure then or when it was killed again and resumed."""
         out = self.new_folder() / "out.npy"
         old = b"as it was before" if kill_before % 2 else None
         if old:
@@ -237,7 +238,7 @@ class Crash(NamedTuple):
             died = killed if died is None else died
             there = out.read_bytes() if out.exists() else None
             if there not in (old, expected[0]):
-                return died, "the final name has something else"
+                return died, "the final name holds another file"
         found = sorted(os.listdir(out.parent))
         if (there, summary) != expected or found != [out.name]:
             return (
@@ -253,7 +254,7 @@ class Crash(NamedTuple):
         return out.read_bytes(), summary
 
     def new_folder(self) -> Path:
-        """For the result; and one for what a power cut brings back."""
+        """A folder for the result; another one holds the files that a power cut restores."""
         for name in "out", "attic":
             shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / name).mkdir()
@@ -269,7 +270,7 @@ class Crash(NamedTuple):
                 for fd, path in (1, said), (2, self.folder / "errors"):
                     os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), fd)
                 if self.anew:
-                    output.writer = lambda *_: another_format
+                    writers.find = lambda *arguments: partial(another_format, *arguments[3:])
                 disk = Disk(kill_before, self.lose_data, self.lose_names, self.folder / "attic")
                 p, q = (str(self.folder / name) for name in ("p.npy", "q.npy"))
                 status = main(["score", p, q, "--threads=1", "--json", "--resume", "--out", str(out)])
@@ -289,7 +290,7 @@ class Crash(NamedTuple):
 
 
 def many(folder: Path) -> dict[str, Any]:
-    """Exit status, lines on standard error and the result's bytes of runs that may need 500 MB together; the peak."""
+    """Exit status and standard error of each run, with a limit of 500 MB; the peak of all."""
     if sys.platform == "linux":
         import resource
 

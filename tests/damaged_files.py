@@ -1,9 +1,9 @@
-"""Damages files of a format at random, has the command score each, and prints what came of it: a process of its own.
+"""Damages files of a format at random, scores each with the command, and prints the results, in a process of its own.
 
     python damaged_files.py FORMAT FOLDER COUNT
 
-A line of JSON before each file, that says what is done to it, and one after it. The last has the most memory that the
-process held. Knows nothing of what is expected.
+A line of JSON before each file describes the damage, one after it the result. The last line has the peak memory of the
+process. Knows nothing of expected results.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ MAKE: dict[str, Callable[[Path], list[tuple[Path, str]]]] = {"npz": npz, "parque
 
 
 def headers(name: str, data: bytes) -> list[int]:
-    """Places that say what the rest is: both ends of an archive, the footer and the first page's header of Parquet."""
+    """Positions of headers: both ends of an archive, the footer and the first page's header of Parquet."""
     if name.endswith(".npz"):
         return [*range(min(len(data), 180)), *range(max(0, len(data) - 180), len(data))]
     if name.endswith(".parquet"):
@@ -119,7 +119,7 @@ def headers(name: str, data: bytes) -> list[int]:
 
 
 def pages(data: bytes) -> list[int]:
-    """Where the first pages of the rows' column begin."""
+    """The positions of the first pages of the rows' column."""
     from pyarrow import parquet as pq
 
     with pq.ParquetFile(io.BytesIO(data)) as file:
@@ -128,7 +128,7 @@ def pages(data: bytes) -> list[int]:
 
 
 def damaged(rng: np.random.Generator, name: str, data: bytes) -> tuple[str, bytes]:
-    """What is done, and what comes of it."""
+    """A description of the damage, and the damaged data."""
     new, places = bytearray(data), headers(name, data)
     kind = rng.choice(["bits", "bytes", "extreme", "text", "truncated", "other"], p=[0.25, 0.1, 0.25, 0.1, 0.25, 0.05])
     if kind == "text":
@@ -158,7 +158,7 @@ def damaged(rng: np.random.Generator, name: str, data: bytes) -> tuple[str, byte
         new[i : i + width] = (number % 2 ** (8 * width)).to_bytes(width, "little")
         return f"{number} in {width} bytes at {i}", bytes(new)
     if kind == "truncated":
-        # What ends a file of metadata is white space.
+        # White space at the end of metadata does not matter.
         most = len(data.rstrip())
         length = int(rng.integers(most) if rng.random() < 0.5 else max(0, most - 1 - rng.integers(40)))
         return f"truncated to {length} of {len(data)}", data[:length]
@@ -181,7 +181,7 @@ def score(arguments: list[str]) -> tuple[int, str]:
 
 
 def peak() -> int:
-    """Bytes that this process held at most. What it held before it became this program counts, except where Linux tells."""
+    """The peak memory of this process in bytes. Except on Linux, it includes that before it became this program."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024  # type: ignore[index]
@@ -189,7 +189,7 @@ def peak() -> int:
 
 
 def run(form: str, folder: Path, count: int) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 34, resource.getrlimit(resource.RLIMIT_AS)[1]))  # for the machine's sake
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 34, resource.getrlimit(resource.RLIMIT_AS)[1]))  # protects the machine
     np.save(folder / "q.npy", values()[::-1])
     made = MAKE[form](folder)
     for path, member in made:

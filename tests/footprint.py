@@ -1,12 +1,12 @@
-"""What calls need besides their operands and their result: the most bytes at any time, for every kind of input.
+"""The memory that calls use besides their operands and their result: the most bytes at any time, for every kind of input.
 
     python tests/footprint.py        prints a JSON object: name: [NumPy's and Python's bytes, the process's, the result's]
 
-The first are tracemalloc's. The second are the rise of the process's peak resident size, which also sees what C allocates
-and what is mapped; Linux alone tells it, elsewhere they are 0. A case is called once before it is measured, so threads have
-their stacks, and a file's pages are in memory. Of high peaks the least of three counts: the kernel's own count of pages is
-some dozens behind on each processor. Set MALLOC_MMAP_THRESHOLD_ before the start, so that glibc returns every large
-block at once: one that was freed could serve a later case unseen.
+The first number is tracemalloc's. The second is the rise of the process's peak resident size, which includes what C
+allocates and what is mapped; only Linux reports it, elsewhere it is 0. A case is called once before it is measured, so that
+threads have their stacks and a file's pages are in memory. Of high peaks the least of three counts, because Linux's count
+of pages lags by some dozens on each processor. Set MALLOC_MMAP_THRESHOLD_ before the start, so that glibc returns every
+large block at once: a later case could use a block that was freed, and its peak would not rise.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from inputs import BFLOATS, Exporter
+from measures import PAIR_MEASURES
 
 import fastkl
 
@@ -36,19 +37,18 @@ if TYPE_CHECKING:
 # 16 MB of doubles: a copy of it, converted or not, is above the limit in any dtype.
 ROWS, N = 2048, 1024
 DTYPES = [np.dtype(char) for char in "?bBhHiIqQdfe"] + list(dict.fromkeys(BFLOATS))
-MEASURES = [fastkl.cross_entropy, fastkl.kl_divergence, fastkl.js_divergence, fastkl.js_distance]
 RAW: dict[str, Any] = {"normalize": True, "threads": 2}
 
 
 def ones(shape: tuple[int, ...], dtype: np.dtype[Any], order: Any = "C") -> Array:
-    """A matrix of them, of any dtype that a row may have."""
+    """A matrix of ones, of any dtype that a row may have."""
     if dtype not in BFLOATS:
         return np.ones(shape, dtype, order)
     return np.full(shape, 0x3F80, np.dtype(np.uint16).newbyteorder(dtype.byteorder), order).view(dtype)
 
 
 def layouts(dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
-    """The matrix, wherever its entries may stand."""
+    """The matrix in every order, with every kind of stride and alignment."""
     yield "C order", ones((ROWS, N), dtype)
     yield "Fortran order", ones((ROWS, N), dtype, "F")
     yield "every second column", ones((ROWS, 2 * N), dtype)[:, ::2]
@@ -60,11 +60,11 @@ def layouts(dtype: np.dtype[Any]) -> Iterator[tuple[str, Array]]:
 
 
 def cases() -> Iterator[tuple[str, Call, int]]:
-    """Their names, calls, and the bytes that they may return, or must keep from an operand that `out` overlaps."""
-    turn = itertools.cycle(MEASURES)
+    """Names of cases, their calls, and the bytes that they may return, or must copy of an operand that `out` overlaps."""
+    measures = itertools.cycle(PAIR_MEASURES)
     for dtype in DTYPES:
         for name, p in layouts(dtype):
-            measure, result = next(turn), ROWS * (4 if dtype in BFLOATS or dtype.char in "?fe" else 8)
+            measure, result = next(measures), ROWS * (4 if dtype in BFLOATS or dtype.char in "fe" else 8)
             name = f"{measure.__name__}, {'bfloat16' if dtype in BFLOATS else dtype} in {name}"
             yield name, lambda measure=measure, p=p: measure(p, p[:1], **RAW), result
             yield f"{name}, axis 0", lambda measure=measure, p=p: measure(p[:, :1], p, axis=0, **RAW), N * 8
@@ -111,7 +111,7 @@ def cases_of_containers() -> Iterator[tuple[str, Call, int]]:
 
 def cases_of_shapes() -> Iterator[tuple[str, Call, int]]:
     p, q = np.ones((1500, 1, 4)), np.ones((1000, 4))
-    for measure in MEASURES:
+    for measure in PAIR_MEASURES:
         name = measure.__name__
         yield f"{name}, both broadcast", lambda measure=measure: measure(p, q, **RAW), 1500 * 1000 * 8
         yield (
@@ -144,30 +144,30 @@ def cases_of_shapes() -> Iterator[tuple[str, Call, int]]:
 
 
 def cases_of_logits() -> Iterator[tuple[str, Call, int]]:
-    """Rows much wider than any cache, some read in place, some not; and such as the first looks do not settle."""
+    """Rows much wider than any cache, some of them converted, and rows for which the first pass is not accepted."""
     n = 4_000_000
     for dtype in np.dtype("d"), np.dtype("f"), np.dtype("e"), BFLOATS[-1], np.dtype(">f"):
         p, q = (ones((1, n), dtype) for _ in range(2))
         name = "bfloat16" if dtype in BFLOATS else str(dtype)
-        for measure in MEASURES:
+        for measure in PAIR_MEASURES:
             yield f"{measure.__name__} of logits, {name}", lambda m=measure, p=p, q=q: m(p, q, from_logits=True), 8
         yield f"entropy of logits, {name}", lambda p=p: fastkl.entropy(p, from_logits=True, temperature=2.0), 8
         keywords: dict[str, Any] = {"from_logits": True, "label_smoothing": 0.1}
-        yield f"labels, {name}", lambda q=q, keywords=keywords: fastkl.cross_entropy([7], q, **keywords), 8
+        yield f"labels, {name}", lambda q=q, keywords=keywords: fastkl.nll([7], q, **keywords), 8
         yield f"compare, {name}", lambda p=p, q=q: fastkl.compare(p, q, [7], from_logits=True), 72
     far = np.zeros((1, n))
     far[0, ::2], far[0, 1] = -1e30, 1e30
     zeros = np.zeros((1, n))
     yield "logits far apart", lambda: fastkl.compare(far, zeros, from_logits=True, temperature=0.5), 72
     halves = np.full((1, n), 0.5)
-    mixed: dict[str, Any] = {"from_logits": (True, False), "normalize": True}
+    mixed: dict[str, Any] = {"from_logits": "p", "normalize": True}
     yield "logits and probabilities", lambda: fastkl.kl_divergence(far, halves, **mixed), 8
     yield "logits and eps", lambda: fastkl.kl_divergence(zeros, far, from_logits=True, eps=1e-9), 8
     many = zeros[:, : n // 4].reshape(-1, 4)
     yield "many rows of logits", lambda: fastkl.kl_divergence(many, many, from_logits=True), len(many) * 8
     labels = np.zeros(len(many), ">i2")
     out = np.empty(len(many), "e")
-    yield "many labels", lambda: fastkl.cross_entropy(labels, many, from_logits=True, out=out), out.nbytes
+    yield "many labels", lambda: fastkl.nll(labels, many, from_logits=True, out=out), out.nbytes
     yield "many rows compared", lambda: fastkl.compare(many, many, labels, from_logits=True), len(many) * (9 * 8 + 1)
 
 
@@ -189,7 +189,7 @@ def once(call: Call) -> tuple[int, int]:
 
 
 def measured(call: Call) -> tuple[int, int]:
-    """The same, at most three times if it is much."""
+    """The same, repeated up to twice while the rise is large."""
     call()
     traced, risen = once(call)
     for _ in range(2):
@@ -199,7 +199,7 @@ def measured(call: Call) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Measure every case, and before them two whose footprint is known."""
+    """Measure every case, and first two cases whose footprint is known."""
     p = np.ones((ROWS, N))
     zeros = bytes(p.nbytes)
     footprints = {

@@ -1,7 +1,7 @@
-"""A plugin of pytest, for a process that runs SciPy's own tests: fastkl.compat takes the place of what they test.
+"""A pytest plugin that puts fastkl.compat in the place of SciPy's functions while SciPy's own tests run.
 
-It does so before they are imported, and writes each test's outcome to the file that OUTCOMES names, as JSON. Knows SciPy's
-private ways to its functions, which are those of the SciPy that the tests belong to.
+It replaces the functions before the tests are imported, and writes the outcome of each test as JSON to the file that
+OUTCOMES names. It uses private names of the installed SciPy.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _outcomes: dict[str, str] = {}
 
 
 def entropy(*args: Any, _no_deco: bool = False, **keywords: Any) -> Any:
-    """Fastkl's function; SciPy's where its tests ask for it without a decorator, as the reference."""
+    """Fastkl's function, or SciPy's where its tests use the undecorated function as a reference."""
     return (_entropy if _no_deco else compat.scipy.entropy)(*args, **({"_no_deco": True} if _no_deco else {}), **keywords)
 
 
@@ -36,7 +36,7 @@ def pytest_configure() -> None:
     stats.entropy = entropy
     ours = compat.scipy.jensenshannon
     distance.jensenshannon = ours
-    object.__setattr__(distance._METRICS["jensenshannon"], "dist_func", ours)  # what pdist calls "test_jensenshannon"
+    object.__setattr__(distance._METRICS["jensenshannon"], "dist_func", ours)  # the "test_jensenshannon" of pdist
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from rows import Rows
 
-from fastkl._rows import BFLOAT16
+from fastkl.call import BFLOAT16
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

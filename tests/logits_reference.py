@@ -105,7 +105,21 @@ def js_distance(p: Row, q: Row, from_logits: Pair = BOTH, temperature: float = 1
         return mp.sqrt(divergence)
 
 
+def _of_probabilities(definition: Callable[..., mpf]) -> Callable[..., mpf]:
+    """The definition of reference.py, of the rows' probabilities."""
+
+    def measure(p: Row, q: Row, from_logits: Pair = BOTH, temperature: float = 1.0) -> mpf:
+        def of(x: Sequence[mpf], y: Sequence[mpf]) -> mpf:
+            return definition(*([mp.exp(a) for a in row] for row in (x, y)))
+
+        return _divergence(of, p, q, from_logits, temperature)
+
+    return measure
+
+
 DEFINITIONS: dict[str, Callable[..., mpf]] = {
+    name: _of_probabilities(definition) for name, definition in reference.DEFINITIONS.items()
+} | {
     "entropy": entropy,
     "cross_entropy": cross_entropy,
     "kl_divergence": kl_divergence,
@@ -247,8 +261,10 @@ def _fast(measure: str, p: Array, q: Array, from_logits: Pair, temperature: floa
         return value, right & held & np.isfinite(value.high)
     if measure == "kl_divergence":
         value, held = _fast_divergence(x, y, scale, js=False)
-    else:
+    elif measure in ("entropy", "cross_entropy"):
         value, held = _fast_cross_entropy(x, y, scale), right
+    else:
+        return DoubleDouble.of(np.zeros(len(p))), np.zeros(len(p), bool)
     infinite = np.any(x.on & ~y.on, axis=-1)
     value = DoubleDouble.where(infinite, DoubleDouble.of(np.full(len(p), np.inf)), value)
     return value, infinite | (right & held & np.isfinite(value.high))
@@ -286,7 +302,7 @@ def losses(q: Array, labels: Array, logits: bool = True, temperature: float = 1.
 # What fastkl promises: D and JS are off by 32 eps of them at most, down to 1e-14, and by no more below; by 4 eps where they
 # are nothing to a float. If the logarithms of one operand's probabilities are rounded, by 64 of double's eps times the
 # root more. The root of JS is off by what its square may be. H and the cross-entropy by 32 eps H + 4 eps.
-BOUND = {"entropy": 32, "cross_entropy": 32} | dict.fromkeys(("kl_divergence", "js_divergence", "js_distance"), 32)
+BOUND = dict.fromkeys(DEFINITIONS, 32)
 LEAST_PROMISED = 1e-14
 NOTHING = 2.0**-149
 

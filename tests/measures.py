@@ -1,17 +1,20 @@
-"""The measures under test, all called alike: measure(p, q, **keywords)."""
+"""The measures, all with the same call: measure(p, q, **keywords)."""
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
+
+import reference
 
 import fastkl
 
 
 def entropy(p: Any, _: Any, **keywords: Any) -> Any:
-    """The entropy, as if it were a measure of pairs."""
+    """The entropy of p, in the form of a measure of pairs."""
     return fastkl.entropy(p, **keywords)
 
 
-MEASURES = [entropy, fastkl.cross_entropy, fastkl.kl_divergence, fastkl.js_divergence, fastkl.js_distance]
-PAIR_MEASURES = MEASURES[1:]
-EPS_MEASURES = [fastkl.cross_entropy, fastkl.kl_divergence]  # also those that are infinite where q is zero and p is not
+PAIR_MEASURES = [getattr(fastkl, name) for name in reference.DEFINITIONS if name != "entropy"]
+MEASURES = [entropy, *PAIR_MEASURES]
+EPS_MEASURES = [x for x in PAIR_MEASURES if "eps" in signature(x).parameters]  # which are also infinite where q = 0 < p

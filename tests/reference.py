@@ -1,8 +1,8 @@
-"""What the measures are: by definition, a row at a time, and the same numbers sooner for many rows.
+"""References for the measures: by definition for one row, and faster for many rows.
 
-The functions named as fastkl's follow the definitions with mpmath and are the authority. `evaluate` answers
-for every row of a matrix in double-double arithmetic, and by definition where that is not provably enough. `error` says how
-far results are from it, in the unit that bounds are stated in. Knows nothing of fastkl.
+The functions with fastkl's names follow the definitions with mpmath; these are the truth. `evaluate` computes every row of
+a matrix in double-double arithmetic, and by definition where that is not provably enough. `error` measures how far results
+are from it, in the unit of the documented bounds. Knows nothing of fastkl.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ ZERO_DIGITS = 66
 
 
 def _spread(*rows: Row) -> int:
-    """The number of digits between a row's sum and its smallest positive entry, at most."""
-    positive = [[float(x) for x in row if x > 0] for row in rows]
+    """An upper bound of the number of digits between a row's sum and its smallest positive entry."""
+    positive = [[float(x) for x in row if float(x) > 0] for row in rows]
     return math.ceil(max(math.log10(max(row)) - math.log10(min(row)) + math.log10(len(row)) for row in positive))
 
 
 def _distribution(row: Row) -> list[mpf]:
-    entries = [mpf(float(x)) for x in row]
+    entries = [x if isinstance(x, mpf) else mpf(float(x)) for x in row]
     total = mp.fsum(entries)
     return [x / total for x in entries]
 
@@ -81,30 +81,26 @@ def js_distance(p: Row, q: Row) -> mpf:
 
 
 DEFINITIONS: dict[str, Callable[..., mpf]] = {
-    "entropy": entropy,
-    "cross_entropy": cross_entropy,
-    "kl_divergence": kl_divergence,
-    "js_divergence": js_divergence,
-    "js_distance": js_distance,
+    each.__name__: each for each in (entropy, cross_entropy, kl_divergence, js_divergence, js_distance)
 }
 
 
 def operands(measure: str, p: Any, q: Any) -> tuple[Any, ...]:
-    """Those of p and q that the measure is one of."""
+    """Those of p and q that the measure takes."""
     return (p,) if measure == "entropy" else (p, q)
 
 
 # Many rows at once -------------------------------------------------------------------------------------------------------
 #
-# All below is right to 2^-90, H near 0 to 2^-90 of a nat: some forty operations with errors of 15 u^2 = 2^-102 at most
-# follow each other, and nothing cancels but what is checked, and Q - q in the logarithm of an entry near 1. That is 2^-38
-# eps. A row is left to the definition if double-double could overflow or be subnormal in it (entries SMALLEST times the
-# largest one), or if the subtraction that is checked left less than 1/MOST_CANCELLATION.
+# Everything below has relative errors of at most 2^-90, or 2^-90 of a nat for H near 0: at most some forty operations with
+# errors of 15 u^2 = 2^-102 follow each other, and only the checked subtractions cancel, and Q - q in the logarithm of an
+# entry near 1. That is 2^-38 eps. A row is computed by definition if double-double numbers could overflow or be subnormal
+# in it (entries below SMALLEST times the largest one), or if a checked subtraction left less than 1/MOST_CANCELLATION.
 
 SMALLEST = 2.0**-500
 MOST_CANCELLATION = 2.0**20
 
-# Entries worked on together: enough for NumPy to be quick, few enough for the caches.
+# Entries in one NumPy operation: so many that its fixed cost is small, so few that they stay in cache.
 BLOCK = 1 << 13
 
 
@@ -130,7 +126,7 @@ def _nearly_equal_sums(p: Array, q: Array) -> tuple[DoubleDouble, DoubleDouble, 
 
 
 def _fast_kl_divergence(p: Array, q: Array) -> tuple[DoubleDouble, Array]:
-    """(Sum of phi(p, c q) - phi(P, c Q)) / P, and where that did not cancel."""
+    """(Sum of phi(p, c q) - phi(P, c Q)) / P, and whether it did not cancel."""
     x, y, p_sum, t = _nearly_equal_sums(p, q)
     both, one = (p > 0) & (q > 0), DoubleDouble.of(np.ones_like(p))
     a, b = DoubleDouble.where(both, x, one), DoubleDouble.where(both, y, one)
@@ -168,7 +164,7 @@ def _fast_js_divergence(p: Array, q: Array) -> tuple[DoubleDouble, Array]:
 
 
 def _fast(measure: str, p: Array, q: Array) -> tuple[DoubleDouble, Array]:
-    """The measure of every row, and which of the values are right."""
+    """The measure of every row, and whether its value is right."""
     # Powers of two bring the largest entries to [1/2, 1).
     x, y = (np.ldexp(rows, -np.frexp(rows.max(axis=-1, keepdims=True))[1]) for rows in (p, q))
     right = np.all(((x >= SMALLEST) | (p == 0)) & ((y >= SMALLEST) | (q == 0)), axis=-1)
@@ -179,8 +175,10 @@ def _fast(measure: str, p: Array, q: Array) -> tuple[DoubleDouble, Array]:
     elif measure.startswith("js"):
         finite, held = _fast_js_divergence(x, y)
         return finite, right & held
-    else:
+    elif measure in ("entropy", "cross_entropy"):
         finite = _fast_cross_entropy(x, y)
+    else:
+        return DoubleDouble.of(np.zeros(len(p))), np.zeros(len(p), bool)
     return DoubleDouble.where(infinite, DoubleDouble.of(np.full(len(p), np.inf)), finite), right | infinite
 
 
@@ -191,7 +189,7 @@ def evaluate(measure: str, p: Array, q: Array | None = None) -> DoubleDouble:
     high, low = np.empty(len(p)), np.empty(len(p))
     for start in range(0, len(p), step):
         block = slice(start, start + step)
-        with np.errstate(all="ignore"):  # rows that double-double is not made for
+        with np.errstate(all="ignore"):  # for rows that double-double cannot compute
             value, right = _fast(measure, p[block], q[block])
             if measure == "js_distance":
                 value = value.sqrt()
@@ -202,20 +200,21 @@ def evaluate(measure: str, p: Array, q: Array | None = None) -> DoubleDouble:
     return DoubleDouble(high, low)
 
 
-# What fastkl promises and the README quotes: D and the root of JS are off by 4 eps of them at most, JS by 6 eps, H and the
-# cross-entropy by 4 eps H + 2 eps. All terms of D are >= 0, but the logarithm of a sum near 1 is as wrong as the sum,
-# whatever is left of H. JS is nearly a sum of squares of differences: where a row had to be scaled, they are rounded twice,
-# each time by half an eps, which the square doubles; 2 eps more come from the rest of a term, 1.5 from sums and quotient.
-BOUND = dict.fromkeys(DEFINITIONS, 4) | {"js_divergence": 6}
+# The documented bounds: the error of D and of the root of JS is at most 4 eps of them, that of JS, and of any other
+# f-divergence, 6 eps, that of H and the cross-entropy 4 eps H + 2 eps. All terms of D are >= 0, but the logarithm of a sum
+# near 1 has the absolute error of the sum, however small H is. JS is nearly a sum of squares of differences. Where a row
+# has been scaled, these are rounded twice, each time by half an eps, which the square doubles; 2 eps more come from the
+# rest of a term, 1.5 from sums and quotient.
+BOUND = dict.fromkeys(DEFINITIONS, 6) | dict.fromkeys(("entropy", "cross_entropy", "kl_divergence", "js_distance"), 4)
 OFFSET = dict.fromkeys(DEFINITIONS, 0.0) | {"entropy": 0.5, "cross_entropy": 0.5}
 
 
 def error(measure: str, values: Array, exact: DoubleDouble, unit: Array | None = None) -> Array:
-    """How far the values are off, in eps (|exact| + OFFSET), eps being that of their dtype; inf for one that is NaN or < 0.
+    """The errors of the values, in eps (|exact| + OFFSET), eps being that of their dtype; inf for one that is NaN or < 0.
 
-    Another `unit` takes the place of |exact| + OFFSET.
-    Half of the smallest number is free, for a value that must be rounded to it, and the same for `exact`; so are distances
-    whose squares double-double could not hold with all digits, if they were scaled to a largest entry of 1.
+    Another `unit` takes the place of |exact| + OFFSET. An error of half the smallest number of the dtype counts as none,
+    because the value has to be rounded to it, and so does that of `exact`. So do errors of distances whose squares
+    double-double cannot hold with all digits, if the rows are scaled to a largest entry of 1.
     """
     dtype = np.finfo(values.dtype)
     with np.errstate(all="ignore"):

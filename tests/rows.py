@@ -1,7 +1,7 @@
-"""Rows that are hard on the measures: named generators of pairs (p, q), and what they give for a dtype, a shape and a seed.
+"""Rows that are hard for the measures: named generators of pairs (p, q), which give rows for a dtype, a shape and a seed.
 
-A generator takes a source of randomness, the shape and dtype of two matrices, and returns them in that dtype or in float64.
-Every row has finite non-negative entries and, once in the dtype, a positive sum. Knows nothing of the measures' values.
+A generator takes a random generator and the shape and dtype of two matrices, and returns these in that dtype or in float64.
+Every row has finite non-negative entries and, in the dtype, a positive sum. Knows nothing of the measures' values.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     Pair = tuple[Array, Array]
     Generator = Callable[[Random, Shape, np.dtype[Any]], Pair]
 
-# How many rows of each width make a batch. The core has 32 lanes, works on chunks of 256 entries and cuts wide rows into
+# The number of rows of each width in a batch. The core has 32 lanes, works on chunks of 256 entries and cuts wide rows into
 # pieces of 65536.
 WIDTHS = {1: 8, 2: 8, 3: 8, 31: 8, 32: 8, 33: 8, 255: 2, 256: 2, 257: 2, 1000: 1}
 WIDE = {65535: 1, 65536: 1, 65537: 1}
 
 GENERATORS: dict[str, Generator] = {}
 
-# Those whose wide rows say something that narrow ones do not, and have a quick reference.
+# The generators whose wide rows test something that narrow ones do not, and whose reference is fast.
 WIDE_GENERATORS = ("close", "spread", "lopsided", "zeros", "counts", "proportional")
 
 
@@ -37,14 +37,14 @@ def _generator(function: Generator) -> Generator:
 
 
 class Rows(NamedTuple):
-    """Two matrices, and the call that makes them again."""
+    """Two matrices, and the call that makes them."""
 
     p: Array
     q: Array
     source: str
 
     def describe(self, i: int) -> str:
-        """Row i, for a message."""
+        """The text of row i in a message."""
         start = ", ".join(
             f"{name} = [{', '.join(map(str, row[i, :3]))}, ...]" for name, row in zip("pq", self[:2], strict=True)
         )
@@ -52,7 +52,7 @@ class Rows(NamedTuple):
 
 
 def make(name: str, dtype: str, shape: Shape, seed: int) -> Rows:
-    """The rows of the named generator: always the same for the same arguments."""
+    """The rows of the named generator, which depend on the arguments alone."""
     kind = np.dtype(dtype)
     rng = np.random.default_rng([seed, *shape, kind.itemsize, zlib.crc32(name.encode())])
     p, q = GENERATORS[name](rng, shape, kind)
@@ -65,16 +65,16 @@ def batches(name: str, dtype: str, widths: dict[int, int], seed: int = 0) -> Ite
         yield make(name, dtype, (count, n), seed)
 
 
-# What they are made of ---------------------------------------------------------------------------------------------------
+# Parts of the generators -------------------------------------------------------------------------------------------------
 
 
 def _unit(weights: Array, dtype: np.dtype[Any]) -> Array:
-    """Rows that sum to 1, but for rounding to the dtype."""
+    """Rows that sum to 1 before they are rounded to the dtype."""
     return (weights / weights.sum(axis=-1, keepdims=True)).astype(dtype)
 
 
 def _softmax(rng: Random, shape: Shape) -> Array:
-    """From nearly uniform rows to peaked ones; the largest entry is 1."""
+    """Rows between nearly uniform and peaked ones, with a largest entry of 1."""
     logits = rng.standard_normal(shape) * rng.choice([0.1, 1, 3, 8], (shape[0], 1))
     return np.exp(logits - logits.max(axis=-1, keepdims=True))
 
@@ -85,12 +85,12 @@ def _per_row(rng: Random, shape: Shape, low: float, high: float) -> Array:
 
 
 def _differences(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Array:
-    """Relative differences, from a tenth down to a few units in the last place."""
+    """Relative differences between a tenth and a few units in the last place."""
     return _per_row(rng, shape, -6.5 if dtype == np.float32 else -15, -1) * rng.standard_normal(shape).clip(-5, 5)
 
 
 def _decades(dtype: np.dtype[Any]) -> int:
-    """So many decimal exponents up and down from 1, numbers, their ratios and the sums of many are normal."""
+    """The number of decades above and below 1 in which numbers, their ratios and long sums of them are normal."""
     return 18 if dtype == np.float32 else 150
 
 
@@ -100,7 +100,7 @@ def _either(rng: Random, shape: Shape, share: float = 0.5) -> Array:
 
 
 def _one_column(rng: Random, shape: Shape) -> Array:
-    """True at one place in each row."""
+    """True for one entry of each row."""
     return np.arange(shape[1]) == rng.integers(shape[1], size=(shape[0], 1))
 
 
@@ -122,7 +122,7 @@ def close(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def slack(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """The same, with sums that miss 1 by as much as is accepted for a distribution."""
+    """The same, with sums that differ from 1 by up to 0.9 of the tolerance."""
     tolerance = 0.9 * float(np.sqrt(np.finfo(dtype).eps))
     p, q = (x.astype(float) * (1 + tolerance * rng.uniform(-1, 1, (shape[0], 1))) for x in close(rng, shape, dtype))
     return p, q
@@ -130,7 +130,7 @@ def slack(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def mismatched(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Sums that differ about as much as the entries do: where scaling one row becomes necessary."""
+    """Sums that differ about as much as the entries do, which is where scaling one row becomes necessary."""
     p, differences = _softmax(rng, shape), _differences(rng, shape, dtype)
     size = np.abs(differences).max(axis=-1, keepdims=True)
     return p, p * (1 + differences + size * rng.uniform(-0.9, 0.9, (shape[0], 1)))
@@ -146,7 +146,7 @@ def one_unit(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def exchanged(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Two entries exchanged, the others equal: the sums agree, and one ratio and its inverse make all of D.
+    """Two entries exchanged, the others equal: the sums agree, and D comes from one ratio and its inverse.
 
     The ratio is near 1, 4/3, 3/2 or 2 times a power of two: between 4/3 and 3/2 the reduction's k changes.
     """
@@ -170,7 +170,7 @@ def switching(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def balanced(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """As `switching`, but the totals agree, or nearly, or but for a factor: one look or the other meets such ratios."""
+    """As `switching`, with sums that agree exactly, nearly or up to a factor: cases of the first and the rescaled pass."""
     p, q = switching(rng, shape, dtype)
     p += 0.25 * p.mean(axis=1, keepdims=True)
     off = rng.choice([0, 1e-9, 0.01, 0.1], shape[0]) * rng.standard_normal(shape[0])
@@ -180,7 +180,7 @@ def balanced(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def ratios(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Weights whose ratios go to 1e-300 and 1e300, or less far."""
+    """Weights with ratios from 1e-300 to 1e300, or from a smaller range."""
     most = _decades(dtype) * rng.choice([0.1, 0.4, 1], (shape[0], 1))
     return 10 ** (rng.uniform(-1, 1, shape) * most), 10 ** (rng.uniform(-1, 1, shape) * most)
 
@@ -198,7 +198,7 @@ def outliers(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def spread(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """One large entry, and small ones in which alone the rows differ: D is far below what rounding does to the sums."""
+    """One large equal entry, and small ones that differ: D is far below the rounding errors of the sums."""
     p = _softmax(rng, shape) * _per_row(rng, shape, -10 if dtype == np.float32 else -30, 0)
     q = p * np.where(_either(rng, shape), 1 + _differences(rng, shape, dtype), 2)
     large = _one_column(rng, shape)
@@ -222,7 +222,7 @@ def powers(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def uniform(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Uniform rows against themselves with one entry a unit larger, or against others."""
+    """Uniform rows against themselves with one entry larger by a unit, or against other rows."""
     p = np.full(shape, 1 / shape[1], dtype)
     q = np.where(_one_column(rng, shape), np.nextafter(p, dtype.type(2)), p)
     return p, np.where(_either(rng, shape), q, _unit(_softmax(rng, shape), dtype))
@@ -230,7 +230,7 @@ def uniform(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def peaked(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Nearly one-hot rows: H near 0."""
+    """Nearly one-hot rows, with H near 0."""
     p, q = (_softmax(rng, shape) * _per_row(rng, shape, -20, 0) for _ in range(2))
     q = np.where(_either(rng, shape), p, q) * rng.uniform(0.9, 1.1, shape)
     top = _one_column(rng, shape)
@@ -239,7 +239,7 @@ def peaked(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def absorbed(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """One entry, and others that lose almost half a unit when they are added to it, all in the same direction."""
+    """One entry, and others that each lose almost half a unit, in the same direction, when they are added to it."""
     unit = float(np.finfo(dtype).eps)
     p, q = (unit * (rng.integers(0, 3, shape) + rng.uniform(0.4, 0.5, (shape[0], 1))) for _ in range(2))
     top = np.arange(shape[1]) == 0
@@ -248,7 +248,7 @@ def absorbed(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def absorbed_terms(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """The same for the terms of D: one large one, and others p log(p/2p) + p that lose almost half of its unit."""
+    """The same for the terms of D: a large one, and others p log(p/2p) + p that each lose almost half of its unit."""
     a = rng.uniform(0.5, 1, (shape[0], 1))
     large = a * np.log(a / (1 - a)) - (2 * a - 1)
     unit = float(np.finfo(dtype).eps) * 2.0 ** np.floor(np.log2(large))
@@ -275,7 +275,7 @@ def ordered(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def weights(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Sums not far from 1: the logarithms of sums and of entries meet with both signs."""
+    """Sums near 1, so that the logarithms of sums and of entries have the same and opposite signs."""
     p, q = (_softmax(rng, shape) for _ in range(2))
     q = np.where(_either(rng, shape, 0.3), p * (1 + _differences(rng, shape, dtype)), q)
     p, q = (rows / rows.sum(axis=-1, keepdims=True) * _per_row(rng, shape, -3, 3) for rows in (p, q))
@@ -284,14 +284,14 @@ def weights(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def counts(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Counts with different totals, with zeros in p where they are few."""
+    """Counts with different sums, and zeros in p where the counts are small."""
     p = rng.poisson(_softmax(rng, shape) * _per_row(rng, shape, 0, 6)) + _one_column(rng, shape)
     return p, p * rng.integers(1, 100, (shape[0], 1)) + rng.integers(0, 3, shape) + 1
 
 
 @_generator
 def proportional_exactly(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Multiples of each other by a power of two or by a whole number: D is 0."""
+    """Multiples of each other by a power of two or a whole number, with D = 0."""
     p = rng.integers(1, 1 << 12, shape).astype(float)
     power = 2.0 ** rng.integers(-30, 30, (shape[0], 1))
     return p, p * np.where(_either(rng, shape), power, rng.integers(1, 1000, (shape[0], 1)))
@@ -299,21 +299,21 @@ def proportional_exactly(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pai
 
 @_generator
 def proportional(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Multiples of each other, rounded: D is of the order of eps^2."""
+    """Rounded multiples of each other, with D of the order of eps^2."""
     p = _softmax(rng, shape).astype(dtype).astype(float)
     return p, p * _per_row(rng, shape, -3, 3)
 
 
 @_generator
 def proportional_nearly(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Multiples of each other, but for small relative differences."""
+    """Multiples of each other with small relative differences."""
     p, q = (x.astype(float) for x in close(rng, shape, dtype))
     return p, q * _per_row(rng, shape, -3, 3)
 
 
 @_generator
 def neighbouring_fractions(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Rows of a and b against c and d with a d - b c = 1: as nearly proportional as rows of whole numbers can be."""
+    """Rows of a and b against c and d with a d - b c = 1, the most nearly proportional rows of whole numbers."""
     bits = int(np.finfo(dtype).nmant)
     p, q = np.ones(shape), np.ones(shape)
     for i in range(shape[0]):
@@ -326,7 +326,7 @@ def neighbouring_fractions(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> P
 
 @_generator
 def zeros(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Zeros in p, in both, or in either, where D is mostly inf."""
+    """Zeros in p, in both, or in either; in the last case, D is mostly inf."""
     p, q = (close if rng.random() < 0.5 else apart)(rng, shape, dtype)
     kept = _one_column(rng, shape)
     gone = (rng.random(shape) < rng.choice([0.01, 0.5, 0.99], (shape[0], 1))) & ~kept
@@ -349,7 +349,7 @@ def subnormal_entries(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def subnormal_rows(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Rows with subnormal entries only, close or apart, against each other or against multiples of themselves."""
+    """Rows of subnormal entries, close or apart, against each other or against their multiples."""
     least = float(np.finfo(dtype).smallest_subnormal)
     p, q = (rng.integers(1, 1 << 20, shape) for _ in range(2))
     q = np.where(_either(rng, shape), p + rng.integers(0, 2, shape), q)
@@ -358,7 +358,7 @@ def subnormal_rows(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def next_to_nothing(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Equal rows with equal sums, but for entries whose terms of a divergence are less than any number of the dtype."""
+    """Equal rows with equal sums, except for entries whose terms of D are smaller than any number of the dtype."""
     p = _softmax(rng, shape).astype(dtype)
     units = np.floor(_per_row(rng, shape, -1, 9)) + rng.integers(0, 2, shape)
     np.copyto(p, units * float(np.finfo(dtype).smallest_subnormal), where=~_one_column(rng, shape), casting="same_kind")
@@ -371,7 +371,7 @@ def next_to_nothing(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def tiny(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Normal entries so small that differences are subnormal."""
+    """Normal entries that are so small that their differences are subnormal."""
     scale = float(np.finfo(dtype).tiny) * 2.0 ** rng.integers(5, 40, (shape[0], 1))
     p, q = (x.astype(float) * scale for x in close(rng, shape, dtype))
     return p, q
@@ -387,7 +387,7 @@ def huge(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
 
 @_generator
 def unequal_scales(rng: Random, shape: Shape, dtype: np.dtype[Any]) -> Pair:
-    """Close or proportional rows, with sums as far from each other as the dtype allows."""
+    """Close or proportional rows, with sums that differ as much as the dtype allows."""
     p, q = (x.astype(float) for x in close(rng, shape, dtype))
     most = _decades(dtype)
     q = np.where(_either(rng, shape), q, p)

@@ -1,24 +1,25 @@
-"""What the measures of logits and labels are, by definition, a row at a time, with mpmath. Knows nothing of fastkl.
+"""The measures of logits and labels by definition, a row at a time, with mpmath. Knows nothing of fastkl.
 
-A row of logits x stands for softmax(x / temperature). A distribution is a list of probabilities with their logarithms: of
-a probability that is zero in any sum, the logarithm may still count. The divergences are sums of terms that are never
-negative: then the digits below do for any of them, however small. What is left of equal rows is below LEAST.
+A row of logits x stands for softmax(x / temperature). A distribution is a list of probabilities with their logarithms,
+because the logarithm of a probability that is zero in any sum may still count. The divergences are sums of terms that are
+never negative, so that the digits below are enough, however small a divergence is. Equal rows leave less than LEAST.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import reference
 from mpmath import mp, mpf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# The terms of a D err by the square of a rounded logarithm at most; the smallest D of interest is 10^-324. A logarithm
-# below FAR is that of a probability so small that not even the largest double times it is such a D.
+# The terms of a D have an error of at most the square of a rounded logarithm; the smallest D of interest is 10^-324. A
+# logarithm below MIN_LOG is that of a probability so small that the largest double times it is less than such a D.
 DIGITS = 200
 LEAST = 60 - 2 * DIGITS
-FAR = -1500
+MIN_LOG = -1500
 
 
 class Entry(NamedTuple):
@@ -32,7 +33,7 @@ Row = list[Entry]
 
 
 def _exp(logarithm: mpf) -> mpf:
-    return mp.exp(logarithm) if logarithm > FAR else mpf(0)
+    return mp.exp(logarithm) if logarithm > MIN_LOG else mpf(0)
 
 
 def _normalized(logs: list[mpf]) -> list[mpf]:
@@ -42,7 +43,7 @@ def _normalized(logs: list[mpf]) -> list[mpf]:
 
 
 def distribution(row: Any, logits: bool = True, temperature: float = 1.0, eps: float = 0.0) -> Row:
-    """The distribution that a row stands for. Eps raises the softmax, or the probabilities as they came."""
+    """The distribution that a row stands for. Eps clips the softmax, or the probabilities as they are given."""
     with mp.workdps(DIGITS):
         numbers = [mpf(float(x)) for x in row]
         if logits:
@@ -97,14 +98,30 @@ def js_distance(p: Row, q: Row) -> mpf:
 
 
 def loss(q: Row, label: int, smoothing: float = 0.0) -> mpf:
-    """The cross-entropy with the label, of which the smoothing's share is spread over all entries."""
+    """-log q[label], of which label smoothing spreads a share over all entries."""
     with mp.workdps(DIGITS):
         share = mpf(float(smoothing))
         weights = [(i == label) * (1 - share) + share / len(q) for i in range(len(q))]
         return -mp.fsum(weight * x.log for weight, x in zip(weights, q, strict=True) if weight)
 
 
+# Which of p and q hold logits, for each value of from_logits.
+OF_LOGITS: dict[Any, tuple[bool, bool]] = {
+    True: (True, True),
+    False: (False, False),
+    "p": (True, False),
+    "q": (False, True),
+}
+
+
+def _of_probabilities(definition: Callable[..., mpf]) -> Callable[..., mpf]:
+    """The definition of reference.py, for a measure that needs no logarithm of a probability that is 0 to it."""
+    return lambda p, q: definition([x.value for x in p], [x.value for x in q])
+
+
 DEFINITIONS: dict[str, Callable[..., mpf]] = {
+    name: _of_probabilities(definition) for name, definition in reference.DEFINITIONS.items()
+} | {
     "entropy": entropy,
     "cross_entropy": cross_entropy,
     "kl_divergence": kl_divergence,
@@ -114,9 +131,9 @@ DEFINITIONS: dict[str, Callable[..., mpf]] = {
 
 
 def allowed(measure: str, right: mpf, eps: float, least: float, mixed: bool = False) -> mpf:
-    """How far a result may be from what is right: as documented; eps and least are the result's dtype's.
+    """How far a result may be from the right value, as documented; eps and least are those of the result's dtype.
 
-    Mixed is one operand of logits and one of probabilities, whose logarithms are rounded to float64.
+    `mixed` says that one operand holds logits and one probabilities, whose logarithms are rounded to float64.
     """
     with mp.workdps(DIGITS):
         if measure in ("entropy", "cross_entropy"):
@@ -125,6 +142,6 @@ def allowed(measure: str, right: mpf, eps: float, least: float, mixed: bool = Fa
         bound = 32 * eps * max(divergence, mpf(10) ** -14) + least
         if mixed:
             bound += 64 * mpf(2) ** -52 * mp.sqrt(divergence)
-        if measure == "js_distance":  # whose square is off by so much
+        if measure == "js_distance":  # the bound is that of its square
             bound = min(bound / right, mp.sqrt(bound)) if right else mp.sqrt(bound)
         return bound

@@ -1,4 +1,4 @@
-"""The measures' values against the reference, on every tier; that the reference is right; that an error would be seen."""
+"""The measures agree with the reference on every tier; the reference is right; these tests notice errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ measures = pytest.mark.parametrize("measure", MEASURES)
 
 @functools.cache
 def _known(generator: str, dtype: str, wide: bool) -> list[tuple[str, rows.Rows, DoubleDouble]]:
-    """Measures of rows: found once, for all tiers."""
+    """Return the right values of all measures of a generator's rows, computed once for all tiers."""
     batches = list(rows.batches(generator, dtype, rows.WIDE if wide else rows.WIDTHS))
     return [
         (measure, batch, reference.evaluate(measure, *_operands(measure, batch)))
@@ -63,7 +63,12 @@ def test_values(tier: str, dtype: str, generator: str) -> None:
 @dtypes
 def test_values_of_wide_rows(tier: str, dtype: str, generator: str) -> None:
     for measure, batch, exact in _known(generator, dtype, wide=True):
-        _check(measure, batch, MEASURES[measure](*_operands(measure, batch), normalize=True), exact)
+        operands = _operands(measure, batch)
+        _check(measure, batch, MEASURES[measure](*operands, normalize=True), exact)
+        interleaved = (np.repeat(x, 2, axis=0).copy("F") for x in operands)
+        values = MEASURES[measure](*interleaved, normalize=True)
+        _check(measure, batch, values[:1], exact)
+        assert values[0] == values[1]
 
 
 @functools.cache
@@ -74,14 +79,14 @@ def _many_balanced(dtype: str, n: int) -> tuple[rows.Rows, DoubleDouble]:
 
 @pytest.mark.parametrize("n", [2, 3, 5])
 @dtypes
-def test_divergences_where_the_terms_cancel_most(tier: str, dtype: str, n: int) -> None:
-    """The errors that count are rare: one in thousands of rows."""
+def test_divergences_whose_terms_cancel_most(tier: str, dtype: str, n: int) -> None:
+    """Large errors are rare, one in thousands of rows."""
     batch, exact = _many_balanced(dtype, n)
     _check("kl_divergence", batch, fastkl.kl_divergence(batch.p, batch.q, normalize=True), exact)
 
 
 def test_rounding_is_not_one_sided_in_long_columns(tier: str) -> None:
-    """Every addition of the same float is rounded to the same side, as long as the sum keeps its exponent."""
+    """Additions of the same float are all rounded to one side while the sum keeps its exponent."""
     n = 2_000_000
     p = np.full((2, n), 1.7, np.float32, order="F")
     values = fastkl.entropy(p, normalize=True)
@@ -91,7 +96,7 @@ def test_rounding_is_not_one_sided_in_long_columns(tier: str) -> None:
 @pytest.mark.parametrize("measure", ["js_divergence", "js_distance"])
 @generators
 @dtypes
-def test_symmetric_measures_are_so_to_the_bit(tier: str, dtype: str, generator: str, measure: str) -> None:
+def test_symmetric_measures_have_the_same_bits(tier: str, dtype: str, generator: str, measure: str) -> None:
     for batch in rows.batches(generator, dtype, rows.WIDTHS):
         for p in (batch.p, batch.p.astype(float)):
             for a, b in ((p, batch.q), *((p[i], batch.q[i]) for i in range(len(p)))):
@@ -155,7 +160,7 @@ def test_any_row(tier: str, width: int, data: st.DataObject) -> None:
         _check(measure, batch, function(*operands, normalize=True), reference.evaluate(measure, *operands))
 
 
-# The reference, and the eyes of this file --------------------------------------------------------------------------------
+# The reference, and the errors that these tests notice --------------------------------------------------------------------
 
 
 def test_definitions() -> None:
@@ -197,14 +202,14 @@ def test_fast_reference(dtype: str, generator: str) -> None:
 
 @pytest.mark.parametrize("measure", ["cross_entropy", "kl_divergence"])
 @dtypes
-def test_exchanged_operands_would_be_noticed(dtype: str, measure: str) -> None:
+def test_exchanged_operands_are_noticed(dtype: str, measure: str) -> None:
     batch = rows.make("apart", dtype, (8, 33), seed=0)
     exact = reference.evaluate(measure, batch.p, batch.q)
     assert np.all(reference.error(measure, MEASURES[measure](batch.q, batch.p), exact) > reference.BOUND[measure])
 
 
 @dtypes
-def test_plain_formula_would_be_noticed(dtype: str) -> None:
+def test_the_plain_formula_is_noticed(dtype: str) -> None:
     batch = rows.make("close", dtype, (32, 257), seed=0)
     p, q = batch[:2]
     errors = reference.error("kl_divergence", (p * np.log(p / q)).sum(axis=1), reference.evaluate("kl_divergence", p, q))
@@ -213,7 +218,7 @@ def test_plain_formula_would_be_noticed(dtype: str) -> None:
 
 @measures
 @dtypes
-def test_what_counts_as_error(dtype: str, measure: str) -> None:
+def test_error_is_measured_in_units(dtype: str, measure: str) -> None:
     one, eps = np.ones(1, dtype), float(np.finfo(dtype).eps)
     exact = DoubleDouble.of(np.ones(1))
     unit = 1 + reference.OFFSET[measure]

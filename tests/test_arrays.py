@@ -1,7 +1,7 @@
-"""Arrays of every shape, layout and dtype: the same rows give the same values, nothing around them is touched or copied.
+"""Arrays of every shape, layout and dtype: the same rows give the same values, and nothing else is changed or copied.
 
-Values are compared with those of other layouts of the same rows; whether these are right is test_accuracy's concern. A row
-of WIDE entries is wide enough for what the kernels read in place, and for a rest that they copy.
+Values are compared with those of other layouts of the same rows; test_accuracy.py tests that these are right. A row of WIDE
+entries has chunks that the kernels read in place and a rest that they copy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from measures import EPS_MEASURES, MEASURES, PAIR_MEASURES, entropy
 
 import fastkl
-from fastkl._rows import BFLOAT16
+from fastkl.call import BFLOAT16
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ def rows(seed: int, shape: tuple[int, ...], dtype: Any = float, axis: int = -1) 
 
 
 def one_by_one(measure: Callable[..., Any], p: Array, q: Array, axis: int = -1, **keywords: Any) -> Array:
-    """The measure's values for broadcast operands, each from a call of its own with contiguous 1-D copies."""
+    """The measure's values for broadcast operands, each from its own call with contiguous 1-D copies."""
     ndim = max(p.ndim, q.ndim)
     p, q = (np.moveaxis(x.reshape((1,) * (ndim - x.ndim) + x.shape), axis, -1) for x in (p, q))
     if measure is entropy:
@@ -46,14 +46,14 @@ def one_by_one(measure: Callable[..., Any], p: Array, q: Array, axis: int = -1, 
 
 
 def assert_same(result: Array, expected: Array) -> None:
-    """Equal in dtype, shape and bits: no result here is NaN or -0.0."""
+    """Equal in dtype, shape and bits. No result in this file is NaN or -0.0."""
     np.testing.assert_array_equal(result, expected, strict=True)
 
 
 def assert_close(result: Array, expected: Array) -> None:
-    """Equal in dtype and shape, and right both: strides may decide on the order of addition, and so on the last bits.
+    """Equal in dtype and shape, and both right: strides may change the order of addition, and with it the last bits.
 
-    Right is 4 eps D for a D, and 4 eps H + 2 eps for an H, all of which are above 1/2 here: 16 eps apart at most.
+    The bounds are 4 eps D for a D and 4 eps H + 2 eps for an H, and every H here is above 1/2: at most 16 eps apart.
     """
     np.testing.assert_allclose(result, expected, rtol=16 * np.finfo(expected.dtype).eps, atol=0, strict=True)
 
@@ -109,7 +109,7 @@ LAYOUTS: dict[str, Callable[[Array], Array]] = {
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("measure", MEASURES)
-def test_layout_and_neighbours_do_not_matter(measure: Callable[..., Any], layout: str, dtype: str) -> None:
+def test_layout_does_not_change_values(measure: Callable[..., Any], layout: str, dtype: str) -> None:
     p, q = rows(1, (4, WIDE), dtype), rows(2, (4, WIDE), dtype)
     expected = one_by_one(measure, p, q)
     laid_p, laid_q = LAYOUTS[layout](p), LAYOUTS[layout](q)
@@ -122,8 +122,8 @@ def test_layout_and_neighbours_do_not_matter(measure: Callable[..., Any], layout
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("measure", MEASURES)
-def test_layout_does_not_matter_along_any_axis(measure: Callable[..., Any], layout: str, dtype: str) -> None:
-    """Along axis 1, neighbours in memory are entries of 37 rows: more than fill any lanes, but not twice."""
+def test_layout_does_not_change_values_along_any_axis(measure: Callable[..., Any], layout: str, dtype: str) -> None:
+    """Along axis 1, neighbours in memory are entries of 37 rows: more than the lanes of any tier, and less than twice."""
     for axis in range(3):
         p, q = rows(3, (3, 101, 37), dtype, axis), rows(4, (3, 101, 37), dtype, axis)
         expected = measure(np.moveaxis(p, axis, -1).copy(), np.moveaxis(q, axis, -1).copy())
@@ -217,7 +217,7 @@ def test_axis_is_counted_after_leading_axes_are_added() -> None:
 
 @pytest.mark.parametrize("shape", [(0, 7), (3, 0, 7), (0, 0, 1)])
 @pytest.mark.parametrize("measure", MEASURES)
-def test_no_rows_no_values(measure: Callable[..., Any], shape: tuple[int, ...]) -> None:
+def test_no_rows_give_an_empty_result(measure: Callable[..., Any], shape: tuple[int, ...]) -> None:
     assert_same(measure(np.ones(shape), np.ones(shape)), np.empty(shape[:-1]))
     assert_same(measure(np.ones(shape, "f4"), np.ones(shape, "f4"), keepdims=True), np.empty((*shape[:-1], 1), "f4"))
 
@@ -239,8 +239,8 @@ def test_one_row_gives_a_scalar(measure: Callable[..., Any], dtype: str) -> None
 
 # ---- dtypes and containers ----
 
-SINGLE = ["f4", "f2", BFLOAT16, "?"]
-INTEGERS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "l", "L", "q", "Q"]
+SINGLE = ["f4", "f2", BFLOAT16]
+INTEGERS = ["?", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "l", "L", "q", "Q"]
 
 
 def given_as(dtype: Any, a: Array) -> Array:
@@ -260,8 +260,8 @@ def test_dtype_of_the_result(p_dtype: Any) -> None:
 @pytest.mark.parametrize("dtype", INTEGERS)
 @pytest.mark.parametrize("measure", MEASURES)
 def test_integers_are_their_values(measure: Callable[..., Any], dtype: str) -> None:
-    """Also the largest, and with every mix of an integer and a float operand."""
-    rng, most = np.random.default_rng(19), np.iinfo(dtype).max
+    """Bools too, also the largest, and with every mix of an integer and a float operand."""
+    rng, most = np.random.default_rng(19), 1 if dtype == "?" else np.iinfo(dtype).max
     p, q = rng.integers(0, most, (2, 4, WIDE), dtype, endpoint=True)
     p[0, 0] = q[1, -1] = most
     expected = measure(p.astype(float), q.astype(float) + 1, normalize=True)
@@ -275,16 +275,16 @@ def test_integers_are_their_values(measure: Callable[..., Any], dtype: str) -> N
 @pytest.mark.parametrize("measure", MEASURES)
 def test_bools_are_zero_and_one(measure: Callable[..., Any], dtype: str) -> None:
     p, q = np.random.default_rng(20).random((4, WIDE)) < 0.5, rows(21, (4, WIDE), dtype)
-    same = p.astype("f4" if measure is entropy or dtype == "f4" else "f8")
-    assert_same(measure(p, q, normalize=True), measure(same, q, normalize=True))
+    result = measure(p, q, normalize=True)
+    assert result.dtype == np.float64
+    assert_same(result, measure(p.astype("f8"), q, normalize=True))
 
 
 @pytest.mark.parametrize("dtype", ["f8", "f4", "f2", BFLOAT16], ids=str)
 @pytest.mark.parametrize("measure", PAIR_MEASURES)
 def test_one_hot_rows_of_bools_need_no_normalising(measure: Callable[..., Any], dtype: Any) -> None:
-    """Beside single precision they are summed in it, and must not be held to a double's tolerance."""
     labels, predicted = np.eye(64, dtype=bool), given_as(dtype, rows(40, (64, 64)))
-    same = np.eye(64, dtype="f8" if dtype == "f8" else "f4")
+    same = np.eye(64)
     assert_same(measure(labels, predicted), measure(same, predicted))
     assert_same(measure(predicted, labels), measure(predicted, same))
 
@@ -295,7 +295,7 @@ def bfloat16(a: Array) -> Array:
 
 
 def every_half() -> tuple[Array, Array]:
-    """All numbers of either half precision that a row may hold."""
+    """All numbers that a row of float16, and one of bfloat16, may hold."""
     bits = np.arange(0x8000, dtype="u2")
     half = bits[bits < 0x7C00].view("f2")
     return half, bits[bits < 0x7F80].view(BFLOAT16)
@@ -303,7 +303,7 @@ def every_half() -> tuple[Array, Array]:
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_half_precision_is_its_values(measure: Callable[..., Any]) -> None:
-    """Every number of it, subnormal ones, too, in rows of all lengths, and whatever the other operand is."""
+    """Every number, subnormal ones too, in rows of several lengths and beside every other dtype of floats."""
     for numbers, values in zip(every_half(), (every_half()[0].astype("f4"), None), strict=True):
         if values is None:
             values = (numbers.view("u2").astype("u4") << 16).view("f4")
@@ -340,7 +340,7 @@ def test_float32_and_float64_mix(measure: Callable[..., Any]) -> None:
 
 
 class Exporter:
-    """Something that is no array but can become one."""
+    """An object of which NumPy can make an array."""
 
     def __init__(self, values: list[float]) -> None:
         self.values = values
@@ -372,7 +372,7 @@ def test_containers(measure: Callable[..., Any], container: Callable[[list[float
 def test_nested_lists_and_integers() -> None:
     assert_same(fastkl.entropy([[1, 0], [0, 1]]), np.zeros(2))
     assert_same(fastkl.kl_divergence([[1, 3], [1, 1]], [1, 1], normalize=True)[1:], np.zeros(1))
-    assert_same(fastkl.entropy([[True, False]]), np.zeros(1, "f4"))
+    assert_same(fastkl.entropy([[True, False]]), np.zeros(1))
 
 
 # ---- out ----
@@ -382,7 +382,7 @@ def test_nested_lists_and_integers() -> None:
 @pytest.mark.parametrize("input_dtype", ["f8", "f4", "i8"])
 @pytest.mark.parametrize("measure", MEASURES)
 def test_out_is_filled_and_returned_rounded_once(measure: Callable[..., Any], input_dtype: str, dtype: str) -> None:
-    """To float16 in so many rows that rounding to float32 on the way would show in some."""
+    """The result of float16 has so many rows that some would differ if they were rounded to float32 before."""
     count = 20_000 if dtype == "f2" else 100
     p, q = (1 + 99 * np.random.default_rng(24).random((2, count, 2))).astype(input_dtype)
     double = np.full(count, np.nan)
@@ -405,7 +405,7 @@ def test_an_out_without_axes_is_filled(measure: Callable[..., Any]) -> None:
     [((70_000, 2), (70_000, 2)), ((3, 40_000, 2), (2,)), ((50_000, 1, 2), (3, 2)), ((40_000, 2), (2, 1, 2))],
 )
 def test_many_rows_to_an_out_that_is_filled_in_blocks(p_shape: Any, q_shape: Any, order: Any) -> None:
-    """Value by value the same bits, and the same first invalid row."""
+    """The values have the same bits, and the first invalid row is the same."""
     rng = np.random.default_rng(33)
     p, q = (np.array(rng.random(shape), order=order) for shape in (p_shape, q_shape))
     for measure in MEASURES:
@@ -423,7 +423,7 @@ def test_many_rows_to_an_out_that_is_filled_in_blocks(p_shape: Any, q_shape: Any
 
 
 def test_a_value_beyond_outs_dtype_is_infinite() -> None:
-    """Without a warning, which pytest would make an error."""
+    """And there is no warning, which pytest would make an error."""
     out = np.zeros(1, "f2")
     assert np.isinf(fastkl.kl_divergence([[0.5, 0.5]], [1, 1e-300], normalize=True, base=1.0001, out=out)[0])
 
@@ -435,7 +435,7 @@ def test_a_value_beyond_outs_dtype_is_infinite() -> None:
 )
 @pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "g"])
 def test_out_of_any_layout(dtype: str, part: Any) -> None:
-    """What stands around it stays."""
+    """What is around it in memory stays."""
     p, q = rows(27, (6, 5, 300)), rows(28, (6, 5, 300))
     for frame in np.full((12, 15, 6), -1, dtype), np.full((6, 15, 12), -1, dtype).T:
         out = frame[part] if len(part) == 3 else frame[(*part, 4)]
@@ -491,11 +491,11 @@ def test_out_overlapping_a_single_row() -> None:
 
 # ---- memory ----
 
-LITTLE = 1 << 16  # Python's own objects, a result of some hundred rows, what is converted at a time
+LITTLE = 1 << 16  # bytes for Python's own objects, a result of some hundred rows, and what is converted at a time
 
 
 def allocated(call: Callable[[], Any]) -> int:
-    """The most bytes that Python and NumPy held for the call at any time."""
+    """The largest number of bytes that Python and NumPy held during the call."""
     tracemalloc.start()
     try:
         call()
@@ -506,7 +506,7 @@ def allocated(call: Callable[[], Any]) -> int:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("measure", MEASURES)
-def test_nothing_is_allocated_but_the_result(measure: Callable[..., Any], layout: str) -> None:
+def test_only_the_result_is_allocated(measure: Callable[..., Any], layout: str) -> None:
     p, q = LAYOUTS[layout](rows(35, (400, 400))), LAYOUTS[layout](rows(36, (400, 400)))
     for axis in 0, 1:
         assert allocated(lambda axis=axis: measure(p, q, axis=axis, normalize=True)) < LITTLE
@@ -521,7 +521,7 @@ def test_no_dtype_is_converted_as_a_whole(measure: Callable[..., Any], dtype: st
     assert allocated(lambda: measure(q, p, normalize=True)) < LITTLE
 
 
-def test_broadcasting_allocates_nothing_but_the_result() -> None:
+def test_broadcasting_allocates_only_the_result() -> None:
     p, q = rows(38, (100, 1, 500)), rows(39, (200, 500))
     for measure in PAIR_MEASURES:
         assert allocated(lambda measure=measure: measure(p, q)) < 100 * 200 * 8 + LITTLE

@@ -1,4 +1,4 @@
-"""`fastkl.score` and `fastkl score`: values, summaries, what is printed, how it ends; threads and clusters.
+"""`fastkl.score` and `fastkl score`: values, summaries, output of the command, exit status; threads and clusters.
 
 The formats have files of their own: test_batch_npy.py, test_batch_formats.py; checkpoints and output test_batch_output.py.
 """
@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import fastkl
+from fastkl import _kernels
 from fastkl.__main__ import main
 from fastkl.batch import cluster, operands, workers
 
@@ -33,7 +34,7 @@ SPEED = {"seconds", "rows_per_second", "bytes_per_second"}
 def small_parts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Parts of 21 rows, blocks of 4; files are named without their folder."""
     monkeypatch.setattr(operands, "PART", 21 * WIDTH * 8)
-    monkeypatch.setattr(workers, "_BLOCK", 4 * WIDTH * 8)
+    monkeypatch.setattr(workers, "BLOCK", 4 * WIDTH * 8)
     monkeypatch.chdir(tmp_path)
 
 
@@ -57,7 +58,7 @@ def save(**arrays: Any) -> list[str]:
 
 
 def strict(text: str) -> Any:
-    """JSON without what only Python's reader takes."""
+    """The object of strict JSON: without the constants that only Python's reader accepts."""
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
@@ -67,14 +68,14 @@ def strict(text: str) -> Any:
 
 # Values
 
+MEASURES = {"kl": fastkl.kl_divergence, "ce": fastkl.cross_entropy, "js": fastkl.js_divergence}
+MEASURES |= {name: getattr(fastkl, name) for name in _kernels.MEASURES if getattr(fastkl, name) not in MEASURES.values()}
+
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
-@pytest.mark.parametrize(
-    ("measure", "function"),
-    [("kl", fastkl.kl_divergence), ("ce", fastkl.cross_entropy), ("js", fastkl.js_divergence), ("entropy", fastkl.entropy)],
-)
+@pytest.mark.parametrize(("measure", "function"), MEASURES.items())
 @pytest.mark.parametrize("from_logits", [False, True])
-def test_values_are_the_measures(tier: str, measure: str, function: Any, from_logits: bool, threads: int) -> None:
+def test_values_are_those_of_the_measures(tier: str, measure: str, function: Any, from_logits: bool, threads: int) -> None:
     make = logits if from_logits else rows
     arrays = [make(1)] if measure == "entropy" else [make(1), make(2)]
     files = save(**dict(zip("pq", arrays, strict=False)))
@@ -116,21 +117,31 @@ def test_perplexity_does_not_depend_on_the_base() -> None:
     assert bits == pytest.approx(nats)
 
 
-def test_an_infinite_loss_is_an_infinite_perplexity() -> None:
+def test_infinite_loss_gives_infinite_perplexity() -> None:
     q, right = logits(2), labels()
     q[3, right[3]] = -np.inf
     result = fastkl.score(*save(p=logits(1), q=q, right=right), from_logits=True)
     assert result["perplexity_q"] == math.inf > result["perplexity_p"]
 
 
-def test_labels_as_p(tier: str) -> None:
-    q, right = logits(2), labels()
-    fastkl.score(*save(right=right, q=q), measure="ce", from_logits=True, out="out.npy")
-    np.testing.assert_array_equal(np.load("out.npy"), fastkl.cross_entropy(right, q, from_logits=True))
+def test_loss_of_labels(tier: str) -> None:
+    p, right = logits(2), labels()
+    files = save(p=p, right=right)
+    fastkl.score(files[0], labels=files[1], measure="nll", from_logits=True, out="out.npy")
+    np.testing.assert_array_equal(np.load("out.npy"), fastkl.nll(right, p, from_logits=True))
+
+
+def test_integers_are_weights_for_a_cross_entropy() -> None:
+    q = rows(2)
+    with pytest.raises(fastkl.InvalidRowError, match=r"^right\.npy: p sums to .*class labels go to fastkl\.nll"):
+        fastkl.score(*save(right=np.arange(WIDTH), q=q), measure="ce")
+    files = save(p=np.eye(WIDTH, dtype=int)[labels()], q=q)
+    fastkl.score(*files, measure="ce", out="out.npy")
+    np.testing.assert_array_equal(np.load("out.npy"), fastkl.cross_entropy(np.eye(WIDTH, dtype=int)[labels()], q))
 
 
 @pytest.mark.parametrize("names", ["pr", "rp"])
-def test_one_row_serves_all(names: str) -> None:
+def test_one_row_serves_all_rows(names: str) -> None:
     arrays = {"p": rows(1), "r": rows(2)[:1]}
     fastkl.score(*save(**{name: arrays[name] for name in names}), out="out.npy")
     np.testing.assert_array_equal(np.load("out.npy"), fastkl.kl_divergence(*(arrays[name] for name in names)))
@@ -142,7 +153,7 @@ def test_leading_axes_are_kept() -> None:
     np.testing.assert_array_equal(np.load("out.npy"), fastkl.kl_divergence(p, q))
 
 
-def test_a_single_row() -> None:
+def test_single_row() -> None:
     p, q = rows(1)[0], rows(2)[0]
     fastkl.score(*save(p=p, q=q), out="out.npy")
     assert np.load("out.npy") == fastkl.kl_divergence(p, q)
@@ -155,14 +166,14 @@ def test_no_rows() -> None:
     assert np.load("out.npy").shape == (0,)
 
 
-def test_arrays_are_sources_too(tmp_path: Path) -> None:
+def test_arrays_can_be_operands(tmp_path: Path) -> None:
     p, q = rows(1), rows(2)
     result = fastkl.score(p, save(q=q)[0], out=tmp_path / "out.npy")
     np.testing.assert_array_equal(np.load("out.npy"), fastkl.kl_divergence(p, q))
     assert result["rows"] == ROWS
 
 
-def test_options_reach_the_measure() -> None:
+def test_options_are_passed_to_the_measure() -> None:
     p, q = (np.random.default_rng(seed).integers(0, 9, (ROWS, WIDTH)) for seed in (1, 2))
     fastkl.score(*save(p=p, q=q), normalize=True, eps=1e-3, base=10, out="out.npy")
     np.testing.assert_array_equal(np.load("out.npy"), fastkl.kl_divergence(p, q, normalize=True, eps=1e-3, base=10))
@@ -183,7 +194,7 @@ def test_invalid_rows(threads: int) -> None:
     assert (result["invalid"], result["first_invalid_rows"]) == (3, [77, 300, 401])
 
 
-def test_places_in_messages_are_those_of_the_file() -> None:
+def test_messages_name_the_place_in_the_file() -> None:
     q = rows(2).reshape(5, 100, WIDTH)
     q[3, 42, 7] = np.nan
     with pytest.raises(ValueError, match=r"^q\.npy: q\[3, 42, 7\] = nan: probabilities must be finite"):
@@ -191,7 +202,7 @@ def test_places_in_messages_are_those_of_the_file() -> None:
     right = labels()
     right[33] = WIDTH
     with pytest.raises(ValueError, match=rf"^right\.npy: labels\[33\] = {WIDTH}: labels must be in 0\.\.{WIDTH - 1}"):
-        fastkl.score(*save(right=right, b=logits(2)), measure="ce", from_logits=True)
+        fastkl.score(save(b=logits(2))[0], labels=save(right=right)[0], measure="nll", from_logits=True)
     with pytest.raises(ValueError, match=rf"^right\.npy: labels\[33\] = {WIDTH}"):
         fastkl.score(*save(a=logits(1), b=logits(2), right=right), from_logits=True)
     with pytest.raises(ValueError, match=r"^one\.npy: q\[0, 1\] = -1\.0"):
@@ -204,10 +215,17 @@ def test_places_in_messages_are_those_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"measure": "mse"}, ValueError, "measure='mse': must be one of kl, ce, js, entropy, compare"),
+        ({"measure": "mse"}, ValueError, "measure='mse': must be one of kl, ce, js, entropy, nll, compare"),
         ({"measure": "entropy"}, ValueError, "q: must be left out for entropy"),
         ({"q": None}, ValueError, "q: must be given for kl"),
-        ({"labels": "right.npy", "measure": "kl"}, ValueError, "labels: only for measure compare"),
+        ({"labels": "right.npy", "measure": "kl"}, ValueError, "labels: only for measure compare or nll"),
+        ({"measure": "nll", "q": None}, ValueError, "labels: must be given for nll"),
+        ({"measure": "nll", "labels": "right.npy"}, ValueError, "q: must be left out for nll"),
+        (
+            {"measure": "nll", "q": None, "labels": "right.npy", "from_logits": "p"},
+            ValueError,
+            "from_logits='p': must be a bool",
+        ),
         ({"labels": "p.npy"}, TypeError, "p.npy has dtype float64: labels must be of an integer dtype"),
         (
             {"q": "narrow.npy"},
@@ -217,11 +235,11 @@ def test_places_in_messages_are_those_of_the_file() -> None:
         ({"q": "short.npy"}, ValueError, r"short.npy has rows of shape \(7,\), and p.npy \(500,\): must be the same"),
         ({"q": "words.npy"}, TypeError, "words.npy has dtype <U1: must be float64"),
         ({"q": "missing.npy"}, FileNotFoundError, "missing.npy"),
-        ({"base": 1}, ValueError, "base=1: must be None or a positive"),
+        ({"base": 1}, ValueError, "base=1: must be None or a finite number above 1"),
         ({"temperature": 2}, ValueError, "temperature=2: must be 1 where no operand holds logits"),
         ({"eps": 2}, ValueError, "eps=2: must be"),
-        ({"eps": 0.1, "measure": "js"}, ValueError, "eps=0.1: only for measure kl or ce"),
-        ({"from_logits": "yes"}, TypeError, "from_logits='yes': must be a bool"),
+        ({"eps": 0.1, "measure": "js"}, ValueError, "eps=0.1: only for measure kl, ce or nll"),
+        ({"from_logits": "yes"}, ValueError, "from_logits='yes': must be False, True, 'p' or 'q'"),
         ({"invalid": "drop"}, ValueError, "invalid='drop': must be"),
         ({"threads": 0}, ValueError, "threads=0: must be None or a positive integer"),
         ({"resume": True}, ValueError, "resume: only with out"),
@@ -231,7 +249,7 @@ def test_places_in_messages_are_those_of_the_file() -> None:
     ],
 )
 def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception], message: str, tmp_path: Path) -> None:
-    """Refused before a row is read, and before anything is written."""
+    """They are refused before a row is read and before anything is written."""
     save(p=rows(1), q=rows(2), right=labels(), narrow=rows(1)[:, :3], short=rows(1)[:7], words=np.full((ROWS, WIDTH), "a"))
     before = sorted(tmp_path.iterdir())
     with pytest.raises(error, match=message):
@@ -246,7 +264,7 @@ def test_the_package_has_score_and_summary() -> None:
 
 
 def test_import_leaves_batch_alone() -> None:
-    """Who only computes does not wait for it."""
+    """Programs that only compute do not wait for it."""
     script = "import sys, fastkl; assert not [name for name in sys.modules if name.startswith('fastkl.batch')]"
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -315,7 +333,7 @@ def test_text_of_a_comparison(capsys: pytest.CaptureFixture[str]) -> None:
     "arguments",
     [["missing.npy", "q.npy"], ["p.npy", "q.npy", "--base", "1"], ["p.npy"], ["bad.npy", "q.npy"], ["p.npy", "words.npy"]],
 )
-def test_what_goes_wrong_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     save(p=rows(1), q=rows(2), bad=-rows(1), words=np.full((ROWS, WIDTH), "a"))
     assert main(["score", *arguments]) == 1
     printed = capsys.readouterr()
@@ -324,8 +342,8 @@ def test_what_goes_wrong_is_one_line(arguments: list[str], capsys: pytest.Captur
     assert printed.err.count("\n") == 1
 
 
-def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where there are rows that a run could be resumed after, that is said instead: test_batch_output.py."""
+def test_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where rows are safe, the line says so instead: test_batch_output.py."""
 
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -350,7 +368,7 @@ def test_report_of_one_field() -> None:
     assert "in bits" in page
 
 
-def test_a_report_is_refused_where_an_input_is() -> None:
+def test_report_never_replaces_an_input() -> None:
     files = save(p=rows(1), q=rows(2))
     with pytest.raises(OSError, match=r"^q\.npy: is an input"):
         fastkl.score(*files, report="q.npy")
@@ -362,7 +380,7 @@ def test_no_bar_when_piped() -> None:
     assert done.stderr == ""
 
 
-def test_a_bar_on_a_terminal() -> None:
+def test_bar_on_a_terminal() -> None:
     pytest.importorskip("tqdm")
     fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
     files = save(p=rows(1), q=rows(2))
@@ -375,7 +393,7 @@ def test_a_bar_on_a_terminal() -> None:
         try:
             while data := os.read(terminal, 4096):
                 drawn += data
-        except OSError:  # how a terminal says that nobody writes to it any more
+        except OSError:  # a terminal reports so that it has no writer left
             pass
         finally:
             os.close(terminal)
@@ -392,9 +410,9 @@ def distributed() -> Any:
     return pytest.importorskip("distributed")
 
 
-def test_a_worker_is_killed_half_way(distributed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two processes; the one that has the most to do dies, and everything is there all the same."""
-    monkeypatch.setattr(cluster, "_TASK", 2)
+def test_cluster_survives_a_killed_worker(distributed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two processes, the one with the most tasks dies, and the result is still complete."""
+    monkeypatch.setattr(cluster, "TASK", 2)
     p, q, right = logits(1), logits(2), labels()
     files = save(p=p, q=q, right=right)
     fastkl.score(*files, from_logits=True, out="threads.npy")
@@ -421,7 +439,7 @@ def test_a_worker_is_killed_half_way(distributed: Any, monkeypatch: pytest.Monke
     assert result["rows"] == ROWS
 
 
-def test_a_cluster_of_its_own(distributed: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_cluster_gives_the_same_result(distributed: Any, capsys: pytest.CaptureFixture[str]) -> None:
     p, q = save(p=rows(1), q=rows(2))
     assert main(["score", p, q, "--out", "a.npy", "--json"]) == 0
     assert main(["score", p, q, "--out", "b.npy", "--json", "--threads", "1", "--dask"]) == 0
@@ -432,7 +450,7 @@ def test_a_cluster_of_its_own(distributed: Any, capsys: pytest.CaptureFixture[st
     assert one == other
 
 
-def test_errors_come_back_from_a_cluster(distributed: Any) -> None:
+def test_errors_of_cluster_workers_are_raised(distributed: Any) -> None:
     p = rows(1)
     p[321] = 2
     files = save(p=p, q=rows(2))

@@ -1,4 +1,4 @@
-"""Batches in .npz, Parquet and Zarr: the same bits as of arrays, nothing lost, and a line about a file that is damaged."""
+"""Files in .npz, Parquet and Zarr: values have the bits of those of arrays, and damaged files give a one-line error."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from hypothesis import strategies as st
 
 import fastkl
 from fastkl import batch
-from fastkl.batch import operands, output, parquet_headers, results, workers
-from fastkl.batch.npy import NpzSource
-from fastkl.batch.sources import open_source
+from fastkl.batch import operands, output, results, workers
+from fastkl.batch.readers import open_source, parquet_headers
+from fastkl.batch.readers.npz import NpzSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 Array = np.ndarray[Any, Any]
 
-ROWS, WIDTH = 211, 7  # primes: no part, chunk or row group ends where another does
+ROWS, WIDTH = 211, 7  # primes: no part, chunk or row group ends at the same row as another
 
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 17 rows of float64, in blocks of 5."""
+    """Parts of 17 rows of float64, in blocks of 5."""
     monkeypatch.setattr(operands, "PART", 17 * WIDTH * 8)
-    monkeypatch.setattr(workers, "_BLOCK", 5 * WIDTH * 8)
+    monkeypatch.setattr(workers, "BLOCK", 5 * WIDTH * 8)
 
 
 def rows(seed: int, dtype: Any = "f8", shape: tuple[int, ...] = (ROWS, WIDTH)) -> Array:
-    """Weights: distributions if they are floats."""
+    """Distributions if the dtype is a float, else weights."""
     values = np.random.default_rng(seed).random(shape)
     if np.dtype(dtype).kind == "f":
         return (values / values.sum(axis=-1, keepdims=True)).astype(dtype)
@@ -52,7 +52,7 @@ def rows(seed: int, dtype: Any = "f8", shape: tuple[int, ...] = (ROWS, WIDTH)) -
 
 
 def score(*sources: Any, **keywords: Any) -> Any:
-    """Of files: an array is saved as one, for a run that can be resumed has nothing else."""
+    """Score files; an array is saved first, because only runs of files can be resumed."""
     with tempfile.TemporaryDirectory() as folder:
         saved = []
         for i, source in enumerate(sources):
@@ -68,7 +68,7 @@ def assert_same_bits(result: Array, expected: Array) -> None:
 
 
 def bytes_of(path: Path) -> dict[str, bytes]:
-    """All files of a result."""
+    """The bytes of all files of a result."""
     files = sorted(x for x in path.rglob("*") if x.is_file()) if path.is_dir() else [path]
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
@@ -105,7 +105,7 @@ def parquet(kind: str, **keywords: Any) -> Callable[[Path, Array], str]:
 
 
 def parquet_folder(path: Path, values: Array) -> str:
-    """Files of different lengths, one of them without rows, in another order than they are written; others beside them."""
+    """A folder of files of different lengths, some without rows, written out of order; other files beside them."""
     path.mkdir()
     ends = [0, 1, 1, 40, 41, 150, len(values)]
     for i in (3, 0, 1, 5, 4, 2):
@@ -170,7 +170,7 @@ FORMATS: dict[str, Callable[[Path, Array], str]] = {
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "i8", "u4", "i2", "u1", "?"])
-def test_same_bits_as_of_arrays(tmp_path: Path, form: str, dtype: str) -> None:
+def test_values_have_the_bits_of_those_of_arrays(tmp_path: Path, form: str, dtype: str) -> None:
     p, q = rows(1, dtype), rows(2, dtype)
     saved = [FORMATS[form](tmp_path / name, x) for name, x in (("p", p), ("q", q))]
     keywords: Any = {"normalize": dtype not in ("f8", "f4", "f2")}
@@ -179,7 +179,7 @@ def test_same_bits_as_of_arrays(tmp_path: Path, form: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_one_row_serves_all(tmp_path: Path, form: str) -> None:
+def test_one_row_serves_all_rows(tmp_path: Path, form: str) -> None:
     p, q = rows(1), rows(2, shape=(1, WIDTH))
     if form == "parquet folder":
         pytest.importorskip("pyarrow")
@@ -193,7 +193,7 @@ def test_one_row_serves_all(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_read_from_anywhere(tmp_path: Path, form: str) -> None:
-    """On from where it was, back, and further; no rows, one, all."""
+    """Reading goes on, back and forward, of no rows, one row and all rows."""
     values = rows(1)
     source = open_source("p", FORMATS[form](tmp_path / "p", values))
     places = [(0, 20), (20, 41), (41, 41), (100, 101), (3, 4), (0, ROWS), (ROWS - 1, ROWS), (149, 152), (39, 41), (0, 1)]
@@ -202,15 +202,15 @@ def test_read_from_anywhere(tmp_path: Path, form: str) -> None:
     source.close()
 
 
-@pytest.mark.parametrize("measure", ["compare", "ce"])
+@pytest.mark.parametrize("measure", ["compare", "nll"])
 @pytest.mark.parametrize("form", ["npz", "npz compressed", "parquet flat", "zarr"])
 def test_labels(tmp_path: Path, form: str, measure: str) -> None:
     q, labels = rows(2, "f4"), np.random.default_rng(3).integers(0, WIDTH, ROWS).astype("i4")
     save = {"parquet flat": parquet("flat", row_group_size=50), "zarr": zarr_array((20,))}.get(form) or FORMATS[form]
     saved = save(tmp_path / "labels", labels)
-    if measure == "ce":
-        score(saved, q, measure="ce", out=tmp_path / "out.npy")
-        assert_same_bits(np.load(tmp_path / "out.npy"), fastkl.cross_entropy(labels, q))
+    if measure == "nll":
+        score(q, labels=saved, measure="nll", out=tmp_path / "out.npy")
+        assert_same_bits(np.load(tmp_path / "out.npy"), fastkl.nll(labels, q))
     else:
         score(q, rows(1, "f4"), saved, out=tmp_path / "out.npy")
         expected = fastkl.compare(q, rows(1, "f4"), labels=labels)
@@ -218,16 +218,16 @@ def test_labels(tmp_path: Path, form: str, measure: str) -> None:
 
 
 def test_only_column(tmp_path: Path) -> None:
-    """Needs no name: the only list column, or the only column."""
+    """The only list column, or the only column, needs no name."""
     labels = np.arange(ROWS) % WIDTH
     rows_alone = save_parquet(tmp_path / "p.parquet", {"id": labels, "x": arrow(rows(1), "list")})
     labels_alone = save_parquet(tmp_path / "labels.pq", {"id": labels})
-    score(labels_alone, rows_alone, measure="ce", out=tmp_path / "out.npy")
-    assert_same_bits(np.load(tmp_path / "out.npy"), fastkl.cross_entropy(labels, rows(1)))
+    score(rows_alone, labels=labels_alone, measure="nll", out=tmp_path / "out.npy")
+    assert_same_bits(np.load(tmp_path / "out.npy"), fastkl.nll(labels, rows(1)))
 
 
 def test_one_distribution_in_a_column(tmp_path: Path) -> None:
-    """As of any array with one axis."""
+    """A column of numbers can be one distribution, as an array with one axis is."""
     q = rows(2, shape=(1, WIDTH))[0]
     saved = save_parquet(tmp_path / "q.parquet", {"x": q}, row_group_size=3)
     score(rows(1), saved, out=tmp_path / "out.npy")
@@ -244,7 +244,7 @@ def test_leading_axes_in_zarr(tmp_path: Path, chunks: Any) -> None:
 
 
 def test_parts_end_where_chunks_do(tmp_path: Path) -> None:
-    """So that a chunk is read once."""
+    """Each chunk is then read once."""
     for i, (shape, chunks, together) in enumerate(
         [
             ((ROWS, WIDTH), (10, 3), 10),
@@ -254,18 +254,18 @@ def test_parts_end_where_chunks_do(tmp_path: Path) -> None:
         ]
     ):
         source = open_source("p", zarr_array(chunks)(tmp_path / str(i), rows(1, shape=shape)))
-        assert source.together == together
+        assert source.chunk_rows == together
 
 
 @settings(max_examples=200)
 @given(st.lists(st.integers(1, 5), max_size=4), st.data())
 def test_boxes_of_a_range(shape: list[int], data: Any) -> None:
-    """All of the range, in order, in no more boxes than two an axis but the last."""
-    zarr_arrays = pytest.importorskip("zarr") and importlib.import_module("fastkl.batch.zarr_arrays")
+    """Boxes hold the whole range in order; there are at most two for each axis except the last."""
+    reader = pytest.importorskip("zarr") and importlib.import_module("fastkl.batch.readers.zarr")
     places = np.arange(math.prod(shape)).reshape(shape)
     start = data.draw(st.integers(0, places.size))
     stop = data.draw(st.integers(start, places.size)) if shape else 1
-    boxes = list(zarr_arrays._boxes(start if shape else 0, stop, tuple(shape)))
+    boxes = list(reader.boxes(start if shape else 0, stop, tuple(shape)))
     found = [places[box].reshape(-1) for box in boxes]
     assert np.concatenate([*found, []]).tolist() == list(range(start if shape else 0, stop))
     assert len(boxes) <= max(1, 2 * len(shape) - 1)
@@ -312,13 +312,13 @@ def test_results_of_any_shape(tmp_path: Path, suffix: str, shape: tuple[int, ...
 
 
 def test_large_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many chunks and row groups, from parts that end elsewhere."""
+    """Results of many chunks and row groups, from parts that end elsewhere."""
     pytest.importorskip("pyarrow")
     pytest.importorskip("zarr")
-    formats = [importlib.import_module(f"fastkl.batch.{name}") for name in ("parquet", "zarr_arrays")]
-    monkeypatch.setattr(formats[0], "_GROUP", 50)
-    monkeypatch.setattr(formats[1], "_CHUNK", 20)
-    monkeypatch.setattr(output, "_READ", 33 * 8)
+    formats = [importlib.import_module(f"fastkl.batch.writers.{name}") for name in ("parquet", "zarr")]
+    monkeypatch.setattr(formats[0], "GROUP", 50)
+    monkeypatch.setattr(formats[1], "CHUNK", 20)
+    monkeypatch.setattr(output, "READ", 33 * 8)
     p = rows(1, shape=(5, 43, WIDTH))
     for suffix in ".parquet", ".zarr":
         score(p, measure="entropy", out=tmp_path / f"out{suffix}")
@@ -326,15 +326,15 @@ def test_large_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert_same_bits(values.reshape(5, 43), fastkl.entropy(p))
     metadata = pytest.importorskip("pyarrow.parquet").read_metadata(tmp_path / "out.parquet")
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [50, 50, 50, 50, 15]
-    chunk_of(tmp_path / "out.zarr").unlink()  # what has got lost is not taken for 0
+    chunk_of(tmp_path / "out.zarr").unlink()  # a lost chunk is not read as 0
     assert np.isnan(read_back(tmp_path / "out.zarr")).any()
 
 
 def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Columns of any type, in the order that they are asked for, beside the values of their rows."""
+    """Columns of any type, in the order of `keys`, stand beside the values of their rows."""
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
-    monkeypatch.setattr(importlib.import_module("fastkl.batch.parquet"), "_GROUP", 64)
+    monkeypatch.setattr(importlib.import_module("fastkl.batch.writers.parquet"), "GROUP", 64)
     names = [None if i % 5 == 0 else f"row {i}" for i in range(ROWS)]
     table = pa.table(
         {
@@ -359,9 +359,9 @@ def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_same_bits(result["value"].to_numpy(), fastkl.kl_divergence(rows(1), rows(2)))
 
 
-def test_wide_keys_are_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wide_keys_make_small_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
-    monkeypatch.setattr(importlib.import_module("fastkl.batch.parquet"), "_GROUP_BYTES", 20 * WIDTH * 8)
+    monkeypatch.setattr(importlib.import_module("fastkl.batch.writers.parquet"), "GROUP_BYTES", 20 * WIDTH * 8)
     p = save_parquet(tmp_path / "p.parquet", {"x": arrow(rows(1), "fixed")})
     score(p, measure="entropy", out=tmp_path / "out.parquet", keys=["x"])
     metadata = pytest.importorskip("pyarrow.parquet").read_metadata(tmp_path / "out.parquet")
@@ -377,8 +377,8 @@ def test_wide_keys_are_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (["kl"], "keys: 'kl' would be the name of two columns"),
     ],
 )
-def test_keys_that_there_are_not(tmp_path: Path, keys: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is computed."""
+def test_missing_keys_are_refused(tmp_path: Path, keys: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are refused before anything is computed."""
     pytest.importorskip("pyarrow")
     (tmp_path / "p").mkdir()
     for i in (1, 2):
@@ -391,7 +391,7 @@ def test_keys_that_there_are_not(tmp_path: Path, keys: list[str], message: str, 
     assert [x.name for x in tmp_path.iterdir()] == ["p"]
 
 
-def test_keys_of_other_inputs(tmp_path: Path) -> None:
+def test_keys_need_parquet_of_as_many_rows(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     np.save(tmp_path / "p.npy", rows(1))
     with pytest.raises(ValueError, match=r"keys: only where p is Parquet, and .*p.npy is not"):
@@ -404,31 +404,28 @@ def test_keys_of_other_inputs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".zarr"])
-def test_no_room(tmp_path: Path, suffix: str) -> None:
-    """The file that cannot be written is named, and nothing has the result's name."""
+def test_full_disk_names_the_file(tmp_path: Path, suffix: str) -> None:
+    """The error names the file that cannot be written."""
     pytest.importorskip("pyarrow" if suffix == ".parquet" else "zarr")
     resource = pytest.importorskip("resource")
     values = np.random.default_rng(0).random(100_000)
-    if suffix == ".parquet":
-        writer = importlib.import_module("fastkl.batch.parquet").writer
-        write = writer(open_source("p", rows(1)), [], values.dtype, len(values))
-    else:
-        write = importlib.import_module("fastkl.batch.zarr_arrays").write
+    writer = importlib.import_module(f"fastkl.batch.writers{suffix}").writer
+    write = writer(open_source("p", rows(1)), [], values.dtype, values.shape)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large") as error:
-            write(tmp_path / f"out{suffix}", iter([values]), values.dtype, values.shape)
+            write(tmp_path / f"out{suffix}", iter([values]))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert f"out{suffix}" in str(error.value.filename)
 
 
-# ---- interrupted, and changed ----
+# ---- interruptions and changes ----
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, parts: int, do: Callable[[], Any]) -> None:
-    """Something happens when so many parts are done."""
+    """Call a function when that many parts are done."""
     append, count = output.Draft.append, iter(range(1 << 30))
 
     def stopping(self: output.Draft, values: Array) -> None:
@@ -446,8 +443,10 @@ def interrupt() -> None:
 @pytest.mark.parametrize("suffix", [".npy", ".parquet", ".zarr"])
 @pytest.mark.parametrize("form", ["npz compressed", "parquet list", "parquet folder", "zarr", "zarr columns"])
 @pytest.mark.parametrize("measure", ["kl", "compare"])
-def test_resumed(tmp_path: Path, form: str, suffix: str, measure: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Byte for byte the result of a run that nobody interrupts."""
+def test_resumed_results_have_the_same_bytes(
+    tmp_path: Path, form: str, suffix: str, measure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result has the bytes of an uninterrupted run."""
     pytest.importorskip({".npy": "numpy", ".parquet": "pyarrow", ".zarr": "zarr"}[suffix])
     saved = [FORMATS[form](tmp_path / name, rows(i)) for i, name in enumerate("pq")]
     keys = ["id"] if form == "parquet list" and suffix == ".parquet" else []
@@ -475,19 +474,19 @@ def test_resumed(tmp_path: Path, form: str, suffix: str, measure: str, monkeypat
         assert own == other
 
 
-def test_resuming_leaves_row_groups_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_skips_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
     source = open_source("p", FORMATS["parquet list"](tmp_path / "p", rows(1)))
     asked: list[int] = []
-    batches = type(source)._batches  # type: ignore[attr-defined]
-    monkeypatch.setattr(type(source), "_batches", lambda *args: (asked.append(args[3]), batches(*args))[1])
+    batches = type(source).batches  # type: ignore[attr-defined]
+    monkeypatch.setattr(type(source), "batches", lambda *args: (asked.append(args[2]), batches(*args))[1])
     assert_same_bits(source.read(125, 140), rows(1)[125:140])
     assert asked == [12]  # of 10 rows each
     source.close()
 
 
 def rewrite(path: Path, change: Callable[[bytes], bytes]) -> None:
-    """In place, at another time."""
+    """Change a file in place, and its time."""
     before = path.stat()
     path.write_bytes(change(path.read_bytes()))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
@@ -515,7 +514,7 @@ CHANGES: dict[str, tuple[str, Callable[[Path], Any]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changed_during_the_run(tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_inputs_that_change_end_the_run(tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     form, do = CHANGES[change]
     saved = FORMATS[form](tmp_path / "p", rows(1))
     stop_after(monkeypatch, 1, lambda: do(tmp_path / "p"))
@@ -529,7 +528,7 @@ def test_changed_during_the_run(tmp_path: Path, change: str, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("form", ["parquet folder", "zarr"])
-def test_not_into_an_input(tmp_path: Path, form: str) -> None:
+def test_results_inside_an_input_are_refused(tmp_path: Path, form: str) -> None:
     saved = FORMATS[form](tmp_path / "p", rows(1))
     for name in ("out.npy", "more"):
         with pytest.raises(OSError, match=r"is in the input .*: a result would be taken for a part of it"):
@@ -539,8 +538,8 @@ def test_not_into_an_input(tmp_path: Path, form: str) -> None:
     score(saved, rows(2), out=tmp_path / "out.npy")
 
 
-def test_row_group_larger_than_memory(tmp_path: Path) -> None:
-    """A few batches of 4 MB are held, with what a reader of lists notes beside them: of 40 MB, less than half."""
+def test_large_row_group_is_read_in_batches(tmp_path: Path) -> None:
+    """Only a few batches of 4 MB are in memory, with the reader's own data: less than half of 40 MB."""
     pa = pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
     values = rows(1, shape=(20_000, 500)).astype("f4")
@@ -558,11 +557,11 @@ def test_row_group_larger_than_memory(tmp_path: Path) -> None:
     assert 0 < most < 20 << 20
 
 
-# ---- what is refused ----
+# ---- inputs that are refused ----
 
 
-def test_rows_that_are_no_rows(tmp_path: Path) -> None:
-    """Which row of which file, counted in the file and in all."""
+def test_nulls_and_wrong_lengths_are_refused(tmp_path: Path) -> None:
+    """The error names the file and the row, counted in the file and in all files."""
     pa = pytest.importorskip("pyarrow")
     lists = rows(1).tolist()
 
@@ -595,10 +594,10 @@ def test_rows_that_are_no_rows(tmp_path: Path) -> None:
         score(name, measure="entropy")
     name = save_parquet(tmp_path / "labels.parquet", {"x": pa.array([3, None, 4])})
     with pytest.raises(ValueError, match=r"labels.parquet: row 1 is null"):
-        score(name, rows(2)[:3], measure="ce")
+        score(rows(2)[:3], labels=name, measure="nll")
 
 
-def test_columns_that_are_no_rows(tmp_path: Path) -> None:
+def test_columns_of_other_types_are_refused(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     columns = {
         "text": pa.array(["a", "b"]),
@@ -622,7 +621,7 @@ def test_columns_that_are_no_rows(tmp_path: Path) -> None:
         score(path, measure="entropy")
 
 
-def test_folders_that_are_no_table(tmp_path: Path) -> None:
+def test_folders_of_other_files_are_refused(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     folder = tmp_path / "p"
     folder.mkdir()
@@ -640,7 +639,7 @@ def test_folders_that_are_no_table(tmp_path: Path) -> None:
         score(folder, measure="entropy")
 
 
-def test_zarr_that_is_refused(tmp_path: Path) -> None:
+def test_unsuitable_zarr_is_refused(tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     group = zarr_group(tmp_path / "group.zarr", rows(1)).rpartition(":")[0]
     for member in "", ":a", ":other", ":a/z":
@@ -653,7 +652,7 @@ def test_zarr_that_is_refused(tmp_path: Path) -> None:
     zarr.create((10**9, WIDTH), chunks=(10**8, WIDTH), dtype="f8", store=large, **keywords)
     with pytest.raises(ValueError, match=r"its chunks, of shape .100000000, 7., take 5600000000 bytes each"):
         score(large, measure="entropy")
-    # A codec that would run what the chunk says.
+    # A codec that would run code from the chunk.
     name = zarr_array((5, 5), zarr_format=2)(tmp_path / "pickle", rows(1))
     metadata = json.loads((Path(name) / ".zarray").read_text())
     metadata["filters"] = [{"id": "pickle", "protocol": 5}]
@@ -663,7 +662,7 @@ def test_zarr_that_is_refused(tmp_path: Path) -> None:
 
 
 def test_missing_chunk_is_the_fill_value(tmp_path: Path) -> None:
-    """If it was missing from the start: that is how Zarr leaves them out."""
+    """Zarr leaves out chunks of the fill value; one that was missing from the start is no change."""
     name = zarr_array((10, WIDTH), zarr_format=2)(tmp_path / "p", rows(1))
     (Path(name) / "3.0").unlink()
     score(name, measure="entropy", invalid="nan", out=tmp_path / "out.npy")
@@ -674,15 +673,16 @@ def test_missing_chunk_is_the_fill_value(tmp_path: Path) -> None:
     ("library", "module", "message"),
     [
         ("pyarrow", "parquet", r"Parquet files need pyarrow: pip install 'fastkl\[parquet\]'"),
-        ("zarr", "zarr_arrays", r"Zarr arrays need zarr: pip install 'fastkl\[zarr\]'"),
+        ("zarr", "zarr", r"Zarr arrays need zarr: pip install 'fastkl\[zarr\]'"),
     ],
 )
-def test_library_that_is_missing(
+def test_missing_library_is_named(
     tmp_path: Path, library: str, module: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.delitem(sys.modules, f"fastkl.batch.{module}", raising=False)
-    monkeypatch.delattr(batch, module, raising=False)
+    for package in "readers", "writers":
+        monkeypatch.delitem(sys.modules, f"fastkl.batch.{package}.{module}", raising=False)
+    monkeypatch.delitem(sys.modules, "fastkl.batch.readers.parquet_files", raising=False)
     path = tmp_path / ("p.parquet" if library == "pyarrow" else "p.zarr")
     path.touch() if library == "pyarrow" else path.mkdir()
     with pytest.raises(ImportError, match=message):
@@ -691,20 +691,20 @@ def test_library_that_is_missing(
         score(rows(1), measure="entropy", out=tmp_path / f"out{path.suffix}")
 
 
-# ---- damaged ----
+# ---- damaged files ----
 
 
 def reports(lines: list[Any]) -> Iterator[tuple[str, str, bool, int, str]]:
-    """What was done to which file, whether it is another one now, the exit status, and what was printed."""
+    """The damage, the file, whether its bytes are the same, the exit status, and standard error."""
     for (what, path), (same, status, stderr) in zip(lines[::2], lines[1::2], strict=True):
         yield what, path, same, status, stderr
 
 
 @pytest.mark.parametrize(("form", "library"), [("npz", "numpy"), ("parquet", "pyarrow"), ("zarr", "zarr")])
 def test_damaged_files(tmp_path: Path, form: str, library: str) -> None:
-    """No crash, no traceback, no memory: a line that names the file, or, if nothing that matters is damaged, no word.
+    """The command never crashes or needs much memory: it prints a line that names the file, or nothing if it can be read.
 
-    What is truncated always matters.
+    A truncated file is always refused.
     """
     pytest.importorskip(library)
     count = 500 if settings().max_examples <= 100 else 20_000
@@ -721,22 +721,22 @@ def test_damaged_files(tmp_path: Path, form: str, library: str) -> None:
     damaged = list(reports(lines[len(undamaged) :]))
     assert len(damaged) == count
     for what, path, same, status, stderr in damaged:
-        told = f"{path}, {what}: {status} {stderr}"
+        message = f"{path}, {what}: {status} {stderr}"
         if status == 0:
-            assert not stderr, told
-            assert same or "truncated" not in what, told
+            assert not stderr, message
+            assert same or "truncated" not in what, message
         else:
-            assert status == 1, told
-            assert stderr.startswith("fastkl: "), told
-            assert stderr.count("\n") == 1, told
-            assert path in stderr, told
+            assert status == 1, message
+            assert stderr.startswith("fastkl: "), message
+            assert stderr.count("\n") == 1, message
+            assert path in stderr, message
     assert sum(status for *_, status, _ in damaged) > count // 2
     assert memory < 500e6
 
 
 @pytest.mark.parametrize("keywords", [{}, {"use_dictionary": False}, {"data_page_version": "2.0", "data_page_size": 500}])
-def test_headers_of_parquet(tmp_path: Path, keywords: dict[str, Any]) -> None:
-    """Read as pyarrow reads them: rows, and where columns are. With any statistics, pages fill the columns."""
+def test_parquet_headers_are_read_as_by_pyarrow(tmp_path: Path, keywords: dict[str, Any]) -> None:
+    """Rows and positions of columns are those that pyarrow reads. The pages fill the columns, with any statistics."""
     pytest.importorskip("pyarrow")
     pq = pytest.importorskip("pyarrow.parquet")
     columns = {
@@ -760,15 +760,15 @@ def test_headers_of_parquet(tmp_path: Path, keywords: dict[str, Any]) -> None:
                 parquet_headers.check_pages(file, chunk)
                 place = chunk.start
                 while place < chunk.start + chunk.size:
-                    fields, length = parquet_headers._page(file, place)
+                    fields, length = parquet_headers.page_header(file, place)
                     place += length + fields[3]
                 assert place == chunk.start + chunk.size
 
 
 @pytest.mark.parametrize("size", [2**31 - 1, 2**62, -1, 300])
-def test_page_larger_than_its_column(size: int) -> None:
-    """Pyarrow would clear so much memory."""
-    header = b"\x15\x00\x15\xc8\x01\x15"  # a data page that has 100 bytes when unpacked, and ...
+def test_page_larger_than_its_column_is_refused(size: int) -> None:
+    """The library would clear that much memory."""
+    header = b"\x15\x00\x15\xc8\x01\x15"  # a data page of 100 bytes unpacked, and ...
     data = header + b"".join([encoded(size), b"\x00", bytes(100)])
     chunk = parquet_headers.Chunk("x", 0, 120, 100)
     with pytest.raises(ValueError, match=rf"the page at 0 of column 'x' says that it is {size} bytes long, 100 unpacked"):
@@ -777,7 +777,7 @@ def test_page_larger_than_its_column(size: int) -> None:
 
 
 def encoded(number: int) -> bytes:
-    """An integer as Thrift's compact protocol has it: zigzag, then seven bits a byte."""
+    """An integer in Thrift's compact protocol: zigzag, then seven bits in each byte."""
     rest, parts = number * 2 if number >= 0 else -2 * number - 1, []
     while rest > 127:
         parts.append(rest & 127 | 128)
@@ -785,8 +785,8 @@ def encoded(number: int) -> bytes:
     return bytes([*parts, rest])
 
 
-def test_check_sums_of_pages(tmp_path: Path) -> None:
-    """Where a file has them, a bit of a number that has changed is noticed."""
+def test_checksums_of_pages_are_verified(tmp_path: Path) -> None:
+    """In a file with checksums, one changed bit of a number is an error."""
     keywords: dict[str, Any] = {"compression": "none", "use_dictionary": False, "write_page_checksum": True}
     path = Path(save_parquet(tmp_path / "p.parquet", {"x": arrow(rows(1), "fixed")}, **keywords))
     data = bytearray(path.read_bytes())
@@ -796,8 +796,8 @@ def test_check_sums_of_pages(tmp_path: Path) -> None:
         score(path, measure="entropy", normalize=True)
 
 
-def test_chunk_of_blosc_that_is_shorter_than_it_says(tmp_path: Path) -> None:
-    """Blosc itself would read on behind it."""
+def test_short_blosc_chunk_is_refused(tmp_path: Path) -> None:
+    """Blosc itself would read the memory behind it."""
     zarr = pytest.importorskip("zarr")
     numcodecs = pytest.importorskip("numcodecs")
     two: Any = {"zarr_format": 2} if int(zarr.__version__.split(".")[0]) >= 3 else {}
@@ -814,9 +814,9 @@ def test_chunk_of_blosc_that_is_shorter_than_it_says(tmp_path: Path) -> None:
     score(path, measure="entropy")
 
 
-def test_archive_that_promises_too_much(tmp_path: Path) -> None:
-    """A member cannot be larger than what it is made of allows, whatever its header says."""
-    np.savez_compressed(tmp_path / "p.npz", x=np.zeros((10**6, 8), "f4"))  # of which deflate makes the most
+def test_impossible_size_in_an_archive_is_refused(tmp_path: Path) -> None:
+    """A member cannot be larger than its compressed bytes allow, whatever its header says."""
+    np.savez_compressed(tmp_path / "p.npz", x=np.zeros((10**6, 8), "f4"))  # deflate compresses zeros most
     source = NpzSource("p", tmp_path / "p.npz", None)
     assert source.rows == 10**6
     source.close()

@@ -1,6 +1,6 @@
 """The .npy reader: values of every layout and dtype, damaged and truncated files, memory.
 
-A file is judged through `fastkl score` in a process of its own (tests/batch_runs.py), which may crash or run out of memory.
+Damaged files are read by `fastkl score` in another process (tests/batch_runs.py), which may crash or run out of memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from test_batch_output import start
 
 import fastkl
 from fastkl.batch import operands, score, workers
-from fastkl.batch.npy import read_header
+from fastkl.batch.readers.npy import read_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,16 +34,16 @@ NIGHT = settings.default.max_examples > 100
 @pytest.fixture
 def in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operands, "PART", 1000)
-    monkeypatch.setattr(workers, "_BLOCK", 300)
+    monkeypatch.setattr(workers, "BLOCK", 300)
 
 
 def weights(shape: tuple[int, ...], dtype: str, seed: int) -> Array:
-    """Small positive numbers, which every dtype has."""
+    """Small positive numbers, which every dtype can hold."""
     return np.random.default_rng(seed).integers(1, 2 if dtype == "?" else 50, shape).astype(dtype)
 
 
-def check_values(folder: Path, p: Array, q: Array, order: Any = "C", **options: Any) -> None:
-    """Of the files, they are those of the arrays, to the bit; and so is what is written."""
+def assert_values(folder: Path, p: Array, q: Array, order: Any = "C", **options: Any) -> None:
+    """The written values of the files have the bits of those of the arrays."""
     for name, x in ("p", p), ("q", q):
         np.save(folder / f"{name}.npy", np.asarray(x, order=order))
     summary = score(folder / "p.npy", folder / "q.npy", out=folder / "out.npy", normalize=True, **options)
@@ -62,8 +62,8 @@ def check_values(folder: Path, p: Array, q: Array, order: Any = "C", **options: 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", [*"?bBhHiIqQefd", *(">" + x for x in "hHiIqQefd")])
 def test_values_of_any_dtype(tmp_path: Path, dtype: str, order: str) -> None:
-    check_values(tmp_path, weights((333, 7), dtype, 1), weights((333, 7), "d", 2), order)
-    check_values(tmp_path, weights((333, 7), "f", 1), weights((333, 7), dtype, 2), order, threads=1)
+    assert_values(tmp_path, weights((333, 7), dtype, 1), weights((333, 7), "d", 2), order)
+    assert_values(tmp_path, weights((333, 7), "f", 1), weights((333, 7), dtype, 2), order, threads=1)
 
 
 @pytest.mark.usefixtures("in_small_parts")
@@ -94,7 +94,7 @@ def test_values_of_any_shape(tmp_path: Path, p: tuple[int, ...], q: tuple[int, .
         expected = fastkl.kl_divergence(weights(p, "d", 1)[0], weights(q, "d", 2), normalize=True)
         assert np.load(tmp_path / "out.npy").tobytes() == expected.tobytes()
         return
-    check_values(tmp_path, weights(p, "d", 1), weights(q, "d", 2))
+    assert_values(tmp_path, weights(p, "d", 1), weights(q, "d", 2))
 
 
 @pytest.mark.usefixtures("in_small_parts")
@@ -104,14 +104,14 @@ def test_labels(tmp_path: Path) -> None:
     np.save(tmp_path / "q.npy", q)
     np.save(tmp_path / "labels.npy", labels)
     options: dict[str, Any] = {"from_logits": True}
-    score(tmp_path / "labels.npy", tmp_path / "q.npy", measure="ce", out=tmp_path / "out.npy", **options)
-    assert np.load(tmp_path / "out.npy").tobytes() == fastkl.cross_entropy(labels, q, **options).tobytes()
+    score(tmp_path / "q.npy", labels=tmp_path / "labels.npy", measure="nll", out=tmp_path / "out.npy", **options)
+    assert np.load(tmp_path / "out.npy").tobytes() == fastkl.nll(labels, q, **options).tobytes()
 
 
 @pytest.mark.usefixtures("in_small_parts")
 @pytest.mark.parametrize("dtype", dict.fromkeys(BFLOATS), ids=str)
 def test_bfloat16(tmp_path: Path, dtype: np.dtype[Any]) -> None:
-    """As ml_dtypes has it, NumPy writes two bytes without a meaning; as a big-endian one, it cannot be told from them."""
+    """NumPy writes that of ml_dtypes as V2. Of big-endian V2 it drops the byte order, so that is refused."""
     values = (weights((333, 7), "f", 1).view("u4") >> 16).astype("u2")
     np.save(tmp_path / "p.npy", values.view("V2"))
     np.save(tmp_path / "q.npy", weights((333, 7), "f", 2))
@@ -125,7 +125,7 @@ def test_bfloat16(tmp_path: Path, dtype: np.dtype[Any]) -> None:
         score(tmp_path / "p.npy", tmp_path / "q.npy")
 
 
-def test_a_header_of_version_2(tmp_path: Path) -> None:
+def test_header_of_version_2(tmp_path: Path) -> None:
     p = weights((333, 7), "d", 1)
     with (tmp_path / "p.npy").open("wb") as file:
         np.lib.format.write_array(file, p, (2, 0))
@@ -272,7 +272,7 @@ HEADERS += [
 
 
 def damaged() -> Iterator[bytes]:
-    """At least 500, of which some may be whole."""
+    """At least 500 files; a few are undamaged."""
     good, header = saved(ROWS), "{{'descr': {}, 'fortran_order': {}, 'shape': {}, }}"
     for descr in DESCRS:
         for shape in "(9, 5)", "(0, 5)", "(90,)", "(180, 1)":
@@ -304,7 +304,7 @@ def damaged() -> Iterator[bytes]:
 
 
 def truncated() -> Iterator[bytes]:
-    """At every byte of the header, and at many of the data."""
+    """Files truncated at every byte of the header, and at many of the data."""
     for x in ROWS, ROWS.T, ROWS[0], np.full((1000, 1000), 1e-3, "f2"):
         good = saved(x)
         yield from (good[:end] for end in range(129))
@@ -313,7 +313,7 @@ def truncated() -> Iterator[bytes]:
 
 
 def outcomes(folder: Path, files: list[bytes]) -> Iterator[tuple[Path, int, list[str]]]:
-    """The file, exit status and lines on standard error of runs that read it as P and as Q; they need little memory."""
+    """Each file, with exit status and lines on standard error of a run that reads it as P or as Q in little memory."""
     np.save(folder / "whole.npy", ROWS)
     paths, runs = [], []
     for i, data in enumerate(files):
@@ -333,7 +333,7 @@ def outcomes(folder: Path, files: list[bytes]) -> Iterator[tuple[Path, int, list
 
 
 @pytest.mark.filterwarnings("ignore:Reading .* created on Python 2:UserWarning")  # of np.load
-def test_damaged_files_end_in_a_line_that_names_them(tmp_path: Path) -> None:
+def test_damaged_files_are_named_in_one_line(tmp_path: Path) -> None:
     files = list(damaged())
     assert len(files) > 500
     ends = {0: 0, 1: 0}
@@ -371,14 +371,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("descr", "shape", "more", "message"), REFUSED, ids=range(len(REFUSED)))
-def test_what_is_wrong_is_told(tmp_path: Path, descr: str, shape: str, more: int, message: str) -> None:
+def test_messages_about_damaged_headers(tmp_path: Path, descr: str, shape: str, more: int, message: str) -> None:
     header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}"
     (tmp_path / "p.npy").write_bytes(npy(header, ROWS.tobytes() + bytes(more)))
     with pytest.raises((ValueError, TypeError), match=rf"p\.npy: .*{message}"):
         score(tmp_path / "p.npy", measure="entropy")
 
 
-def test_a_truncated_file_names_the_row(tmp_path: Path) -> None:
+def test_truncated_file_names_the_row(tmp_path: Path) -> None:
     path = tmp_path / "p.npy"
     np.save(path, ROWS)
     os.truncate(path, 128 + 40 * 3 + 39)
@@ -386,44 +386,44 @@ def test_a_truncated_file_names_the_row(tmp_path: Path) -> None:
         score(path, measure="entropy")
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="only Linux has such a file")
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="only Linux has this file")
+def test_unreadable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "p.npy").symlink_to("/proc/self/mem")
     with pytest.raises(OSError, match="Input/output error") as caught:
         score(tmp_path / "p.npy", measure="entropy")
     assert caught.value.filename == str(tmp_path / "p.npy")
 
 
-def test_a_header_is_read_without_the_data() -> None:
-    """So large an array is judged by numbers alone."""
+def test_header_is_read_without_the_data() -> None:
+    """The header of a large array is checked against the size alone."""
     header = npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 5)}", b"")
     shape, fortran, dtype, offset = read_header("p.npy", io.BytesIO(header), len(header) + 40 * 10**12)
     assert (shape, fortran, dtype, offset) == ((10**12, 5), False, np.dtype("d"), len(header))
 
 
-def test_rows_too_wide_for_memory_are_no_crash(tmp_path: Path) -> None:
-    """None of them need none; of three, each takes 8 GB."""
+def test_rows_too_wide_for_memory_are_an_error(tmp_path: Path) -> None:
+    """No rows need no memory; each of three rows takes 8 GB."""
     header = "{'descr': '<f8', 'fortran_order': False, 'shape': (%d, %d), }"
     (tmp_path / "0.npy").write_bytes(npy(header % (0, 10**17), b""))
     assert score(tmp_path / "0.npy", measure="entropy")["rows"] == 0
-    if sys.platform == "linux":  # where memory is limited, and files have holes
+    if sys.platform == "linux":  # memory is limited there, and files are sparse
         data = npy(header % (3, 10**9), b"")
         (tmp_path / "3.npy").write_bytes(data)
         os.truncate(tmp_path / "3.npy", len(data) + 3 * 8 * 10**9)
         (tmp_path / "runs.json").write_text(json.dumps([[str(tmp_path / "3.npy"), "--measure=entropy"]]))
         report, errors = start("many", tmp_path).communicate()
         assert not errors
-        [[status, told]] = json.loads(report)["results"]
+        [[status, message]] = json.loads(report)["results"]
         assert status == 1
-        assert told.startswith("fastkl: Unable to allocate 7.45 GiB")
-        assert told.count("\n") == 1
+        assert message.startswith("fastkl: Unable to allocate 7.45 GiB")
+        assert message.count("\n") == 1
 
 
 # ---- memory ----
 
 
 def peak_of(folder: Path, size: int) -> int:
-    """The most bytes resident while two files of that size are scored, all of which is holes."""
+    """The peak resident bytes while two sparse files of that size are scored."""
     width = 32768
     for name in "p", "q":
         header = io.BytesIO()
@@ -442,9 +442,9 @@ def peak_of(folder: Path, size: int) -> int:
     return int(peak)
 
 
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="files have no holes here, or the peak is told otherwise")
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="no sparse files here, or another measure of the peak")
 def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
     small = peak_of(tmp_path, 1 << 28)
     large = peak_of(tmp_path, 1 << (33 if NIGHT else 30))
     assert large <= 400_000_000
-    assert large - small <= 16_000_000, "what one part of an operand takes"
+    assert large - small <= 16_000_000, "the size of one part of an operand"

@@ -1,6 +1,6 @@
-"""Results on their way to their file: kills, power cuts, full disks, Ctrl-C; what stands under the names that are needed.
+"""Results on the way to their file: kills, power cuts, full disks, Ctrl-C; and names that are in use.
 
-What disturbs a run is in tests/batch_runs.py. With HYPOTHESIS_PROFILE=night there are 50 kills, and all of the crashes.
+tests/batch_runs.py interrupts the runs. With HYPOTHESIS_PROFILE=night there are 50 kills, and all crashes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such 
 
 
 def start(mode: str, *arguments: Any) -> subprocess.Popen[str]:
-    """A process of tests/batch_runs.py, with the fastkl that is tested here."""
+    """A process of tests/batch_runs.py, with this fastkl."""
     path = os.pathsep.join([str(Path(fastkl.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, str(Path(__file__).with_name("batch_runs.py")), mode, *map(str, arguments)]
     return subprocess.Popen(
@@ -49,7 +49,7 @@ def start(mode: str, *arguments: Any) -> subprocess.Popen[str]:
 
 
 class Pair:
-    """Two files of rows, and what an undisturbed run makes of them."""
+    """Two files of rows, and the result of an uninterrupted run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,18 +61,18 @@ class Pair:
         self.values = fastkl.kl_divergence(np.load(self.p), np.load(self.q))
         self.summary: Any = None
 
-    def start(self, *arguments: Any, **wishes: Any) -> subprocess.Popen[str]:
-        """Score the files, as asked."""
-        return start("run", json.dumps(wishes), self.p, self.q, "--out", self.out, "--json", "--threads=2", *arguments)
+    def start(self, *arguments: Any, **options: Any) -> subprocess.Popen[str]:
+        """Score the files, with those options of batch_runs.run."""
+        return start("run", json.dumps(options), self.p, self.q, "--out", self.out, "--json", "--threads=2", *arguments)
 
-    def run(self, *arguments: Any, **wishes: Any) -> tuple[int, list[str], list[str]]:
-        """Exit status, the lines of standard output, and those of standard error."""
-        child = self.start(*arguments, **wishes)
+    def run(self, *arguments: Any, **options: Any) -> tuple[int, list[str], list[str]]:
+        """The exit status, and the lines of standard output and of standard error."""
+        child = self.start(*arguments, **options)
         said, errors = child.communicate()
         return child.returncode, said.splitlines(), errors.splitlines()
 
     def stopped(self, parts: int = 5) -> int:
-        """Kill a run after so many parts. The rows that are safe."""
+        """The number of safe rows, after a run is killed when it has written that many parts."""
         child = self.start(pause=parts)
         wait_for(child, parts)
         child.kill()
@@ -81,7 +81,7 @@ class Pair:
         return parts * PART_ROWS
 
     def check_complete(self, result: tuple[int, list[str], list[str]], parts: int = PARTS) -> None:
-        """It ended well, after so many parts, and what is there is what an undisturbed run leaves."""
+        """Assert that a run ended well after that many parts, with the files of an uninterrupted run."""
         status, said, errors = result
         assert (status, errors, len(said)) == (0, [], parts + 1)
         expected = self.folder / "expected"
@@ -101,7 +101,7 @@ def pair(tmp_path: Path) -> Pair:
 
 
 def wait_for(child: subprocess.Popen[str], parts: int) -> None:
-    """Return when the child has told of so many."""
+    """Return when the child has written that many parts."""
     assert child.stdout is not None
     for line in child.stdout:
         if int(line) == parts:
@@ -112,7 +112,7 @@ def wait_for(child: subprocess.Popen[str], parts: int) -> None:
 # ---- kills ----
 
 
-def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(pair: Pair) -> None:
+def test_run_killed_many_times_gives_the_same_result(pair: Pair) -> None:
     pick = random.Random(1)
     signals = [signal.SIGTERM] if sys.platform == "win32" else [signal.SIGKILL, signal.SIGKILL, signal.SIGINT]
     kills = rounds = 0
@@ -139,8 +139,8 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(pair: P
 
 
 @posix
-def test_no_call_to_the_system_is_a_bad_moment_to_die(tmp_path: Path) -> None:
-    """Nor is it for the machine. Each run is killed, killed again while it resumes, and resumed."""
+def test_run_can_die_before_any_system_call(tmp_path: Path) -> None:
+    """Also with the losses of a power cut. Each run is killed, killed again while it resumes, and resumed."""
     child = start("crashes", tmp_path, 1 if NIGHT else 25)
     report, errors = child.communicate()
     assert child.returncode == 0, errors
@@ -163,7 +163,7 @@ def test_ctrl_c_says_how_many_rows_are_safe(pair: Pair) -> None:
     pair.check_complete(pair.run("--resume"), PARTS - 9)
 
 
-def test_a_result_that_was_there_stays_until_another_is_complete(pair: Pair) -> None:
+def test_old_result_stays_until_the_new_one_is_complete(pair: Pair) -> None:
     pair.out.write_bytes(b"old")
     child = pair.start(pause=5)
     wait_for(child, 5)
@@ -173,14 +173,14 @@ def test_a_result_that_was_there_stays_until_another_is_complete(pair: Pair) -> 
     pair.check_complete(pair.run("--resume"), PARTS - 5)
 
 
-def test_a_partial_file_without_a_checkpoint_is_begun_anew(pair: Pair) -> None:
+def test_partial_file_without_checkpoint_is_written_again(pair: Pair) -> None:
     pair.stopped()
     pair.checkpoint.unlink()
     pair.check_complete(pair.run())
 
 
-def test_a_checkpoint_without_a_partial_file_is_begun_anew(pair: Pair) -> None:
-    """It is what a kill leaves between moving the file and removing the checkpoint."""
+def test_checkpoint_without_partial_file_is_ignored(pair: Pair) -> None:
+    """A kill between moving the file and removing the checkpoint leaves this state."""
     pair.stopped()
     pair.partial.unlink()
     pair.check_complete(pair.run("--resume"))
@@ -190,8 +190,8 @@ def test_a_checkpoint_without_a_partial_file_is_begun_anew(pair: Pair) -> None:
 
 
 @posix
-def test_a_disk_that_is_too_small_says_so_at_the_start(pair: Pair) -> None:
-    """Where the system can reserve; on macOS it says so where it becomes full."""
+def test_too_small_disk_is_an_error_at_the_start(pair: Pair) -> None:
+    """Where the system can reserve space; on macOS the error comes when the disk is full."""
     status, said, errors = pair.run(largest=9000)
     assert (status, errors) == (1, [f"fastkl: {pair.partial}: File too large"])
     assert not pair.out.exists()
@@ -203,7 +203,7 @@ def test_a_disk_that_is_too_small_says_so_at_the_start(pair: Pair) -> None:
 
 
 @posix
-def test_a_disk_that_becomes_full_keeps_what_is_safe(pair: Pair) -> None:
+def test_full_disk_keeps_the_safe_rows(pair: Pair) -> None:
     status, said, errors = pair.run(largest=9000, no_reserve=True)
     assert (status, errors) == (1, [f"fastkl: {pair.partial}: File too large"])
     parts = (9000 - 128) // (8 * PART_ROWS)
@@ -213,7 +213,7 @@ def test_a_disk_that_becomes_full_keeps_what_is_safe(pair: Pair) -> None:
 
 
 @posix
-def test_a_disk_without_room_for_a_checkpoint(pair: Pair) -> None:
+def test_disk_without_room_for_a_checkpoint(pair: Pair) -> None:
     np.save(pair.p, np.load(pair.p)[:3])
     np.save(pair.q, np.load(pair.q)[:3])
     pair.values = pair.values[:3]
@@ -224,21 +224,21 @@ def test_a_disk_without_room_for_a_checkpoint(pair: Pair) -> None:
 
 
 @posix
-def test_a_folder_that_cannot_be_written_to(pair: Pair) -> None:
+def test_folder_that_is_not_writable(pair: Pair) -> None:
     folder = pair.folder / "locked"
     folder.mkdir(mode=0o500)
-    if os.access(folder, os.W_OK):  # the superuser may; but not there
+    if os.access(folder, os.W_OK):  # the superuser may write there, but not to /sys
         folder = Path("/sys")
     with pytest.raises(OSError, match=r"denied|not permitted|Read-only") as caught:
         score(pair.p, pair.q, out=folder / "out.npy")
     assert caught.value.filename == str(folder / "out.npy.partial")
 
 
-# ---- what stands under the names ----
+# ---- names in use ----
 
 
 def refused(pair: Pair, message: str, error: type[Exception] = OSError, **options: Any) -> None:
-    """Nothing is written, and nothing removed, by a call that raises."""
+    """Assert that a call raises, and neither writes nor removes a file."""
 
     def there() -> dict[str, bytes]:
         return {str(x): b"" if x.is_dir() or not x.exists() else x.read_bytes() for x in sorted(pair.folder.rglob("*"))}
@@ -252,14 +252,14 @@ def refused(pair: Pair, message: str, error: type[Exception] = OSError, **option
 @posix
 @pytest.mark.parametrize("end", ["", ".partial", ".checkpoint"])
 @pytest.mark.parametrize("target", ["q.npy", "elsewhere", "nowhere"])
-def test_a_link_is_not_followed(pair: Pair, end: str, target: str) -> None:
+def test_links_are_not_followed(pair: Pair, end: str, target: str) -> None:
     (pair.folder / "elsewhere").write_bytes(b"precious")
     (pair.folder / f"out.npy{end}").symlink_to(pair.folder / target)
     refused(pair, rf"out\.npy{end}: is (a link: a result never follows one|an input: a result never overwrites one)")
 
 
 @posix
-def test_a_link_in_the_way_of_a_checkpoint_is_not_followed(pair: Pair) -> None:
+def test_link_with_the_name_of_a_new_checkpoint(pair: Pair) -> None:
     (pair.folder / "elsewhere").write_bytes(b"precious")
     (pair.folder / "out.npy.checkpoint.new").symlink_to(pair.folder / "elsewhere")
     pair.check_complete(pair.run())
@@ -267,44 +267,44 @@ def test_a_link_in_the_way_of_a_checkpoint_is_not_followed(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("end", ["", ".partial", ".checkpoint"])
-def test_a_folder_is_not_replaced(pair: Pair, end: str) -> None:
+def test_folders_are_not_replaced(pair: Pair, end: str) -> None:
     (pair.folder / f"out.npy{end}").mkdir()
     refused(pair, rf"out\.npy{end}: is no regular file")
 
 
 @pytest.mark.parametrize("end", ["", ".partial", ".checkpoint", ".new", ".checkpoint.new"])
 @pytest.mark.parametrize("argument", ["out", "report"])
-def test_no_name_that_is_needed_may_be_an_input(pair: Pair, end: str, argument: str) -> None:
+def test_names_beside_the_result_must_not_be_inputs(pair: Pair, end: str, argument: str) -> None:
     pair.q = pair.q.rename(pair.folder / f"out.npy{end}")
     refused(pair, rf"out\.npy{end}: is an input: a result never overwrites one", **{"out": None, argument: pair.out})
 
 
 @posix
 @pytest.mark.parametrize("end", ["", ".partial", ".checkpoint.new"])
-def test_an_input_is_known_by_another_name(pair: Pair, end: str) -> None:
+def test_input_is_recognised_by_another_name(pair: Pair, end: str) -> None:
     os.link(pair.q, pair.folder / f"out.npy{end}")
     refused(pair, rf"out\.npy{end}: is an input: a result never overwrites one")
 
 
 @posix
-def test_an_input_is_known_through_a_folder_that_is_a_link(pair: Pair) -> None:
+def test_input_is_recognised_through_a_linked_folder(pair: Pair) -> None:
     (pair.folder / "link").symlink_to(pair.folder)
     refused(pair, r"link/q\.npy: is an input", out=pair.folder / "link" / "q.npy")
 
 
 @posix
-def test_a_partial_file_with_another_name_is_not_written_to(pair: Pair) -> None:
+def test_partial_file_with_another_name_is_refused(pair: Pair) -> None:
     pair.partial.write_bytes(b"of a backup, say")
     os.link(pair.partial, pair.folder / "backup")
     refused(pair, r"out\.npy\.partial: has another name")
 
 
 @pytest.mark.parametrize("end", ["", ".partial", ".checkpoint", ".new", ".checkpoint.new"])
-def test_a_report_has_a_name_of_its_own(pair: Pair, end: str) -> None:
+def test_report_needs_a_name_of_its_own(pair: Pair, end: str) -> None:
     refused(pair, "or a file beside it", ValueError, report=pair.folder / "." / f"out.npy{end}")
 
 
-def test_a_folder_that_does_not_exist(pair: Pair) -> None:
+def test_missing_folder_is_named(pair: Pair) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         score(pair.p, pair.q, out=pair.folder / "nowhere" / "out.npy")
     assert caught.value.filename == str(pair.folder / "nowhere")
@@ -315,7 +315,7 @@ def test_a_folder_that_does_not_exist(pair: Pair) -> None:
 
 @posix
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_second_run_with_the_same_name_is_refused(pair: Pair, resume: bool) -> None:
+def test_second_run_with_the_same_name_is_refused(pair: Pair, resume: bool) -> None:
     child = pair.start(pause=5)
     wait_for(child, 5)
     refused(pair, r"out\.npy\.partial: another run is writing it", resume=resume)
@@ -324,18 +324,16 @@ def test_a_second_run_with_the_same_name_is_refused(pair: Pair, resume: bool) ->
 
 
 @posix
-def test_a_file_that_another_run_moves_while_this_one_opens_it_is_left_alone(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between opening the partial file and locking it, the other run ends: it is the result then."""
-    lock = output.Draft._lock
+def test_result_of_a_run_that_just_ended_is_kept(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other run ends between opening and locking the partial file, which is then the result."""
+    flock = output.fcntl.flock
 
-    def late(draft: output.Draft, fd: int) -> None:
+    def late(fd: int, operation: int) -> None:
         os.write(fd, b"complete")
         pair.partial.rename(pair.out)
-        lock(draft, fd)
+        flock(fd, operation)
 
-    monkeypatch.setattr(output.Draft, "_lock", late)
+    monkeypatch.setattr(output.fcntl, "flock", late)
     with pytest.raises(OSError, match="another run is writing it"):
         score(pair.p, pair.q, out=pair.out)
     assert pair.out.read_bytes() == b"complete"
@@ -344,7 +342,7 @@ def test_a_file_that_another_run_moves_while_this_one_opens_it_is_left_alone(
 # ---- checkpoints ----
 
 
-def test_a_run_that_stopped_is_resumed_only_if_asked(pair: Pair) -> None:
+def test_resuming_needs_the_option(pair: Pair) -> None:
     rows = pair.stopped()
     refused(pair, f"a run stopped after {rows} of {len(pair.values)} rows: resume it, or delete this file", FileExistsError)
 
@@ -358,7 +356,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_checkpoint_of_other_options_is_refused(pair: Pair, name: str) -> None:
+def test_checkpoint_of_other_options_is_refused(pair: Pair, name: str) -> None:
     pair.stopped()
     refused(pair, f"is of another job: .*{name}", ValueError, resume=True, **OTHERS[name])
 
@@ -372,7 +370,7 @@ def grown(pair: Pair) -> None:
 
 
 def reshaped(pair: Pair) -> None:
-    """Of the same size and time."""
+    """Save the inputs in another shape, with the same size and time."""
     for path in pair.p, pair.q:
         before = path.stat().st_mtime_ns
         np.save(path, np.load(path)[None])
@@ -380,13 +378,13 @@ def reshaped(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("change", [touched, grown, reshaped])
-def test_a_checkpoint_of_other_inputs_is_refused(pair: Pair, change: Callable[[Pair], None]) -> None:
+def test_checkpoint_of_other_inputs_is_refused(pair: Pair, change: Callable[[Pair], None]) -> None:
     pair.stopped()
     change(pair)
     refused(pair, "is of another job", ValueError, resume=True)
 
 
-def test_a_checkpoint_of_swapped_inputs_is_refused(pair: Pair) -> None:
+def test_checkpoint_of_swapped_inputs_is_refused(pair: Pair) -> None:
     pair.stopped()
     pair.p, pair.q = pair.q, pair.p
     refused(pair, "is of another job", ValueError, resume=True)
@@ -401,11 +399,13 @@ def damages(data: bytes) -> Iterator[bytes]:
     for _ in range(200):
         place, flip = pick.randrange(len(data) - 1), 1 << pick.randrange(8)
         damaged = data[:place] + bytes([data[place] ^ flip]) + data[place + 1 :]
-        if damaged.swapcase() != data.swapcase() and damaged.lower() != data.lower():  # of the seal, a digit's case
+        if (
+            damaged.swapcase() != data.swapcase() and damaged.lower() != data.lower()
+        ):  # not only the case of a digit of the checksum
             yield damaged
 
 
-def test_a_damaged_checkpoint_is_refused(pair: Pair) -> None:
+def test_damaged_checkpoint_is_refused(pair: Pair) -> None:
     pair.stopped()
     data = pair.checkpoint.read_bytes()
     for damaged in damages(data):
@@ -416,8 +416,8 @@ def test_a_damaged_checkpoint_is_refused(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("place", [3, 100, 128, 128 + 8 * 5 * PART_ROWS - 1])
-def test_a_partial_file_that_is_not_what_its_checkpoint_says_is_refused(pair: Pair, place: int) -> None:
-    """Of another header or values, or shorter."""
+def test_partial_file_unlike_its_checkpoint_is_refused(pair: Pair, place: int) -> None:
+    """Its header or values differ, or it is shorter."""
     pair.stopped()
     data = bytearray(pair.partial.read_bytes())
     pair.partial.write_bytes(data[:place])
@@ -427,14 +427,14 @@ def test_a_partial_file_that_is_not_what_its_checkpoint_says_is_refused(pair: Pa
     refused(pair, "does not hold what its checkpoint says: delete both to start anew", ValueError, resume=True)
 
 
-def test_what_stands_after_the_safe_rows_does_not_matter(pair: Pair) -> None:
+def test_bytes_after_the_safe_rows_do_not_matter(pair: Pair) -> None:
     rows = pair.stopped()
     data = pair.partial.read_bytes()[: 128 + 8 * rows]
     pair.partial.write_bytes(data + b"other" * 2 * len(pair.values))
     pair.check_complete(pair.run("--resume"), PARTS - 5)
 
 
-def test_a_run_that_ends_in_an_error_at_once_leaves_nothing(pair: Pair) -> None:
+def test_error_in_the_first_part_leaves_no_file(pair: Pair) -> None:
     x = np.load(pair.p)
     x[3] = np.nan
     np.save(pair.p, x)
@@ -444,10 +444,10 @@ def test_a_run_that_ends_in_an_error_at_once_leaves_nothing(pair: Pair) -> None:
     assert not list(pair.folder.glob("out.npy*"))
 
 
-def test_a_run_that_ends_in_an_error_later_keeps_what_it_has(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also if it is not yet time for a checkpoint."""
+def test_later_error_keeps_the_safe_rows(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before a checkpoint is due."""
     monkeypatch.setattr(operands, "PART", PART_ROWS * 32)
-    monkeypatch.setattr(output, "_SECONDS", 1e9)
+    monkeypatch.setattr(output, "SECONDS", 1e9)
     x = np.load(pair.p)
     x[30 * PART_ROWS] = np.nan
     np.save(pair.p, x)
@@ -463,7 +463,7 @@ def in_place(path: Path, place: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(place)
         file.write(data)
-    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))  # a clock may be too coarse to tell
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))  # a coarse clock may show no change
 
 
 def replaced(path: Path) -> None:
@@ -484,14 +484,14 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 @posix
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("which", ["p", "q"])
-def test_an_input_that_changes_ends_the_run(pair: Pair, change: str, which: str) -> None:
+def test_input_that_changes_ends_the_run(pair: Pair, change: str, which: str) -> None:
     child = pair.start(pause=6)
     wait_for(child, 6)
     CHANGES[change](pair.folder / f"{which}.npy")
     errors = child.communicate("\n")[1]
     assert child.returncode == 1
-    told, _, row = errors.partition(", at row ")
-    assert told == f"fastkl: {pair.folder / which}.npy: {which}.npy was changed while it was read"
+    message, _, row = errors.partition(", at row ")
+    assert message == f"fastkl: {pair.folder / which}.npy: {which}.npy was changed while it was read"
     assert 6 * PART_ROWS <= int(row.partition(":")[0]) <= len(pair.values)
     assert errors.count("\n") == 1
     assert not pair.out.exists()
@@ -502,7 +502,7 @@ def test_an_input_that_changes_ends_the_run(pair: Pair, change: str, which: str)
 
 
 @posix
-def test_an_input_that_is_removed_while_it_is_read_is_still_whole(pair: Pair) -> None:
+def test_input_removed_while_it_is_read_is_complete(pair: Pair) -> None:
     child = pair.start(pause=6)
     wait_for(child, 6)
     kept = pair.q.read_bytes()

@@ -1,7 +1,7 @@
-"""The build and its surroundings: build_info, FASTKL_SIMD, what the extension exports, its guards, other builds, quotas.
+"""The build: build_info, FASTKL_SIMD, what the extension exports, how it is hardened, other builds, CPU quotas.
 
 The tests named `..._from_source` compile the package in a temporary folder: with this environment's build tools if it has
-them and otherwise, as after a plain `pip install .[test]`, with those that pip fetches. `-k "not from_source"` spares them.
+them and otherwise, as after a plain `pip install .[test]`, with those that pip fetches. `-k "not from_source"` omits them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run(*command: str, folder: Path, **environment: str) -> subprocess.Completed
 
 
 def python(code: str, folder: Path = INSTALLED, **environment: str) -> str:
-    """What the code prints. Its interpreter starts in `folder`, and so imports fastkl from there."""
+    """The output of the code. Its interpreter starts in `folder`, and so imports fastkl from there."""
     done = run(sys.executable, "-c", code, folder=folder, **environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -184,7 +184,7 @@ def test_the_extension_exports_its_init_function_alone() -> None:
 
 @binutils
 def test_the_extension_is_hardened() -> None:
-    """Nothing is both writable and executable, addresses are read-only once it is loaded, stacks are guarded."""
+    """No memory is both writable and executable, addresses are read-only after loading, and stacks are guarded."""
     done = run("readelf", "--wide", "--segments", "--dynamic", "--dyn-syms", _kernels.__file__, folder=INSTALLED)
     assert done.returncode == 0, done.stderr
     segment = re.compile(r"^ +(\S+)(?: +0x\w+){5} (R?) ?(W?) ?(E?)", re.MULTILINE)
@@ -224,7 +224,7 @@ print(digest.hexdigest())
 
 
 def build_tools_are_here() -> bool:
-    """Does this environment have what pyproject.toml wants for a build? pip in isolation fetches it otherwise."""
+    """Whether this environment has what pyproject.toml requires for a build. pip in isolation fetches it otherwise."""
     text = (SOURCE / "pyproject.toml").read_text()
     requires = ast.literal_eval(re.search(r"^requires = (\[.*?\])", text, re.MULTILINE | re.DOTALL)[1])
     try:
@@ -257,7 +257,7 @@ def test_a_build_without_openmp_gives_the_same_bits_from_source(tmp_path: Path) 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the compiler is wrapped in a shell script")
-def test_openmp_that_is_required_but_missing_fails_the_build_from_source(tmp_path: Path) -> None:
+def test_required_openmp_that_is_missing_from_source(tmp_path: Path) -> None:
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC")
     without = tmp_path / "cc-without-openmp"
     without.write_text(f'#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1 ;; esac\nexec {compiler} "$@"\n')

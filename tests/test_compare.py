@@ -1,7 +1,7 @@
-"""`compare`: every field is what the function that gives it alone answers; ties, labels, shapes and containers.
+"""`compare`: every field is the result of the function that gives it alone; ties, labels, shapes and containers.
 
-Whether those functions are right is not asked here. Where they and the field come from sums of their own, they may be as
-far apart as both documented bounds reach together.
+Other tests say whether those functions are right. Where a function and a field come from different sums, they may differ by
+the sum of both documented bounds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import softmax
 
 import fastkl
 
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("tier")
 DTYPES = ["f8", "f4"]
 MASK = -np.inf
 FIELDS = ["entropy_p", "entropy_q", "cross_entropy", "kl", "reverse_kl", "js", "same_argmax", "nll_p", "nll_q"]
-LOGITS: list[Any] = [True, False, (True, False), (False, True)]
+LOGITS: list[Any] = [True, False, "p", "q"]
 
 
 def assert_same_bits(result: Any, expected: Any) -> None:
@@ -35,8 +36,7 @@ def operands(seed: int, shape: tuple[int, ...], dtype: Any, from_logits: Any, ma
     rows = list(np.random.default_rng(seed).standard_normal((2, *shape)) * 4)
     if masks:
         rows[0][::5, ..., 0] = MASK
-    flags = from_logits if isinstance(from_logits, tuple) else (from_logits, from_logits)
-    for i, logits in enumerate(flags):
+    for i, logits in enumerate(softmax.OF_LOGITS[from_logits]):
         if not logits:
             weights = np.exp(rows[i] - rows[i].max(axis=-1, keepdims=True))
             rows[i] = weights / weights.sum(axis=-1, keepdims=True)
@@ -44,14 +44,13 @@ def operands(seed: int, shape: tuple[int, ...], dtype: Any, from_logits: Any, ma
 
 
 def alone(p: Any, q: Any, labels: Any = None, from_logits: Any = False, **keywords: Any) -> dict[str, Any]:
-    """The fields from a call each. A temperature is for those that have logits."""
-    flags = from_logits if isinstance(from_logits, tuple) else (from_logits, from_logits)
+    """Each field from a call of its own, with a temperature where there are logits."""
+    flags = softmax.OF_LOGITS[from_logits]
     ignored = {"ignore_index": keywords.pop("ignore_index")} if "ignore_index" in keywords else {}
     temperature = {"temperature": keywords.pop("temperature", 1.0)}
     own = [{**keywords, "from_logits": flag, **(temperature if flag else {})} for flag in flags]
-    both, reverse = ({**keywords, "from_logits": pair, **temperature} for pair in (from_logits, flags[::-1]))
-    if from_logits is False:
-        reverse = both
+    exchanged = {"p": "q", "q": "p"}.get(from_logits, from_logits)
+    both, reverse = ({**keywords, "from_logits": which, **temperature} for which in (from_logits, exchanged))
     return {
         "entropy_p": fastkl.entropy(p, **own[0]),
         "entropy_q": fastkl.entropy(q, **own[1]),
@@ -59,8 +58,8 @@ def alone(p: Any, q: Any, labels: Any = None, from_logits: Any = False, **keywor
         "kl": fastkl.kl_divergence(p, q, **both),
         "reverse_kl": fastkl.kl_divergence(q, p, **reverse),
         "js": fastkl.js_divergence(p, q, **both),
-        "nll_p": None if labels is None else fastkl.cross_entropy(labels, p, **own[0], **ignored),
-        "nll_q": None if labels is None else fastkl.cross_entropy(labels, q, **own[1], **ignored),
+        "nll_p": None if labels is None else fastkl.nll(labels, p, **own[0], **ignored),
+        "nll_q": None if labels is None else fastkl.nll(labels, q, **own[1], **ignored),
     }
 
 
@@ -68,7 +67,7 @@ def slack(field: str, expected: dict[str, Any], from_logits: Any, eps: float) ->
     """Both bounds together."""
     value = np.abs(np.where(np.isfinite(expected[field]), expected[field], 0))
     if field in ("kl", "reverse_kl", "js"):
-        mixed = 64 * np.finfo(float).eps * np.sqrt(value) if isinstance(from_logits, tuple) else 0
+        mixed = 64 * np.finfo(float).eps * np.sqrt(value) if from_logits in ("p", "q") else 0
         return 2 * (32 * eps * np.maximum(value, 1e-14) + mixed)
     entropies = 2 * (32 * eps * value + 4 * eps)
     return entropies + slack("kl", expected, from_logits, eps) if field == "cross_entropy" else entropies
@@ -149,7 +148,7 @@ HOSTILE = [
 @pytest.mark.parametrize("times", [1, 50, 900])
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("p", "q"), HOSTILE)
-def test_rows_that_the_look_at_all_at_once_does_not_settle(p: Any, q: Any, dtype: str, times: int) -> None:
+def test_rows_of_which_the_common_pass_is_not_accepted(p: Any, q: Any, dtype: str, times: int) -> None:
     p, q = (np.tile(np.array(x, dtype), times)[np.newaxis] for x in (p, q))
     for temperature, label in itertools.product([1.0, 3.0], range(3)):
         keywords = {"from_logits": True, "temperature": temperature}
@@ -159,8 +158,8 @@ def test_rows_that_the_look_at_all_at_once_does_not_settle(p: Any, q: Any, dtype
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_much_less_than_the_divergence(dtype: str) -> None:
-    """Where q nearly lacks what p has next to nothing of: a D of 0.001 to 1, while the others are below 1e-18."""
+def test_values_that_are_much_less_than_the_divergence(dtype: str) -> None:
+    """Where p has little weight, q has next to none: D is 0.001 to 1, while the other divergences are below 1e-18."""
     draw = np.random.default_rng(1)
     x = draw.uniform(*((43, 63) if dtype == "f4" else (60, 300)), 300)
     far, zero = np.exp(x) * draw.uniform(0.001, 1, x.size), np.zeros_like(x)
@@ -171,9 +170,9 @@ def test_what_is_much_less_than_the_divergence(dtype: str) -> None:
     assert_as_alone(result, alone(p, q, from_logits=True), True)
 
 
-@pytest.mark.parametrize("from_logits", [False, True, (True, False), (False, True)], ids=str)
-def test_beside_float64_a_row_of_float32_has_the_cross_entropy_of_that_alone(from_logits: Any) -> None:
-    """Which is float64: H(p) + D is, too, only if H(p) is."""
+@pytest.mark.parametrize("from_logits", [False, True, "p", "q"], ids=str)
+def test_cross_entropy_of_float32_beside_float64_is_that_alone(from_logits: Any) -> None:
+    """That is float64, and H(p) + D is too only if H(p) is."""
     p, q = operands(9, (50, 40), "f8", from_logits)
     p = p.astype("f4")
     keywords: dict[str, Any] = {"from_logits": from_logits, "normalize": True}
@@ -183,22 +182,22 @@ def test_beside_float64_a_row_of_float32_has_the_cross_entropy_of_that_alone(fro
 
 
 @pytest.mark.parametrize("logits", [[156.84e9, 0.0], [0.5, 0.25]])
-def test_a_sum_that_suffices_for_its_dtype_does_so_beside_logits(logits: list[float]) -> None:
+def test_a_rough_sum_of_float16_is_accepted_beside_logits(logits: list[float]) -> None:
     rough, exact = np.array([[0.4539, 0.5464]], "e"), np.array([logits])  # 1.0003, as near to 1 as float16 needs to be
-    for p, q, from_logits in [(rough, exact, (False, True)), (exact, rough, (True, False))]:
+    for p, q, from_logits in [(rough, exact, "q"), (exact, rough, "p")]:
         result = fastkl.compare(p, q, from_logits=from_logits)
         expected = alone(p, q, from_logits=from_logits)
         pairs = {field: expected[field] for field in ("cross_entropy", "kl", "reverse_kl", "js")}
         assert_as_alone(result, pairs, from_logits)
 
 
-def test_entropies_of_probabilities_beside_logits_are_those_alone() -> None:
-    """Whatever they are multiplied by, and so their logarithms."""
-    p, q = operands(5, (30, 20), "f8", (True, False))
+def test_entropies_of_probabilities_beside_logits() -> None:
+    """They are those alone, whatever the probabilities are multiplied by."""
+    p, q = operands(5, (30, 20), "f8", "p")
     q[:, 0] = 50
     for weight in 1.0, 1e6, 1e190:
-        result = fastkl.compare(p, q * weight, from_logits=(True, False), normalize=True)
-        swapped = fastkl.compare(q * weight, p, from_logits=(False, True), normalize=True)
+        result = fastkl.compare(p, q * weight, from_logits="p", normalize=True)
+        swapped = fastkl.compare(q * weight, p, from_logits="q", normalize=True)
         expected = fastkl.entropy(q * weight, normalize=True)
         assert_same_bits(result.entropy_q, expected)
         assert_same_bits(swapped.entropy_p, expected)
@@ -217,7 +216,7 @@ def test_base_and_normalize() -> None:
         fastkl.compare(np.full((2, 3), 1 / 3), counts[1])
 
 
-# ---- the largest entry ----
+# ---- argmax ----
 
 
 @pytest.mark.parametrize("from_logits", LOGITS, ids=str)
@@ -231,7 +230,7 @@ def test_the_largest_entry_in_any_place(from_logits: Any, dtype: str) -> None:
         np.testing.assert_array_equal(fastkl.compare(p, q, from_logits=from_logits, normalize=True).same_argmax, expected)
 
 
-def test_a_sum_that_suffices_for_one_dtype_beside_another() -> None:
+def test_a_rough_sum_of_float16_is_accepted_beside_float64() -> None:
     rough, exact = (
         np.array([[0.4539, 0.5464]], "e"),
         np.array([[0.25, 0.75]]),
@@ -241,18 +240,18 @@ def test_a_sum_that_suffices_for_one_dtype_beside_another() -> None:
         assert_as_alone(fastkl.compare(p, q), {field: expected[field] for field in ("kl", "reverse_kl", "js")}, False)
 
 
-def test_probabilities_beside_logits_of_which_one_is_larger_by_nothing_but_its_last_digit() -> None:
+def test_argmax_of_probabilities_that_differ_in_the_last_digit() -> None:
     """Their logarithms may be the same number."""
     for larger in np.random.default_rng(3).random(50) / 4 + 0.25:
         q = np.array([[np.nextafter(larger, 0), larger, 0.125]])
-        result = fastkl.compare(np.array([[0.0, 1.0, 0.5]]), q, from_logits=(True, False), normalize=True)
+        result = fastkl.compare(np.array([[0.0, 1.0, 0.5]]), q, from_logits="p", normalize=True)
         assert result.same_argmax.all(), larger
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "e", "i4", "u1"])
 @pytest.mark.parametrize("from_logits", LOGITS, ids=str)
-def test_of_ties_the_first_is_the_largest(from_logits: Any, dtype: str) -> None:
-    """Whole numbers out of few, so that ties stand in groups, in chunks and between them."""
+def test_the_first_of_equal_entries_is_the_argmax(from_logits: Any, dtype: str) -> None:
+    """There are few numbers, so that equal ones are in one group, in one chunk, and in different chunks."""
     for n in 2, 5, 130, 1030, 3000:
         p, q = (np.random.default_rng(seed).integers(1, 4, (40, n)).astype(dtype) for seed in (n, n + 1))
         p[::3] = 1
@@ -264,7 +263,7 @@ def test_of_ties_the_first_is_the_largest(from_logits: Any, dtype: str) -> None:
         np.testing.assert_array_equal(result.same_argmax, expected)
 
 
-def test_the_argmax_of_numbers_that_a_softmax_could_not_tell_apart() -> None:
+def test_argmax_of_logits_whose_softmax_is_the_same() -> None:
     p = np.array([[0.0, 1e-300], [1e300, np.nextafter(1e300, np.inf)], [1.0, 1 + 2e-16], [-0.0, 0.0]])
     q = np.array([[0.0, 1.0]] * 3 + [[0.0, -1.0]])
     for rows in p, p[:, ::-1]:
@@ -303,7 +302,7 @@ def test_an_invalid_row_is_nan_in_all_fields(from_logits: Any) -> None:
 
 @pytest.mark.parametrize("from_logits", LOGITS, ids=str)
 def test_an_ignored_label_costs_nothing(from_logits: Any) -> None:
-    """The row itself is compared as any other, and so it must be valid."""
+    """The row is compared like others, and so it must be valid."""
     p, q = operands(4, (6, 9), "f4", from_logits)
     labels = np.array([0, -100, 3, -100, 8, 1], "i2")
     result = fastkl.compare(p, q, labels, from_logits=from_logits, ignore_index=-100)
@@ -370,15 +369,15 @@ def test_broadcasting() -> None:
 
 
 @pytest.mark.parametrize("from_logits", LOGITS, ids=str)
-def test_place_strides_and_threads_have_no_part_in_a_value(from_logits: Any) -> None:
-    """Strides of probabilities decide on the order of addition, as they do in the functions."""
+def test_place_strides_and_threads_do_not_change_a_value(from_logits: Any) -> None:
+    """Only rows of logits can have other strides: those of probabilities decide on the order of addition."""
     for dtype, n in itertools.product(DTYPES, [6, 130, 1500]):
         p, q = operands(9, (60, n), dtype, from_logits)
         labels = np.random.default_rng(10).integers(0, n, 60)
         expected = fastkl.compare(p, q, labels, from_logits=from_logits, threads=1)
         others = [fastkl.compare(p, q, labels, from_logits=from_logits, threads=threads) for threads in (2, 3, 7)]
-        turned = fastkl.compare(p[::-1], q[::-1], labels[::-1], from_logits=from_logits)
-        others.append(fastkl.Comparison(*(value[::-1] for value in turned)))
+        reversed_rows = fastkl.compare(p[::-1], q[::-1], labels[::-1], from_logits=from_logits)
+        others.append(fastkl.Comparison(*(value[::-1] for value in reversed_rows)))
         if from_logits is not False:
             foreign, backwards = p.astype(p.dtype.newbyteorder("S")), q[:, ::-1].copy()[:, ::-1]
             others.append(fastkl.compare(foreign, np.repeat(q, 3, axis=1)[:, ::3], labels, from_logits=from_logits))
@@ -409,12 +408,15 @@ def test_tensors_of_torch(from_logits: bool) -> None:
     assert half.kl.dtype == torch.float32
 
 
-def test_what_has_labels_of_its_own_is_refused() -> None:
+def test_data_frames_are_refused() -> None:
     pandas = pytest.importorskip("pandas")
     rows = np.full((3, 2), 0.5)
     frame = pandas.DataFrame(rows)
-    for p, q in (frame, frame), (frame, rows), (rows, frame):
-        with pytest.raises(TypeError, match=r"^compare with a pandas\.DataFrame: pass NumPy arrays, as its to_numpy\(\)"):
+    for name, p, q in ("p", frame, frame), ("p", frame, rows), ("q", rows, frame):
+        message = rf"^{name} is a pandas\.DataFrame: compare takes NumPy arrays, as its to_numpy\(\)"
+        with pytest.raises(TypeError, match=message):
             fastkl.compare(p, q)
-    with pytest.raises(TypeError, match=r"^labels with a pandas\.DataFrame: pass NumPy arrays"):
-        fastkl.cross_entropy(np.zeros(3, int), frame)
+    with pytest.raises(TypeError, match=r"^q is a pandas\.DataFrame: nll takes NumPy arrays"):
+        fastkl.nll(np.zeros(3, int), frame)
+    with pytest.raises(TypeError, match=r"^labels is a pandas\.Series: nll takes NumPy arrays"):
+        fastkl.nll(pandas.Series([0, 1, 1]), rows)

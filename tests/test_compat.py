@@ -1,7 +1,7 @@
-"""fastkl.compat against the functions whose place it takes, against their own tests, and against the definitions.
+"""fastkl.compat against the functions that it replaces, against their own tests, and against the definitions.
 
-docs/compat.md lists every difference that is meant; the test of a difference names its row. What a library does is tested
-where the library is installed.
+docs/compat.md lists every intended difference; the test of a difference names its row. A test that needs a library is
+skipped where it is not installed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ DIFFERENCES: dict[str, Test] = {}
 on_every_tier = pytest.mark.usefixtures("tier")
 
 
-# Those whose signatures and dtypes the functions have; earlier ones have others.
+# The first versions with the signatures and dtypes of the functions here.
 VERSIONS = {"scipy": "1.17", "sklearn": "1.9", "torch": "2.4"}
 
 
@@ -68,7 +68,7 @@ def original(ours: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def difference(row: str) -> Callable[[Test], Test]:
-    """Mark a test as that of the table's row that begins so."""
+    """Mark a test as that of the row of the table with this first cell."""
 
     def mark(test: Test) -> Test:
         assert row not in DIFFERENCES
@@ -79,20 +79,20 @@ def difference(row: str) -> Callable[[Test], Test]:
 
 
 def quietly(function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
-    """The function's value, without its warnings: an original's, where they are not what is tested."""
+    """The function's value, without its warnings, for tests that are not about warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return function(*args, **keywords)
 
 
 def assert_same(ours: Any, theirs: Any) -> None:
-    """Equal in type, dtype, shape and value, to the last bits: for results without rounding errors worth telling."""
+    """Equal in type, dtype and shape, and in value except for the last bits."""
     assert type(ours) is type(theirs)
     np.testing.assert_allclose(ours, theirs, rtol=8 * EPS[np.asarray(theirs).dtype], atol=0, strict=True)
 
 
 def assert_same_error(ours: Callable[..., Any], *args: Any, **keywords: Any) -> None:
-    """Both refuse it; what ours raises is what is caught by those who catch theirs, and says what is wrong."""
+    """Both raise; code that catches the original's error catches ours too, and ours has a message."""
     with pytest.raises(Exception) as theirs:  # noqa: PT011
         quietly(original(ours), *args, **keywords)
     builtins = tuple(
@@ -114,7 +114,7 @@ def test_every_difference_is_tested() -> None:
 
 @pytest.mark.parametrize("ours", ORIGINALS, ids=lambda ours: ours.__name__)
 def test_signatures(ours: Callable[..., Any]) -> None:
-    """Names, kinds and defaults; what annotations there are is each library's affair."""
+    """Names, kinds and defaults are the same; annotations may differ."""
     theirs = inspect.signature(original(ours)).parameters.values()
     plain = [p.replace(annotation=inspect.Parameter.empty) for p in inspect.signature(ours).parameters.values()]
     assert plain == [p.replace(annotation=inspect.Parameter.empty) for p in theirs]
@@ -136,27 +136,43 @@ assert compat.scipy.rel_entr_sum([1.0], [2.0]) < 0 < compat.sklearn.log_loss([0,
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run it with the modules that this process can import, and those of the tests; not in a checkout, maybe unbuilt."""
+    """Run it with this process's modules and those of the tests, outside the checkout, which need not be built."""
     path = os.pathsep.join([str(HERE), *(str(Path(entry).resolve()) for entry in sys.path)])
     environment = {**os.environ, "PYTHONPATH": path, **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=tempfile.gettempdir())
 
 
-# ---- what needs no other library ----
+# ---- tests without another library ----
 
 
 @on_every_tier
-def test_rows_are_fastkls() -> None:
-    """The same bits, whatever axes a row is made of."""
+def test_values_have_the_bits_of_fastkls() -> None:
+    """For every choice of the axes of a row. SciPy's bases of 1 or less are conversions from nats."""
     p, q = np.random.default_rng(8).random((2, 4, 3, 5))
     for axis, rows in (0, lambda a: a.transpose(1, 2, 0)), ((2, 0), lambda a: a.transpose(1, 2, 0).reshape(3, 20)):
         x, y = rows(p), rows(q)
-        for base in None, 2, 0.5:
+        for base in None, 2:
             np.testing.assert_array_equal(entropy(p, None, base, axis), fastkl.entropy(x, base=base, normalize=True))
             np.testing.assert_array_equal(entropy(p, q, base, axis), fastkl.kl_divergence(x, y, base=base, normalize=True))
+        for base in 0.5, 0.999, 5e-324:
+            unit = np.log(base)
+            np.testing.assert_array_equal(entropy(p, None, base, axis), fastkl.entropy(x, normalize=True) / unit)
+            np.testing.assert_array_equal(entropy(p, q, base, axis), fastkl.kl_divergence(x, y, normalize=True) / unit)
         expected = fastkl.js_distance(x, y, base=2, normalize=True)
         np.testing.assert_array_equal(jensenshannon(p, q, 2, axis=axis), expected)
         np.testing.assert_array_equal(jensenshannon(p, q, 2, axis=axis, keepdims=True).squeeze(axis), expected)
+
+
+@on_every_tier
+def test_bases_below_1_of_narrow_floats() -> None:
+    """The quotient is rounded to the dtype once, which adds at most one ε to fastkl's 4 ε."""
+    p, q = np.random.default_rng(9).random((2, 40, 30)).astype(np.float32)
+    for operands in (p,), (p, q):
+        result = entropy(*operands, base=0.7, axis=1)
+        exact = entropy(*(x.astype(float) for x in operands), axis=1) / np.log(0.7)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, exact, rtol=5 * EPS[result.dtype], atol=0)
+        assert type(entropy(*(x[0] for x in operands), base=0.7)) is np.float32
 
 
 def nearly_equal() -> list[tuple[Array, Array]]:
@@ -202,14 +218,14 @@ def test_bfloat16_of_ml_dtypes() -> None:
 
 # ---- SciPy's own tests ----
 
-# By the name of the test, without the numbers that a release of SciPy counts its cases with.
+# By the name of the test, without the numbers of its cases, which differ between releases of SciPy.
 CANNOT_PASS = {
     r"test_distance.py::(test_Xdist_non_negative_weights|test_immutable_input)\[jensenshannon]": (
         "skipped: of weights, which jensenshannon does not take"
     ),
     r"test_axis_nan_policy.py::test_axis_nan_policy_(fast|full)\[mixed-.*-omit-entropy-2-1-True-<lambda>]": (
-        "failed: of one row two entries are left, with D = 0.0015, which the test wants to 4e-15 as SciPy computes it; and "
-        "that is 4e-14 off"
+        "failed: one row has two entries left, with D = 0.0015. The test wants SciPy's value to 4e-15, and its own error "
+        "is 4e-14"
     ),
 }
 
@@ -267,9 +283,9 @@ every_axis = pytest.mark.parametrize("axis", [0, 1, -1, (0, 2), (2, 0), (-1, 1),
 
 
 def absolute_terms(p: Array, q: Array, axis: Any) -> Array:
-    """What the rows' sums of |x log(x/y)| and |x log x| are at most, and 2: what rounding errors are relative to.
+    """The sum of |x log(x/y)| and |x log x| over every row, and 2: the number that rounding errors are relative to.
 
-    A relative error of d in each x and y changes x log x by d (|x log x| + x) at most, and x log(x/y) by
+    A relative error of d in each x and y changes x log x by at most d (|x log x| + x), and x log(x/y) by at most
     d (|x log(x/y)| + 2x).
     """
     x, y = (a.astype(float) / a.sum(axis=axis, keepdims=True, dtype=float) for a in (p, q))
@@ -283,7 +299,7 @@ def absolute_terms(p: Array, q: Array, axis: Any) -> Array:
 @floats
 @kinds
 def test_values_are_scipys(kind: str, dtype: str, axis: Any) -> None:
-    """To SciPy's error: n of its ε for each of three sums of n, 4 for what it computes of an entry; fastkl's own is 4 ε."""
+    """To SciPy's error, which is n ε for each of three sums of n entries and 4 ε for an entry, and fastkl's own 4 ε."""
     p, q = weights(kind, SHAPE, dtype)
     n = np.size(p) // np.size(p.sum(axis=axis))
     atol = (3 * n + 8) * EPS[p.dtype] * absolute_terms(p, q, axis)
@@ -297,7 +313,7 @@ def test_values_are_scipys(kind: str, dtype: str, axis: Any) -> None:
     assert entropy(p, q, axis=axis, keepdims=True).shape == original(entropy)(p, q, axis=axis, keepdims=True).shape
     ours, theirs = jensenshannon(p, q, axis=axis), quietly(original(jensenshannon), p, q, axis=axis)
     assert (type(ours), ours.dtype, np.shape(ours)) == (type(theirs), theirs.dtype, np.shape(theirs))
-    # Its m is half a sum, so that no |x log(x/m)| exceeds x log 2 + |x log x|; where its divergence is below 0, it is NaN.
+    # SciPy's m is half a sum, so that no |x log(x/m)| exceeds x log 2 + |x log x|. For a negative divergence it gives NaN.
     assert np.all(np.abs(ours**2 - np.nan_to_num(theirs) ** 2) <= 2 * atol)
     ours, theirs = rel_entr_sum(p, q, axis), original_sum(p, q, axis)
     assert (type(ours), ours.dtype, np.shape(ours)) == (type(theirs), theirs.dtype, np.shape(theirs))
@@ -332,7 +348,7 @@ def test_narrow_floats_are_rounded_once() -> None:
             (rel_entr_sum(p, q, axis=1), original_sum(p, q, axis=1), rel_entr_sum(*wide, axis=1)),
         ):
             assert ours.dtype == theirs.dtype == np.float32
-            # 4 eps is what fastkl promises of a divergence; terms of both signs are added in float64.
+            # 4 eps is fastkl's bound of a divergence; terms of both signs are added in float64.
             np.testing.assert_allclose(ours, exact, rtol=4 * EPS[ours.dtype], atol=0)
             assert np.abs(theirs - exact).max() > np.abs(ours - exact).max()
     assert entropy(np.array([-4e4, -4e4], np.float16)) == np.float32(np.log(2))  # their sum is no float16
@@ -368,17 +384,17 @@ def test_sums_that_overflow() -> None:
     ],
     ids=str,
 )
-def test_rows_that_have_no_answer(row: list[float], other: list[float]) -> None:
+def test_rows_without_an_answer(row: list[float], other: list[float]) -> None:
     row, good = np.array(row, float), [0.5, 0.25, 0.25]
     for base in None, 2, 0.5:
         keywords: dict[str, Any] = {"base": base}
         assert_same(entropy(row, **keywords), quietly(original(entropy), row, **keywords))
         for p, q in (row, other), (other, row), (row, good):
             assert_same(entropy(p, q, **keywords), quietly(original(entropy), p, q, **keywords))
-            # The two are equal, and SciPy's sum rounds to another value than 0.
+            # Where the two rows are equal, SciPy's sum rounds to another value than 0.
             if not (base == 0.5 or np.array_equal(np.abs(p), np.abs(q))):
                 assert_same(jensenshannon(p, q, **keywords), quietly(original(jensenshannon), p, q, **keywords))
-    # Its row alone has no answer.
+    # The other row has its usual value.
     both = entropy([good, row], [good, other], axis=1)
     assert both[0] == 0
     assert_same(both[1], entropy(row, other))
@@ -393,7 +409,7 @@ def test_entries_of_rel_entr() -> None:
 
 
 def test_long_sums_of_rel_entr() -> None:
-    """Blocks, along the rows and along one row, make no difference but for rounding; log2 n is below 20."""
+    """Blocks, along the rows and along one row, change rounding errors alone. log2 n is below 20."""
     p, q = weights("random", (3, 40_001))
     each = peer("scipy.special").rel_entr(p, q)
     for axis in 0, 1, None:
@@ -459,7 +475,7 @@ def test_nan_and_masks(policy: str) -> None:
             else:
                 ours = entropy(*case, **keywords)
                 assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
-                # SciPy's error, as above: rows have 200 entries at most, and terms add up to 8 at most.
+                # SciPy's error, as above: rows have at most 200 entries, and their terms sum to at most 8.
                 np.testing.assert_allclose(ours, theirs, rtol=0, atol=608 * EPS[p.dtype] * 10)
 
 
@@ -629,7 +645,7 @@ def test_losses_of_many_rows(classes: int) -> None:
     q /= q.sum(axis=1, keepdims=True)
     true = rng.integers(0, classes, len(q))
     labels = np.arange(classes)
-    # Means of 1000, in pairs, of which both know every one to 2 eps.
+    # Means of 1000 losses, summed pairwise, each of which has an error of 2 eps in both.
     np.testing.assert_allclose(log_loss(true, q), original(log_loss)(true, q), rtol=14 * EPS[q.dtype])
     np.testing.assert_allclose(
         log_loss(true % 2, q, labels=labels), original(log_loss)(true % 2, q, labels=labels), rtol=14 * EPS[q.dtype]
@@ -653,7 +669,7 @@ def test_warnings_of_log_loss() -> None:
 
 @pytest.mark.parametrize("dtype", ["f8", "f4", "f2"])
 def test_sums_within_the_tolerance(dtype: str) -> None:
-    """A row may be off by the root of its dtype's eps and 1e-8, no more: both warn of the same rows."""
+    """The sum of a row may differ from 1 by the root of its dtype's eps and 1e-8: both warn of the same rows."""
     off = float(np.sqrt(EPS[np.dtype(dtype)])) + 1e-8
     for factor in 0.9, 1.2:
         q = np.array([[0.5, 0.5 - factor * off], [0.5, 0.5]], dtype)
@@ -742,15 +758,16 @@ def test_clipping(dtype: str) -> None:
     for rows in q, q[:, 1]:
         assert log_loss([0, 1], rows) == pytest.approx(-np.log(eps), abs=0, rel=4 * EPS[np.dtype(float)])
         assert log_loss([1, 0], rows) == pytest.approx(-np.log1p(-eps), abs=0, rel=4 * EPS[np.dtype(float)])
-        # Its own arithmetic is that of the dtype, in which a logarithm near 0 is off by eps of 1.
+        # scikit-learn computes in the dtype, in which a logarithm near 0 has an error of eps.
         assert log_loss([0, 1], rows) == pytest.approx(original(log_loss)([0, 1], rows), abs=0, rel=4 * eps)
         assert log_loss([1, 0], rows) == pytest.approx(original(log_loss)([1, 0], rows), abs=eps)
     if dtype == "f8":
+        assert np.isinf(fastkl.nll([0, 1], q)).all()
         assert np.isinf(fastkl.cross_entropy([[1.0, 0], [0, 1]], q)).all()
 
 
 def exact_loss(taken: list[mp.mpf]) -> float:
-    """The mean of -log x, with mpmath: no x is clipped."""
+    """The mean of -log x, with mpmath, without clipping."""
     return float(-mp.fsum(map(mp.log, taken)) / len(taken))
 
 
@@ -820,7 +837,7 @@ def losses(torch: Any, kind: str, dtype: str = "float64") -> tuple[Any, Any]:
 
 
 def pointwise(torch: Any, x: Any, t: Any, log_target: bool) -> Any:
-    """What a rounding error of a term is relative to."""
+    """The number that the rounding error of a term is relative to."""
     return t.exp() * (t.abs() + x.abs()) if log_target else t * (torch.where(t > 0, t.log().abs(), 0) + x.abs())
 
 
@@ -834,7 +851,7 @@ def test_values_are_torchs(torch: Any, kind: str, reduction: str, log_target: bo
     for a, b in (x, t), (x[0, 0], t), (x, t[:, :1]), (x.transpose(0, 2), t.transpose(0, 2)), (x[0, 0, 0], t[0, 0, 0]):
         ours, theirs = (quietly(f, a, b, reduction=reduction, log_target=log_target) for f in (kl_div, original(kl_div)))
         assert (ours.dtype, ours.shape) == (theirs.dtype, theirs.shape)
-        # Four roundings a term; and a sum's, in any order.
+        # Four roundings in a term, and those of a sum in any order.
         terms = EPS[np.dtype(float)] * pointwise(torch, a, b, log_target)
         divisor = {"sum": 1, "mean": terms.numel(), "batchmean": a.shape[0] if a.ndim else 1}
         atol = 4 * terms if reduction == "none" else (4 + terms.numel()) * terms.sum() / divisor[reduction]
@@ -851,7 +868,7 @@ def test_narrow_tensors(torch: Any, dtype: str, reduction: str) -> None:
         theirs = quietly(original(kl_div), a, b, reduction=reduction, log_target=log_target)
         assert ours.dtype == theirs.dtype == a.dtype
         exact = quietly(original(kl_div), a.double(), b.double(), reduction=reduction, log_target=log_target)
-        # Rounded once: half a unit in the last place, which is eps/2 at most, and float64's errors.
+        # One rounding, which is at most eps/2, and float64's errors.
         half = torch.finfo(a.dtype).eps / 2 * (1 + 1e-3)
         assert torch.all((ours.double() - exact).abs() <= half * exact.abs())
         if reduction == "none":
@@ -917,7 +934,7 @@ def test_errors_of_kl_div(torch: Any) -> None:
 
 
 def both(torch: Any, x: float, t: float, log_target: bool = False) -> tuple[float, float]:
-    """Ours and torch's, the same for every reduction, and in a block as alone."""
+    """Our value and torch's, each the same for every reduction and dtype."""
     ours, theirs = [], []
     for reduction in REDUCTIONS:
         for dtype in torch.float64, torch.float32, torch.bfloat16:
@@ -966,7 +983,7 @@ def test_infinite_target(torch: Any) -> None:
     assert np.isnan(theirs)
 
 
-def test_what_stands_for_torchs_cross_entropy(torch: Any) -> None:
+def test_replacements_of_torchs_cross_entropy(torch: Any) -> None:
     """The table of docs/compat.md."""
     theirs = torch.nn.functional
     rng = np.random.default_rng(1)
@@ -978,11 +995,11 @@ def test_what_stands_for_torchs_cross_entropy(torch: Any) -> None:
     one, other = logits[:, :, 0], logits[:, :, 1]
 
     def ours(**keywords: Any) -> Any:
-        return fastkl.cross_entropy(labels, logits, axis=1, from_logits=True, ignore_index=-100, **keywords)
+        return fastkl.nll(labels, logits, axis=1, from_logits=True, ignore_index=-100, **keywords)
 
     pairs = [
         (
-            fastkl.cross_entropy(labels[:, 0], one, from_logits=True),
+            fastkl.nll(labels[:, 0], one, from_logits=True),
             theirs.cross_entropy(one, labels[:, 0], reduction="none"),
         ),
         (ours(), theirs.cross_entropy(logits, labels, reduction="none")),
@@ -992,20 +1009,20 @@ def test_what_stands_for_torchs_cross_entropy(torch: Any) -> None:
         ),
         (ours().sum(), theirs.cross_entropy(logits, labels, reduction="sum")),
         (ours().sum() / kept, theirs.cross_entropy(logits, labels)),
-        (fastkl.cross_entropy(every, one, from_logits=(False, True)), theirs.cross_entropy(one, every, reduction="none")),
+        (fastkl.cross_entropy(every, one, from_logits="q"), theirs.cross_entropy(one, every, reduction="none")),
         (ours() * weight[labels.clip(0)], theirs.cross_entropy(logits, labels, weight, reduction="none")),
         (
             fastkl.kl_divergence(other, one, from_logits=True),
             theirs.kl_div(one.log_softmax(1), other.log_softmax(1), log_target=True, reduction="none").sum(1),
         ),
     ]
-    # Logits are below 4 and values below 10: logarithms are off by some eps of that, and at most 28 values are added.
+    # Logits are below 4 and values below 10: logarithms have errors of some eps of that, and at most 28 values are added.
     for a, b in pairs:
         assert a.dtype == b.dtype == torch.float64
         assert a.shape == b.shape
         assert torch.all((a - b).abs() <= 28 * 10 * 8 * EPS[np.dtype(float)])
     for dtype in torch.float32, torch.float16, torch.bfloat16:
-        assert fastkl.cross_entropy(labels[:, 0], one.to(dtype), from_logits=True).dtype == torch.float32
+        assert fastkl.nll(labels[:, 0], one.to(dtype), from_logits=True).dtype == torch.float32
 
 
 @difference("gradients")

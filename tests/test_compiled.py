@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import reference
 import rows
 from numpy.lib.stride_tricks import as_strided
 
 import fastkl
-from fastkl import _kernels
+from fastkl import _kernels, capi
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,10 +36,11 @@ ROOT = Path(__file__).parents[1]
 INSTALLED = Path(fastkl.__file__).parents[1]
 HEADER = Path(fastkl.get_include(), "fastkl_c.h")
 
-MEASURES = ["entropy", "cross_entropy", "kl_divergence", "js_divergence"]
+# These are part of the contract; others come after them.
+CONTRACT = {"entropy": 0, "cross_entropy": 1, "kl_divergence": 2, "js_divergence": 3}
+MEASURES = {measure.name.lower(): measure.value for measure in capi.Measure}
 DTYPES = {"f64": np.dtype("f8"), "f32": np.dtype("f4")}
 C_TYPES = {"f64": ctypes.c_double, "f32": ctypes.c_float}
-NAMES = [f"{measure}_{kind}_{t}" for measure in MEASURES for kind in ("row", "rows") for t in DTYPES]
 
 every_measure = pytest.mark.parametrize("measure", MEASURES)
 every_type = pytest.mark.parametrize("t", DTYPES)
@@ -51,38 +53,38 @@ address_in = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_
 
 def signature(name: str) -> str:
     """The C type that the contract gives a function of that name."""
-    measure, kind, t = name.rsplit("_", 2)
+    kind, t = name.split("_")
     real = C_TYPES[t].__name__.removeprefix("c_")
-    strides = [f"{real} const *", *["ptrdiff_t"] * (1 if kind == "row" else 2)]
-    arguments = strides * (1 if measure == "entropy" else 2) + ["ptrdiff_t"]
+    operand = [f"{real} const *", *["ptrdiff_t"] * (1 if kind == "row" else 2)]
     if kind == "row":
-        return f"{real} ({', '.join(arguments)})"
-    return f"void ({', '.join([*arguments, 'ptrdiff_t', f'{real} *', 'ptrdiff_t'])})"
-
-
-@functools.cache
-def address(name: str) -> int:
-    return int(address_in(_kernels.__pyx_capi__[name], signature(name).encode()))
+        return f"{real} ({', '.join(['int', *operand, *operand, 'ptrdiff_t', 'double'])})"
+    arguments = ["int", *operand, *operand, "ptrdiff_t", "ptrdiff_t", f"{real} *", "ptrdiff_t", "double"]
+    return f"ptrdiff_t ({', '.join(arguments)})"
 
 
 @functools.cache
 def function(name: str) -> Callable[..., Any]:
     result, arguments = signature(name).split(" ", 1)
-    to = [ctypes.c_void_p if "*" in argument else ctypes.c_ssize_t for argument in arguments.split(",")]
-    return ctypes.CFUNCTYPE(None if result == "void" else C_TYPES[name[-3:]], *to)(address(name))
+    types = {"int": ctypes.c_int, "ptrdiff_t": ctypes.c_ssize_t, "double": ctypes.c_double, "float": ctypes.c_float}
+    to = [types.get(argument.strip("() "), ctypes.c_void_p) for argument in arguments.split(",")]
+    return ctypes.CFUNCTYPE(types[result], *to)(capi.address(name))
 
 
 def row(measure: str, t: str, p: Array, q: Array) -> Array:
-    """One row's value, by the function of one row."""
+    """The value of one row, by the function of one row."""
     operands = [argument for x in (p, q) for argument in (x.ctypes.data, x.strides[0])]
-    return np.array(function(f"{measure}_row_{t}")(*operands[: 2 if measure == "entropy" else 4], len(p)), DTYPES[t])
+    if measure == "entropy":
+        operands[2:] = [None, 0]
+    return np.array(function(f"row_{t}")(MEASURES[measure], *operands, len(p), 0), DTYPES[t])
 
 
 def fill(measure: str, t: str, p: Array, q: Array, out: Array) -> Array:
-    """The values of all rows, by the function of rows."""
+    """The values of all rows, by the function of rows, which has to count the invalid ones."""
     operands = [argument for x in (p, q) for argument in (x.ctypes.data, *x.strides)]
-    operands = operands[: 3 if measure == "entropy" else 6]
-    function(f"{measure}_rows_{t}")(*operands, *p.shape, out.ctypes.data, out.strides[0])
+    if measure == "entropy":
+        operands[3:] = [None, 0, 0]
+    invalid = function(f"rows_{t}")(MEASURES[measure], *operands, *p.shape, out.ctypes.data, out.strides[0], 0)
+    assert invalid == np.isnan(out).sum()
     return out
 
 
@@ -118,7 +120,7 @@ def test_rows_wider_than_a_piece(tier: str) -> None:
 
 
 def layouts(p: Array) -> Iterator[tuple[str, Array]]:
-    """The same rows, wherever their entries may stand."""
+    """The same rows, in every layout."""
     yield "C order", p
     yield "Fortran order", np.asfortranarray(p)
     yield "every third column, every second row", np.repeat(np.repeat(p, 2, 0), 3, 1)[::2, ::3]
@@ -136,7 +138,7 @@ LAYOUTS = [name for name, _ in layouts(np.ones((2, 2)))]
 @every_type
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_strides_in_bytes(tier: str, measure: str, t: str, layout: str) -> None:
-    for shape in (700, 5), (40, 300):  # more rows than are computed at once; rows short enough to be looked at together
+    for shape in (700, 5), (40, 300):  # more rows than are computed at once; rows short enough to be interleaved
         p, q, source = rows.make("weights", DTYPES[t].name, shape, seed=7)
         wanted = expected(measure, p, q)
         for other in (dict(layouts(q))[layout], q):
@@ -146,7 +148,7 @@ def test_strides_in_bytes(tier: str, measure: str, t: str, layout: str) -> None:
             assert_same_bits(
                 row(measure, t, laid[3], other[3]), expected(measure, laid[3], other[3]), f"{source}, {layout}"
             )
-            np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-4)  # none of another row or column
+            np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-4)  # no value of another row or column
 
 
 @every_measure
@@ -161,7 +163,7 @@ def test_a_stride_of_zero_repeats_a_row_or_an_entry(tier: str, measure: str, t: 
 @every_measure
 @every_type
 @pytest.mark.parametrize("step", [1, 3, -1, -2])
-def test_out_has_a_stride_too_and_nothing_else_is_written(measure: str, t: str, step: int) -> None:
+def test_out_has_a_stride_and_nothing_else_is_written(measure: str, t: str, step: int) -> None:
     p, q, _ = rows.make("apart", DTYPES[t].name, (1100, 4), seed=5)
     for offset in 0, 3:  # the latter misaligned
         memory = np.full(offset + 3 * 1100 * p.itemsize + 64, 0xA5, "u1")
@@ -188,8 +190,8 @@ def test_one_row_as_a_block_and_none(tier: str, measure: str, t: str) -> None:
     out = np.full(1, 7, p.dtype)
     for count in 0, -1:
         fill(measure, t, as_strided(p, (0, 300)), q, out)
-        operands = [p.ctypes.data, 0, 0] * (1 if measure == "entropy" else 2)
-        function(f"{measure}_rows_{t}")(*operands, count, 300, out.ctypes.data, 0)
+        operands = [p.ctypes.data, 0, 0] * 2
+        assert function(f"rows_{t}")(MEASURES[measure], *operands, count, 300, out.ctypes.data, 0, 0) == 0
     assert out == 7
 
 
@@ -225,8 +227,27 @@ def test_no_entries_no_value(tier: str, measure: str, t: str) -> None:
     nothing = np.ones((600, 0), DTYPES[t])
     assert np.isnan(row(measure, t, nothing[0], nothing[0]))
     assert np.isnan(fill(measure, t, nothing, nothing, np.zeros(600, DTYPES[t]))).all()
-    operands = [nothing.ctypes.data, 8] * (1 if measure == "entropy" else 2)
-    assert np.isnan(function(f"{measure}_row_{t}")(*operands, -1))
+    operands = [nothing.ctypes.data, 8] * 2
+    assert np.isnan(function(f"row_{t}")(MEASURES[measure], *operands, -1, 0))
+
+
+@every_type
+@pytest.mark.parametrize("measure", [-1, len(MEASURES), 2**31 - 1])
+def test_an_unknown_measure_gives_nan(t: str, measure: int) -> None:
+    p, out = np.full((600, 5), 0.2, DTYPES[t]), np.zeros(600, DTYPES[t])
+    operands = [argument for _ in range(2) for argument in (p.ctypes.data, *p.strides)]
+    assert function(f"rows_{t}")(measure, *operands, 600, 5, out.ctypes.data, out.strides[0], 0) == 600
+    assert np.isnan(out).all()
+    assert np.isnan(function(f"row_{t}")(measure, p.ctypes.data, p.itemsize, p.ctypes.data, p.itemsize, 5, 0))
+
+
+@every_measure
+@every_type
+def test_the_parameter_is_ignored_where_there_is_none(t: str, measure: str) -> None:
+    p, q, _ = rows.make("weights", DTYPES[t].name, (1, 9), seed=3)
+    operands = [p.ctypes.data, p.itemsize, q.ctypes.data, q.itemsize]
+    values = {function(f"row_{t}")(MEASURES[measure], *operands, 9, parameter) for parameter in (0, -1, np.nan, np.inf)}
+    assert values == {expected(measure, p[0], q[0])[()]}
 
 
 def test_a_float_is_the_double_rounded_once(tier: str) -> None:
@@ -250,7 +271,7 @@ MODES = {"x86_64": (7, 0x8040 | 0x4000, 0xD), "aarch64": (0, 1 << 24 | 1 << 22, 
 )
 @every_measure
 @every_type
-def test_the_mode_of_the_caller_is_kept_and_does_not_matter(tier: str, measure: str, t: str) -> None:
+def test_the_mode_of_the_caller_is_kept_and_ignored(tier: str, measure: str, t: str) -> None:
     libm = ctypes.CDLL(ctypes.util.find_library("m"))
     word, bits, serious = MODES[platform.machine()]
     own, strange, after = (ctypes.c_uint32 * 16)(), (ctypes.c_uint32 * 16)(), (ctypes.c_uint32 * 16)()
@@ -281,32 +302,40 @@ def test_the_mode_of_the_caller_is_kept_and_does_not_matter(tier: str, measure: 
 
 def test_there_are_these_functions_and_no_others() -> None:
     types = {name: name_of(capsule).decode() for name, capsule in _kernels.__pyx_capi__.items()}
-    assert types == {name: signature(name) for name in NAMES}
+    assert types == {name: signature(name) for name in capi.FUNCTIONS}
 
 
-def test_the_header_has_the_table_that_the_capsule_holds() -> None:
+def test_the_measures_are_the_same_in_every_list() -> None:
+    assert list(MEASURES) == [name for name in reference.DEFINITIONS if name != "js_distance"]
+    assert list(MEASURES.values()) == list(range(len(MEASURES)))
+    assert MEASURES == _kernels.MEASURES
+    assert MEASURES.items() >= CONTRACT.items()
+
+
+def test_the_capsule_holds_the_table_of_the_header() -> None:
     text = HEADER.read_text()
     (struct,) = re.findall(r"^typedef struct \{\n(.*?)^\} fastkl_interface;", text, re.MULTILINE | re.DOTALL)
-    members = re.findall(r"^ {4}(\w+) \*?(\w+);", struct, re.MULTILINE)
-    assert members[:2] == [("int", "version"), ("size_t", "size")]
-    assert sorted(name for _, name in members[2:]) == sorted(NAMES)
+    assert re.findall(r"^ {4}\w+ (\w+);", struct, re.MULTILINE) == ["version", "size"]
+    members = re.findall(r"^ {4}\w+ \(\*(\w+)\)\(", struct, re.MULTILINE)
+    assert sorted(members) == sorted(capi.FUNCTIONS)
     assert re.findall(r"^#define fastkl_(\w+) \(fastkl_imported->(\w+)\)$", text, re.MULTILINE) == [
-        (name, name) for _, name in members[2:]
+        (name, name) for name in members
     ]
 
     class Table(ctypes.Structure):
-        _fields_ = (
-            ("version", ctypes.c_int),
-            ("size", ctypes.c_size_t),
-            *((name, ctypes.c_void_p) for _, name in members[2:]),
-        )
+        _fields_ = (("version", ctypes.c_int), ("size", ctypes.c_size_t), *((name, ctypes.c_void_p) for name in members))
 
     table = Table.from_address(address_in(_kernels.c_interface, b"fastkl._kernels.c_interface"))
     assert (table.version, table.size) == (_kernels.INTERFACE_VERSION, ctypes.sizeof(Table))
-    assert {name: getattr(table, name) for name in NAMES} == {name: address(name) for name in NAMES}
+    assert {name: getattr(table, name) for name in members} == {name: capi.address(name) for name in members}
 
 
-def test_the_version_is_the_same_wherever_it_stands() -> None:
+def test_the_address_of_another_name_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^name='entropy': must be one of row_f64, row_f32, rows_f64, rows_f32$"):
+        capi.address("entropy")
+
+
+def test_the_version_is_the_same_in_every_place() -> None:
     places = {
         HEADER: r"^#define FASTKL_INTERFACE_VERSION (\d+)$",
         Path(fastkl.__file__).with_name("__init__.pxd"): r"^ {4}INTERFACE_VERSION = (\d+)\b",
@@ -341,15 +370,17 @@ def run(*command: str, folder: Path, **environment: str) -> subprocess.Completed
 
 
 EVERY_FUNCTION = f"""
-from fastkl cimport {", ".join(NAMES)}
+from fastkl cimport Measure, {", ".join(capi.FUNCTIONS)}
 
-ADDRESSES = {{{", ".join(f"'{name}': <size_t><void *>{name}" for name in NAMES)}}}
+ADDRESSES = {{{", ".join(f"'{name}': <size_t><void *>{name}" for name in capi.FUNCTIONS)}}}
+MEASURES = {{{", ".join(f"'{name}': <int>Measure.{name.upper()}" for name in MEASURES)}}}
 """
 USE = """
 import ctypes, every, nearest, numpy as np
 from fastkl import _kernels
-import test_compiled
-assert every.ADDRESSES == {name: test_compiled.address(name) for name in test_compiled.NAMES}
+from fastkl import capi
+assert every.ADDRESSES == {name: capi.address(name) for name in capi.FUNCTIONS}
+assert every.MEASURES == {measure.name.lower(): measure.value for measure in capi.Measure}
 p = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0, 0, 0]])
 result = np.zeros(3, np.intp)
 nearest.nearest(p[:, ::-1], np.array([[0.6, 0.2, 0.2], [0.3, 0.3, 0.4]]), result)
@@ -358,7 +389,7 @@ print(*result)
 OTHER_VERSION = "from fastkl import _kernels; _kernels.INTERFACE_VERSION += 1; import nearest"
 OTHER_TYPE = """
 from fastkl import _kernels
-_kernels.__pyx_capi__["kl_divergence_row_f64"] = _kernels.__pyx_capi__["kl_divergence_row_f32"]
+_kernels.__pyx_capi__["row_f64"] = _kernels.__pyx_capi__["row_f32"]
 import nearest
 """
 
@@ -384,7 +415,7 @@ def test_a_foreign_cython_package(tmp_path: Path) -> None:
         f"ImportError: the installed fastkl has version {version + 1} of its compiled interface: "
         f"this was compiled for version {version}"
     )
-    assert "TypeError: C function fastkl._kernels.kl_divergence_row_f64 has wrong signature" in use(OTHER_TYPE).stderr
+    assert "TypeError: C function fastkl._kernels.row_f64 has wrong signature" in use(OTHER_TYPE).stderr
 
 
 def embedding() -> list[str]:
@@ -422,13 +453,14 @@ def test_a_c_program(tmp_path: Path) -> None:
 
 @without_cc
 @pytest.mark.parametrize("change", ["another version", "more functions"])
-def test_a_c_program_for_another_interface_is_refused(tmp_path: Path, change: str) -> None:
+def test_a_c_program_of_another_interface_is_refused(tmp_path: Path, change: str) -> None:
     write_programs(tmp_path)
     text, version = HEADER.read_text(), _kernels.INTERFACE_VERSION
     if change == "another version":
         text = text.replace(f"FASTKL_INTERFACE_VERSION {version}", f"FASTKL_INTERFACE_VERSION {version + 1}")
     else:
         text = text.replace("\n} fastkl_interface;", "\n    void (*newer)(void);\n} fastkl_interface;")
+    shutil.copy(HEADER.with_name("fastkl_measures.h"), tmp_path)
     (tmp_path / "fastkl_c.h").write_text(text)
     compile_program(tmp_path, tmp_path)
     done = start_program(tmp_path)

@@ -1,4 +1,4 @@
-"""The constants of fastkl/_core/real.inc.h: found again, and held to what is said of them there."""
+"""The constants of fastkl/_core/real.inc.h and sums.h are those that their comments describe."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from mpmath import mp, mpf
 
-# The header is not installed: it is read where it stands beside the tests.
-HEADER = Path(__file__).parents[1] / "fastkl" / "_core" / "real.inc.h"
+# The headers are not installed: they are read where they stand beside the tests.
+CORE = Path(__file__).parents[1] / "fastkl" / "_core"
 
 HEX = re.compile(r"-?0x[0-9a-f.]+(?:p[-+]?\d+)?")
 DIGITS = 60
@@ -55,8 +55,15 @@ class Lane(NamedTuple):
 
 
 def _lanes() -> list[Lane]:
-    _, double, single = re.split("#if REAL_BITS == 64|#else", HEADER.read_text())
-    return [Lane(np.float64, double), Lane(np.float32, single)]
+    text = (CORE / "real.inc.h").read_text()
+    for name, value in re.findall(r"#define (FASTKL_LN2\w*) (\S+)", (CORE / "sums.h").read_text()):
+        text = re.sub(rf"\b{name}\b", value, text)
+    lanes = []
+    for lane_type, bits, place in (np.float64, 64, 1), (np.float32, 32, 2):
+        own = re.sub(r"\bPICK\((\S+), (\S+)\)$", rf"\{place}", text, flags=re.MULTILINE)
+        own = re.sub(r": (\S+) in double, (\S+) in float", rf": \{place}", own)
+        lanes.append(Lane(lane_type, re.sub(rf"_{bits}\b", "", own)))
+    return lanes
 
 
 @pytest.fixture(params=_lanes(), ids=lambda lane: lane.type.__name__)
@@ -97,7 +104,7 @@ def test_polynomial_is_as_exact_as_stated(lane: Lane) -> None:
     assert largest <= float(stated[1]) <= 1.3 * largest, f"stated {stated[1]}, found {mp.nstr(largest, 3)}"
 
 
-def test_polynomial_of_the_exponential_interpolates(lane: Lane) -> None:
+def test_exponential_polynomial_interpolates(lane: Lane) -> None:
     n = len(lane.e_polynomial())
     with mp.workdps(DIGITS):
         nodes = [mpf("0.3477") * mp.cos(mp.pi * (2 * i + 1) / (2 * n)) for i in range(n)]
@@ -106,7 +113,7 @@ def test_polynomial_of_the_exponential_interpolates(lane: Lane) -> None:
         assert all(map(lane.rounds, exact, lane.e_polynomial()))
 
 
-def test_polynomial_of_the_exponential_is_as_exact_as_stated(lane: Lane) -> None:
+def test_exponential_polynomial_is_as_exact_as_stated(lane: Lane) -> None:
     stated = re.search(r"largest error of E on \[-0.3477, 0.3477\]: (\S+)", lane.text)
     assert stated
     # Markov's inequality for degree 10, as above: 10^2/0.3477 0.3477/4000 = 2.5 % from the nearest of these points.
@@ -117,7 +124,7 @@ def test_polynomial_of_the_exponential_is_as_exact_as_stated(lane: Lane) -> None
 
 
 def test_reduction_of_the_exponential(lane: Lane) -> None:
-    """The nearest integer lies in the lowest bits, and what is left of x within the polynomial's interval."""
+    """The nearest integer lies in the lowest bits, and the rest of x within the polynomial's interval."""
     digits = np.finfo(lane.type).nmant + 1
     rounder, largest = lane.number("ROUNDER"), 2 ** (digits - 3)
     for k in (-largest, -3, 0, 1, largest):

@@ -1,7 +1,7 @@
-"""Other libraries' containers: the values of the same call with NumPy arrays, in a container of the same kind, no copies.
+"""Other libraries' containers: a call gives the values of the same call with NumPy arrays, in a container of the same kind.
 
-Each test asks for its library, so that the others run where it is missing. That a library's values are right is no concern
-here: they have to be NumPy's, bit for bit, where the kernels see rows in the same layout, and else to within rounding.
+Each test skips where its library is missing. These tests do not check that values are right, but that they are NumPy's: bit
+for bit where the kernels read rows of the same layout, else to within rounding. Memory must be read where it is.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from measures import MEASURES, PAIR_MEASURES
 
 import fastkl
-from fastkl import _containers, _rows
+from fastkl import call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,12 +48,15 @@ BAD = with_entry((3, 4), -1, P)
 
 
 def assert_values(result: Any, expected: Any) -> None:
-    """NumPy's, or an ordinary copy of it, in dtype, shape and bits."""
+    """Assert that the result has the expected dtype, shape and bits."""
     np.testing.assert_array_equal(np.asarray(result), np.asarray(expected), strict=True)
 
 
 def assert_close(result: Any, expected: Array) -> None:
-    """For rows that the kernels see in another layout: right both, to 4 eps D or 4 eps H + 2 eps with H above 1/2."""
+    """Assert equality to within rounding, for rows that the kernels read in another layout.
+
+    Both results are right to 4 eps D, or to 4 eps H + 2 eps with H above 1/2.
+    """
     result = np.asarray(result)
     np.testing.assert_allclose(result, expected, rtol=16 * np.finfo(expected.dtype).eps, atol=0, strict=True)
 
@@ -64,8 +67,34 @@ def assert_refused(error: type[Exception], message: str, call: Callable[..., Any
     assert str(caught.value) == message
 
 
+def assert_invalid(place: str, problem: str, call: Callable[..., Any], *args: Any, **keywords: Any) -> None:
+    """Assert that the call raises an InvalidRowError with a place such as "q[3, :, 1]" in its message and its fields."""
+    with pytest.raises(fastkl.InvalidRowError) as caught:
+        call(*args, **keywords)
+    error = caught.value
+    assert str(error) == f"{place}{problem}"
+    operand, _, index = place.removesuffix("]").partition("[")
+    parts = index.split(", ") if index else []
+    assert error.operand == operand
+    assert error.index == tuple(slice(None) if part == ":" else int(part) for part in parts)
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The requests that have reached `call.run`, where all operands are NumPy's."""
+    received: list[Any] = []
+    run = call.run
+
+    def record(request: Any) -> Any:
+        received.append(request)
+        return run(request)
+
+    monkeypatch.setattr(call, "run", record)
+    return received
+
+
 def peak(call: Callable[[], Any]) -> int:
-    """The most bytes that Python and NumPy hold during a call besides what they held before."""
+    """The most bytes that Python and NumPy hold during a call, less what they held before."""
     call()  # imports and caches
     tracemalloc.start()
     try:
@@ -75,29 +104,29 @@ def peak(call: Callable[[], Any]) -> int:
         tracemalloc.stop()
 
 
-# ---- none ----------------------------------------------------------------------------------------------------------------
+# ---- NumPy alone ---------------------------------------------------------------------------------------------------------
 
 LIBRARIES = ["torch", "pandas", "xarray", "pyarrow", "polars", "jax", "dask", "scipy", "ml_dtypes", "array_api_compat"]
 
 
 def run(source: str) -> None:
-    """With the fastkl that is tested here; not in a checkout, which may not be built."""
+    """Run the source in a new process with the fastkl that is tested here, outside of a checkout that may not be built."""
     environment = {**os.environ, "PYTHONPATH": str(Path(fastkl.__file__).resolve().parents[1])}
     subprocess.run([sys.executable, "-c", source], check=True, cwd=tempfile.gettempdir(), env=environment)
 
 
 def test_no_library_is_imported() -> None:
-    """Nor our own module about them, for NumPy arrays."""
+    """For NumPy arrays, fastkl's own package for other libraries is not imported either."""
     run(
         "import fastkl, numpy as np, sys\n"
         "p = np.full((2, 2), 0.5); fastkl.kl_divergence(p, p)\n"
-        "assert 'fastkl._containers' not in sys.modules\n"
+        "assert 'fastkl.containers' not in sys.modules\n"
         "fastkl.kl_divergence([0.5, 0.5], p)\n"
         f"assert not {set(LIBRARIES)} & sys.modules.keys()"
     )
 
 
-def test_a_library_is_not_needed_for_anothers_containers() -> None:
+def test_pandas_frames_import_no_other_library() -> None:
     pytest.importorskip("pandas")
     run(
         "import sys, numpy as np, pandas, fastkl\n"
@@ -108,16 +137,16 @@ def test_a_library_is_not_needed_for_anothers_containers() -> None:
 
 
 class Subclass(np.ndarray[Any, Any]):
-    """An array of somebody's own."""
+    """A subclass of NumPy's array."""
 
 
-def test_arrays_and_their_subclasses_are_numpys_affair() -> None:
+def test_subclasses_of_ndarray_give_ndarrays() -> None:
     assert type(kl(P.view(Subclass), Q)) is np.ndarray
     assert type(kl(np.ma.array(P), Q)) is np.ndarray
     assert type(kl(list(P), tuple(Q))) is np.ndarray
 
 
-# ---- all alike -----------------------------------------------------------------------------------------------------------
+# ---- every container -----------------------------------------------------------------------------------------------------
 
 
 def torch_tensor(values: Array) -> Any:
@@ -129,7 +158,7 @@ def pandas_frame(values: Array) -> Any:
 
 
 def pandas_blocks(values: Array) -> Any:
-    """A block for each column."""
+    """A frame with a block of memory for each column."""
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame(values)
     return pd.DataFrame({name: frame[name].copy() for name in frame}, copy=False)
@@ -184,7 +213,8 @@ def jax_array(values: Array) -> Any:
     return jnp.asarray(values)
 
 
-# What makes a container of a matrix, and the class of a result with one axis. JAX has no float64 unless told to.
+# A function that makes a container of a matrix, and the class of a result with one axis. JAX, which has no float64 by
+# default, has tests of its own.
 CONTAINERS: dict[str, tuple[Callable[[Array], Any], str]] = {
     "torch": (torch_tensor, "Tensor"),
     "pandas": (pandas_frame, "Series"),
@@ -217,7 +247,7 @@ def test_values_and_kind(measure: Callable[..., Any], make: Callable[[Array], An
 
 @each_container
 @pytest.mark.parametrize("measure", PAIR_MEASURES)
-def test_an_array_first(measure: Callable[..., Any], make: Callable[[Array], Any], kind: str) -> None:
+def test_a_numpy_array_as_p(measure: Callable[..., Any], make: Callable[[Array], Any], kind: str) -> None:
     result = measure(P, make(Q), base=2)
     assert type(result).__name__ == kind
     assert_close(result, measure(P, Q, base=2))
@@ -231,21 +261,44 @@ def test_one_row_for_all(make: Callable[[Array], Any], kind: str) -> None:
         assert_close(result, expected)
 
 
+SUM = "rows must sum to 1 within 1.5e-08 (normalize=True accepts counts and weights)"
+
+
 @each_container
-def test_messages_name_the_users_row(make: Callable[[Array], Any], kind: str) -> None:
-    """In whatever piece it is; a broadcast operand has no other row."""
+def test_errors_have_the_index_in_the_users_operand(make: Callable[[Array], Any], kind: str) -> None:
+    """The index counts from the start of the operand, not of a chunk or a block; it is 0 where the operand is broadcast."""
 
     def values(*operands: Any, **keywords: Any) -> Any:
-        return np.asarray(kl(*operands, **keywords))  # at the latest, dask computes now
+        return np.asarray(kl(*operands, **keywords))  # at the latest here, dask computes
 
-    assert_refused(ValueError, f"p[3, 4] = -1.0: {ENTRY}", values, make(BAD), Q)
-    assert_refused(ValueError, f"q[3, 4] = -1.0: {ENTRY}", values, make(P), make(BAD))
-    assert_refused(ValueError, f"q[3, 4] = -1.0: {ENTRY}", values, make(P), BAD)
-    assert_refused(ValueError, f"q[0, 4] = -1.0: {ENTRY}", values, make(P), BAD[3:4])
-    assert_refused(ValueError, f"q[4] = -1.0: {ENTRY}", values, make(P), BAD[3])
-    wanted = "rows must sum to 1 within 1.5e-08 (normalize=True accepts counts and weights)"
-    assert_refused(ValueError, f"p[4] sums to 1.5: {wanted}", values, make(with_entry((4, 0), P[4, 0] + 0.5, P)), Q)
+    assert_invalid("p[3, 4]", f" = -1.0: {ENTRY}", values, make(BAD), Q)
+    assert_invalid("q[3, 4]", f" = -1.0: {ENTRY}", values, make(P), make(BAD))
+    assert_invalid("q[3, 4]", f" = -1.0: {ENTRY}", values, make(P), BAD)
+    assert_invalid("q[0, 4]", f" = -1.0: {ENTRY}", values, make(P), BAD[3:4])
+    assert_invalid("q[4]", f" = -1.0: {ENTRY}", values, make(P), BAD[3])
+    assert_invalid("p[4]", f" sums to 1.5: {SUM}", values, make(with_entry((4, 0), P[4, 0] + 0.5, P)), Q)
     assert np.isnan(values(make(BAD), Q, invalid="nan")).tolist() == [False, False, False, True, False]
+
+
+AXIS_0 = {name: of for name, of in CONTAINERS.items() if name not in ("polars chunks", "arrow chunks")}
+
+
+@pytest.mark.parametrize(("make", "kind"), AXIS_0.values(), ids=AXIS_0)
+def test_errors_along_axis_0_have_the_column(make: Callable[[Array], Any], kind: str) -> None:
+    """A dask array has several blocks of columns here."""
+
+    def values(*operands: Any, **keywords: Any) -> Any:
+        return np.asarray(kl(*operands, axis=0, **keywords))
+
+    p, q = rows(28, (5, 7), axis=0), rows(29, (5, 7), axis=0)
+    bad = with_entry((2, 5), -1, p)
+    assert_invalid("p[2, 5]", f" = -1.0: {ENTRY}", values, make(bad), q)
+    assert_invalid("q[2, 5]", f" = -1.0: {ENTRY}", values, make(p), make(bad))
+    assert_invalid("q[2, 0]", f" = -1.0: {ENTRY}", values, make(p), bad[:, 5:6])
+    long = with_entry((0, 5), p[0, 5] + 0.5, p)
+    assert_invalid("p[:, 5]", f" sums to 1.5: {SUM}", values, make(long), make(q))
+    assert_invalid("q[:, 5]", f" sums to 1.5: {SUM}", values, p, make(long))
+    assert_invalid("q[:, 0]", f" sums to 1.5: {SUM}", values, make(p), long[:, 5:6])
 
 
 @each_container
@@ -283,19 +336,40 @@ def test_out_is_an_array(make: Callable[[Array], Any], kind: str) -> None:
     assert_refused(ValueError, "out has shape (4,): must be (5,)", kl, make(P), Q, out=out[:4])
 
 
-def test_two_libraries() -> None:
+def test_operands_of_two_libraries_are_refused() -> None:
     frame, tensor = pandas_frame(P), torch_tensor(Q)
     wanted = "must be of one library, or NumPy arrays"
     assert_refused(TypeError, f"p is a pandas.DataFrame and q a torch.Tensor: {wanted}", kl, frame, tensor)
     assert_refused(TypeError, f"p is a torch.Tensor and q a pandas.DataFrame: {wanted}", kl, tensor, frame)
 
 
-def test_sparse_matrices() -> None:
+def test_sparse_matrices_are_refused() -> None:
     sparse = pytest.importorskip("scipy.sparse")
     for kind in sparse.csr_matrix, sparse.coo_array:
         message = f"is a scipy.{kind.__name__}: sparse matrices are not supported; toarray() makes it dense"
         assert_refused(TypeError, f"p {message}", fastkl.entropy, kind(P))
         assert_refused(TypeError, f"q {message}", kl, P, kind(P))
+
+
+@pytest.mark.parametrize("make", [pandas_blocks, polars_frame])
+def test_errors_in_later_pieces_of_a_data_frame(make: Callable[[Array], Any]) -> None:
+    """A frame of many blocks of memory is read some rows or columns at a time."""
+    for axis, shape, at in (-1, (20_000, 50), (15_000, 3)), (0, (20_000, 50), (15_000, 43)):
+        p = rows(30, shape, axis=axis)
+        row = (15_000,) if axis == -1 else (slice(None), 43)
+        assert_invalid(f"p[{at[0]}, {at[1]}]", f" = -1.0: {ENTRY}", fastkl.entropy, make(with_entry(at, -1, p)), axis=axis)
+        with pytest.raises(fastkl.InvalidRowError) as caught:
+            fastkl.entropy(make(with_entry(at, p[at] + 0.5, p)), axis=axis)
+        assert (caught.value.index, caught.value.reason) == (row, "sum")
+
+
+def test_errors_in_a_series_beside_a_data_frame() -> None:
+    """A series is the same row for all, along either axis: its index has one number."""
+    for make, series in (pandas_frame, "pandas"), (polars_frame, "polars"):
+        column = pytest.importorskip(series).Series(BAD[3])
+        assert_invalid("q[4]", f" = -1.0: {ENTRY}", kl, make(P), column)
+        assert_invalid("q[4]", f" = -1.0: {ENTRY}", kl, make(P.T), column, axis=0)
+        assert_invalid("p[4]", f" = -1.0: {ENTRY}", kl, column, make(P.T), axis=0)
 
 
 # ---- torch ---------------------------------------------------------------------------------------------------------------
@@ -307,18 +381,19 @@ def test_torch_memory_is_shared() -> None:
     assert peak(lambda: fastkl.entropy(p)) < p.nbytes / 20
     assert peak(lambda: fastkl.entropy(p.T, axis=0)) < p.nbytes / 20
     result = kl(p, p)
-    assert result.numpy().base is not None  # the memory of a NumPy array that was the result
+    assert result.numpy().base is not None  # the tensor is a view of a NumPy array
     scalar = kl(p[0], p[1])
     assert scalar.shape == ()
     assert type(scalar) is torch.Tensor
 
 
-def test_torch_bfloat16_is_viewed() -> None:
-    """NumPy sees the bits where they are."""
+def test_torch_bfloat16_is_viewed(requests: list[Any]) -> None:
+    """NumPy reads the bits where they are."""
     torch = pytest.importorskip("torch")
     tensor = torch.tensor([[1.0, 2.0, 3.0], [0.5, 0.25, 0.0]], dtype=torch.bfloat16)[:, ::2]
-    view = _containers._torch_view("p", tensor)
-    assert view.dtype == _rows.BFLOAT16
+    fastkl.entropy(tensor, normalize=True)
+    view = requests[0].p
+    assert view.dtype == call.BFLOAT16
     assert view.ctypes.data == tensor.data_ptr()
     assert view["bfloat16"].tolist() == [[0x3F80, 0x4040], [0x3F00, 0]]
 
@@ -349,7 +424,7 @@ def test_torch_out() -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_torch_half(dtype: str) -> None:
-    """Every entry of a half is one of a float: the values are those, for any strides."""
+    """A float32 holds every float16 and bfloat16: the result is that of the same values in float32, for any strides."""
     torch = pytest.importorskip("torch")
     p = torch_tensor(rows(7, (6, 40))).to(getattr(torch, dtype))
     q = torch_tensor(rows(8, (6, 80))).to(getattr(torch, dtype))[:, ::2]
@@ -442,13 +517,19 @@ def test_pandas_labels_must_agree() -> None:
     assert_close(kl(p, swapped.to_numpy(), normalize=True), kl(P, swapped.to_numpy(), normalize=True))
 
 
+def test_pandas_frame_of_one_block_is_viewed(requests: list[Any]) -> None:
+    p = pandas_frame(P)
+    for axis in -1, -2:
+        fastkl.entropy(p, axis=axis, normalize=True)
+        assert np.shares_memory(requests.pop().p, p.to_numpy())
+        assert not requests
+
+
 def test_pandas_memory() -> None:
-    """A frame of one block is seen where it is, any other a piece at a time."""
+    """A frame of one block of memory is read where it is, any other a piece at a time."""
     pd = pytest.importorskip("pandas")
     p = pd.DataFrame(rows(9, (20_000, 50)))
     size = p.to_numpy().nbytes
-    for axis in -1, -2:
-        assert np.shares_memory(_containers._pandas_view("p", p, axis), p.to_numpy())
     assert peak(lambda: fastkl.entropy(p)) < size / 20
     assert peak(lambda: fastkl.entropy(p, axis=0, normalize=True)) < size / 20
     blocks = pandas_blocks(p.to_numpy())
@@ -460,7 +541,7 @@ def test_pandas_memory() -> None:
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_pandas_mixed_dtypes(axis: int) -> None:
-    """A row has the dtype that all its entries fit in."""
+    """A row has a dtype that can hold all its entries."""
     pd = pytest.importorskip("pandas")
     counts = np.random.default_rng(10).integers(1, 100, (3000, 5))
     kinds = ["int8", "float32", "bool", "Float64", "UInt16"]
@@ -552,7 +633,7 @@ def test_polars_series() -> None:
 
 
 def test_polars_memory() -> None:
-    """What polars holds is no memory that is traced; what NumPy would copy it to is."""
+    """Python's tracemalloc counts NumPy's copies, but not the memory of polars."""
     values = rows(12, (20_000, 50))
     assert peak(lambda: fastkl.entropy(polars_series(values))) < values.nbytes / 20
     series, chunks, frame = polars_series(values), polars_chunks(values), polars_frame(values)
@@ -589,6 +670,11 @@ def test_arrow_types() -> None:
     assert fastkl.entropy(lists).to_pylist() == fastkl.entropy(deep).tolist()
     bits = np.random.default_rng(14).random((70_000, 9)) < 0.9
     assert_close(fastkl.entropy(arrow_array(bits)[3:], normalize=True), fastkl.entropy(bits[3:], normalize=True))
+    bits[60_000] = False
+    zero = " sums to 0: rows must have a positive sum"
+    assert_invalid("p[59997]", zero, fastkl.entropy, arrow_array(bits)[3:], normalize=True)
+    chunks = pa.chunked_array([arrow_array(bits[:50_001]), arrow_array(bits[50_001:])])
+    assert_invalid("p[60000]", zero, fastkl.entropy, chunks, normalize=True)
     counts = np.arange(1, 36).reshape(5, 7)
     assert_close(fastkl.entropy(arrow_array(counts), normalize=True), fastkl.entropy(counts, normalize=True))
 
@@ -614,7 +700,7 @@ def test_arrow_refusals() -> None:
 
 
 class Exporter:
-    """Another library's array, which only hands over Arrow data."""
+    """An array of another library, which can only export Arrow data."""
 
     def __init__(self, array: Any) -> None:
         self.array = array
@@ -638,12 +724,12 @@ def test_arrow_exporters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_close(kl(Exporter(arrow_array(P)), arrow_array(Q)), kl(P, Q))
     assert_close(kl(StreamExporter(arrow_chunks(P)), Q), kl(P, Q))
     monkeypatch.delitem(sys.modules, "pyarrow")
-    with pytest.raises(TypeError, match=r"^p is a \w+\.Exporter, which hands over Arrow data: import pyarrow first"):
+    with pytest.raises(TypeError, match=r"^p is a \w+\.Exporter, which exports Arrow data: import pyarrow first"):
         kl(Exporter(None), Q)
 
 
 def test_arrow_memory() -> None:
-    """Read where it is: pyarrow allocates nothing, and NumPy only results and what it needs to talk about chunks."""
+    """Values are read where they are: pyarrow allocates nothing, and NumPy only results and lists of chunks."""
     pa = pytest.importorskip("pyarrow")
     values = rows(15, (20_000, 50))
     array = arrow_array(values)
@@ -670,6 +756,7 @@ def test_jax(measure: Callable[..., Any]) -> None:
     assert_values(result, measure(np.asarray(p), np.asarray(q)))
     assert measure(p, Q).dtype == jax.numpy.asarray(np.float64(1)).dtype  # JAX decides whether it has float64
     assert measure(p[0], q[0]).shape == ()
+    assert_invalid("p[3, 4]", f" = -1.0: {ENTRY}", measure, jax_array(BAD.astype("f4")), q)
     for traced, args in (measure, (p, q)), (lambda p: measure(p, q), (p,)):
         with pytest.raises(jax.errors.TracerArrayConversionError):
             jax.jit(traced)(*args)
@@ -707,7 +794,7 @@ def test_array_api() -> None:
 
 
 class Foreign:
-    """Memory that says by DLPack where it is."""
+    """An object that has DLPack and nothing else."""
 
     def __init__(self, device: int) -> None:
         self.device = device
@@ -728,20 +815,20 @@ def test_dlpack_alone() -> None:
 
 
 class Unexported(Foreign):
-    """What DLPack has no word for."""
+    """An object whose dtype DLPack cannot express."""
 
     def __dlpack__(self, **keywords: Any) -> Any:
         raise BufferError("no such dtype")
 
 
 class UnexportedArray(Unexported):
-    """The same, which NumPy can read."""
+    """The same with `__array__`, by which NumPy can read it."""
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Array:
         return np.array(P, dtype)
 
 
-def test_what_dlpack_has_no_word_for_is_asked_for_a_numpy_array() -> None:
+def test_array_protocol_is_used_where_dlpack_fails() -> None:
     with pytest.raises(TypeError, match=r"^p is a \w+\.Unexported, which is no NumPy array: no such dtype$"):
         fastkl.entropy(Unexported(1))
     assert_values(fastkl.entropy(UnexportedArray(1)), fastkl.entropy(P))
@@ -752,7 +839,7 @@ def test_what_dlpack_has_no_word_for_is_asked_for_a_numpy_array() -> None:
 
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_dask_is_lazy(keepdims: bool) -> None:
-    """A block that is computed when the graph is built raises; dtype, shape and chunks are known without it."""
+    """Dtype, shape and chunks are known before a block is computed, which would raise here."""
     da = pytest.importorskip("dask.array")
 
     def fail(*_: Any) -> Any:
@@ -792,17 +879,11 @@ def test_dask_axis_and_broadcasting(p_shape: Any, q_shape: Any, axis: int, keepd
 
 
 @pytest.mark.parametrize(("threads", "used"), [(None, 1), (2, 2)])
-def test_dask_blocks_have_a_thread_each(threads: int | None, used: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    p, asked, kernel = dask_array(P), [], _rows._evaluate
-
-    def record(*args: Any) -> Any:
-        asked.append(args[-2])
-        return kernel(*args)
-
-    result = fastkl.entropy(p, threads=threads)
-    monkeypatch.setattr(_rows, "_evaluate", record)
+def test_dask_blocks_have_a_thread_each(threads: int | None, used: int, requests: list[Any]) -> None:
+    result = fastkl.entropy(dask_array(P), threads=threads)
+    requests.clear()
     result.compute(scheduler="sync")
-    assert asked == [used] * 3
+    assert [request.threads for request in requests] == [used] * 3
 
 
 def test_dask_rows() -> None:
@@ -815,10 +896,10 @@ def test_dask_rows() -> None:
     assert kl(dask_array(P[:0]), Q[:1]).chunks == ((0,),)
     assert_refused(
         ValueError,
-        "p has shape (5, 7) and q has shape (4, 7): all axes but axis -1 must broadcast",
+        "p has shape (5, 7) and q has shape (4, 7): all axes except axis -1 must broadcast",
         kl, dask_array(P), dask_array(Q)[:4],
     )  # fmt: skip
-    with pytest.raises(ValueError, match="compute_chunk_sizes"):  # says dask
+    with pytest.raises(ValueError, match="compute_chunk_sizes"):  # dask's own error
         kl(unknown, Q)
     columns = dask_array(P)[:, dask_array(P)[0] >= 0]
     message = "q has an unknown length along axis -1: call its compute_chunk_sizes() first"
@@ -837,7 +918,7 @@ each_chunking = pytest.mark.parametrize("chunks", [((2, 3), 3), ((5,), 2), ((1, 
 
 
 def assert_fields(result: Any, expected: Any) -> None:
-    """Dask arrays of NumPy's values, to the bit, or None where NumPy has none."""
+    """Assert that the fields are dask arrays of the same bits as the expected arrays, or None where those are None."""
     import dask
     import dask.array as da
 
@@ -855,20 +936,20 @@ def assert_fields(result: Any, expected: Any) -> None:
 @each_chunking
 @pytest.mark.parametrize("keywords", LABELLED, ids=str)
 def test_dask_labels(keywords: dict[str, Any], chunks: Any) -> None:
-    """Chunks of the rows, of them and the columns, of the labels: they meet, whoever has more of them."""
+    """Rows, columns and labels may have chunks of different lengths."""
     da = pytest.importorskip("dask.array")
     q = (SCORES if "from_logits" in keywords else SCORES**2).astype("f4")
     rows, labels = da.from_array(q, chunks=(chunks[0], 4)), da.from_array(LABELS, chunks=(chunks[1],))
-    expected = fastkl.cross_entropy(LABELS, q, **keywords)
+    expected = fastkl.nll(LABELS, q, **keywords)
     for pair in (labels, rows), (labels, q), (LABELS, rows), (LABELS.tolist(), rows), (labels.astype("i2"), rows):
-        result = fastkl.cross_entropy(*pair, **keywords)
+        result = fastkl.nll(*pair, **keywords)
         assert type(result) is da.Array
         assert (result.dtype, result.shape) == ("f4", (5,))
         assert_values(result.compute(), expected)
 
 
 @each_chunking
-@pytest.mark.parametrize("from_logits", [True, (False, True)], ids=str)
+@pytest.mark.parametrize("from_logits", [True, "q"], ids=str)
 def test_dask_compare(from_logits: Any, chunks: Any) -> None:
     da = pytest.importorskip("dask.array")
     p, q = (SCORES if from_logits is True else P).astype("f4"), OTHER_SCORES.astype("f4")
@@ -881,10 +962,10 @@ def test_dask_compare(from_logits: Any, chunks: Any) -> None:
     )
     keywords = {"from_logits": from_logits, "base": 2}
     for labels in None, LABELS, LABELS.tolist(), lazy[2]:
-        given = {**keywords, "ignore_index": None if labels is None else -100}
-        expected = fastkl.compare(p, q, None if labels is None else LABELS, **given)
+        options = {**keywords, "ignore_index": None if labels is None else -100}
+        expected = fastkl.compare(p, q, None if labels is None else LABELS, **options)
         for pair in lazy[:2], (p, lazy[1]), (lazy[0], q):
-            assert_fields(fastkl.compare(*pair, labels, **given), expected)
+            assert_fields(fastkl.compare(*pair, labels, **options), expected)
 
 
 @pytest.mark.parametrize("keepdims", [False, True])
@@ -900,18 +981,22 @@ def test_dask_labels_axis_and_broadcasting(axis: int, keepdims: bool) -> None:
         labels = draw.integers(0, p.shape[axis], shape)
         chunked = da.from_array(labels, chunks=2)
         if len(shape) == 2:
-            result = fastkl.cross_entropy(chunked, rows, **keywords)
-            assert_values(result.compute(), fastkl.cross_entropy(labels, p, **keywords))
+            result = fastkl.nll(chunked, rows, **keywords)
+            assert_values(result.compute(), fastkl.nll(labels, p, **keywords))
         assert_fields(fastkl.compare(rows, others, chunked, **keywords), fastkl.compare(p, q, labels, **keywords))
-    for one in draw.standard_normal((1, 6, 8)), draw.standard_normal((4, 1, 8)):  # row for all labels along an axis
+    labels = draw.integers(0, p.shape[axis], (2, a, b))
+    if axis < 0:  # Labels with more axes than the rows give every axis another number.
+        chunked = da.from_array(labels, chunks=(1, 2, 2))
+        assert_fields(fastkl.compare(rows, others, chunked, **keywords), fastkl.compare(p, q, labels, **keywords))
+    for one in draw.standard_normal((1, 6, 8)), draw.standard_normal((4, 1, 8)):  # one row for all labels along an axis
         labels, rows = draw.integers(0, 8, (4, 6)), np.moveaxis(one, -1, axis)
-        expected = fastkl.cross_entropy(labels, rows, **keywords)
-        result = fastkl.cross_entropy(da.from_array(labels, chunks=(3, 2)), da.from_array(rows, chunks=2), **keywords)
+        expected = fastkl.nll(labels, rows, **keywords)
+        result = fastkl.nll(da.from_array(labels, chunks=(3, 2)), da.from_array(rows, chunks=2), **keywords)
         assert result.shape == expected.shape
         assert_values(result.compute(), expected)
 
 
-def test_dask_messages_name_labels_and_rows_of_the_whole() -> None:
+def test_dask_errors_have_the_index_in_the_whole_array() -> None:
     da = pytest.importorskip("dask.array")
     draw = np.random.default_rng(27)
     p = draw.standard_normal((4, 6, 8))
@@ -919,37 +1004,44 @@ def test_dask_messages_name_labels_and_rows_of_the_whole() -> None:
     wanted = "labels must be in 0..7"
 
     def losses(labels: Any, chunks: Any = 2) -> Any:
-        return fastkl.cross_entropy(da.from_array(labels, chunks=chunks), rows, from_logits=True).compute()
+        return fastkl.nll(da.from_array(labels, chunks=chunks), rows, from_logits=True).compute()
 
     def compare(p: Any, q: Any, labels: Any, axis: int = -1) -> Any:
         return fastkl.compare(p, q, labels, from_logits=True, axis=axis).kl.compute()
 
     labels = with_entry((3, 5), 1000, draw.integers(0, 8, (4, 6)))
     for chunks in 2, 6, (1, 4):
-        assert_refused(ValueError, f"labels[3, 5] = 1000: {wanted}", losses, labels, chunks)
-    assert_refused(ValueError, f"labels[0, 5] = 1000: {wanted}", losses, labels[3:])
-    assert_refused(ValueError, f"labels[3, 5] = 1000: {wanted}", compare, rows, p, labels)
-    assert_refused(ValueError, f"labels[5] = 1000: {wanted}", compare, p, rows, da.from_array(labels[3], chunks=4))
-    assert_refused(ValueError, f"labels[3, 0] = 1000: {wanted}", compare, rows, p, labels[:, 5:])
-    assert_refused(ValueError, f"labels[0] = 8: {wanted}", compare, rows, p, [8])
-    assert_refused(ValueError, f"labels = 8: {wanted}", compare, rows, p, 8)
-    turned = np.moveaxis(p, -1, 1), np.moveaxis(rows, -1, 1)
-    assert_refused(ValueError, f"labels[3, 5] = 1000: {wanted}", compare, *turned, labels, 1)
+        assert_invalid("labels[3, 5]", f" = 1000: {wanted}", losses, labels, chunks)
+    assert_invalid("labels[0, 5]", f" = 1000: {wanted}", losses, labels[3:])
+    assert_invalid("labels[3, 5]", f" = 1000: {wanted}", compare, rows, p, labels)
+    assert_invalid("labels[5]", f" = 1000: {wanted}", compare, p, rows, da.from_array(labels[3], chunks=4))
+    assert_invalid("labels[3, 0]", f" = 1000: {wanted}", compare, rows, p, labels[:, 5:])
+    assert_invalid("labels[0]", f" = 8: {wanted}", compare, rows, p, [8])
+    assert_invalid("labels", f" = 8: {wanted}", compare, rows, p, 8)
+    transposed = np.moveaxis(p, -1, 1), np.moveaxis(rows, -1, 1)
+    assert_invalid("labels[3, 5]", f" = 1000: {wanted}", compare, *transposed, labels, 1)
     bad = with_entry((2, 4, 6), np.nan, p)
-    entry = "[2, 4, 6] = nan: logits must be finite or -inf"
-    assert_refused(ValueError, f"logits p{entry}", compare, bad, rows, labels[0])
-    assert_refused(ValueError, f"logits q{entry}", compare, rows, bad, labels[0])
-    message = "logits q[2, 6, 4] = nan: logits must be finite or -inf"
-    assert_refused(ValueError, message, compare, turned[1], np.moveaxis(bad, -1, 1), None, 1)
+    entry = " = nan: logits must be finite or -inf"
+    assert_invalid("p[2, 4, 6]", entry, compare, bad, rows, labels[0])
+    assert_invalid("q[2, 4, 6]", entry, compare, rows, bad, labels[0])
+    assert_invalid("q[2, 6, 4]", entry, compare, transposed[1], np.moveaxis(bad, -1, 1), None, 1)
     lazy = da.from_array(bad, chunks=(2, 3, 4))
-    result = fastkl.cross_entropy(labels % 8, lazy, from_logits=True)
-    assert_refused(ValueError, f"logits q{entry}", result.compute)
+    assert_invalid("q[2, 4, 6]", entry, fastkl.nll(labels % 8, lazy, from_logits=True).compute)
+    masked = np.moveaxis(with_entry((2, 4), -np.inf, p), -1, 1)
+    entropy = fastkl.entropy(da.from_array(masked, chunks=(3, 8, 3)), from_logits=True, axis=1)
+    assert_invalid("p[2, :, 4]", " has no finite entry: a row of logits must have one", entropy.compute)
     divergence = fastkl.compare(rows, lazy, from_logits=True, invalid="nan").kl
     assert np.argwhere(np.isnan(divergence.compute())).tolist() == [[2, 4]]
 
 
+def test_dask_errors_come_back_from_other_processes() -> None:
+    with pytest.raises(fastkl.InvalidRowError) as caught:
+        kl(dask_array(BAD), Q).compute(scheduler="processes", num_workers=1)
+    assert (caught.value.operand, caught.value.index, caught.value.reason) == ("p", (3, 4), "negative")
+
+
 def test_dask_labels_and_compare_are_lazy() -> None:
-    """As above: nothing is computed, but dtypes, shapes and chunks are known."""
+    """Dtypes, shapes and chunks are known before a block is computed, which would raise here."""
     da = pytest.importorskip("dask.array")
 
     def fail(*_: Any) -> Any:
@@ -958,9 +1050,9 @@ def test_dask_labels_and_compare_are_lazy() -> None:
     p = da.map_blocks(fail, dtype="f4", chunks=((2, 3), (4, 3)), meta=np.empty((0, 0), "f4"))
     labels = da.map_blocks(fail, dtype="i8", chunks=((3, 2),), meta=np.empty(0, "i8"))
     lazy = [
-        fastkl.cross_entropy(labels, p),
-        fastkl.cross_entropy(labels, Q.astype("f4")),
-        fastkl.cross_entropy(LABELS, p),
+        fastkl.nll(labels, p),
+        fastkl.nll(labels, Q.astype("f4")),
+        fastkl.nll(LABELS, p),
         *fastkl.compare(p, Q.astype("f4"), labels),
         *fastkl.compare(p, p)[:7],
     ]
@@ -972,45 +1064,39 @@ def test_dask_labels_and_compare_are_lazy() -> None:
     assert lazy[0].chunks == lazy[3].chunks == ((2, 1, 2),)
 
 
-def test_dask_compare_reads_each_block_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For all fields together, with a thread for each block."""
+def test_dask_compare_reads_each_block_once(requests: list[Any]) -> None:
+    """One call for a block computes all fields, on one thread."""
     dask = pytest.importorskip("dask")
-    p, asked, kernel = dask_array(P), [], _rows._evaluate
-
-    def record(*args: Any) -> Any:
-        asked.append((args[2].shape, args[-2]))
-        return kernel(*args)
-
-    result = fastkl.compare(p, Q, [0, 1, 2, 3, 4])
-    monkeypatch.setattr(_rows, "_evaluate", record)
+    result = fastkl.compare(dask_array(P), Q, [0, 1, 2, 3, 4])
+    requests.clear()
     dask.compute(*result, scheduler="sync")
-    assert sorted(asked) == [((1, 7), 1), ((2, 7), 1), ((2, 7), 1)]
+    assert sorted((request.p.shape, request.threads) for request in requests) == [((1, 7), 1), ((2, 7), 1), ((2, 7), 1)]
 
 
-def test_dask_labels_of_one_row_of_none_and_of_an_unknown_number() -> None:
+def test_dask_labels_of_one_row_no_rows_and_unknown_rows() -> None:
     da = pytest.importorskip("dask.array")
     row, label = da.from_array(SCORES[0], chunks=3), da.from_array(np.array(2))
     expected = fastkl.compare(SCORES[0], SCORES[1], 2, from_logits=True)
-    for given in 2, np.uint8(2), label:
-        result = fastkl.cross_entropy(given, row, from_logits=True)
+    for own in 2, np.uint8(2), label:
+        result = fastkl.nll(own, row, from_logits=True)
         assert result.ndim == 0
         assert result.compute() == expected.nll_p
-        assert fastkl.cross_entropy(given, row, from_logits=True, keepdims=True).shape == (1,)
-        fields = fastkl.compare(row, SCORES[1], given, from_logits=True)
+        assert fastkl.nll(own, row, from_logits=True, keepdims=True).shape == (1,)
+        fields = fastkl.compare(row, SCORES[1], own, from_logits=True)
         assert [field.ndim for field in fields] == [0] * 9
         assert [field.compute() for field in fields] == list(expected)
 
     none = fastkl.compare(dask_array(P[:0]), Q[:1], LABELS[:0])
     assert_fields(none, fastkl.compare(P[:0], Q[:1], LABELS[:0]))
-    assert fastkl.cross_entropy(LABELS[:0], dask_array(P[:0])).compute().shape == (0,)
+    assert fastkl.nll(LABELS[:0], dask_array(P[:0])).compute().shape == (0,)
 
-    one = fastkl.cross_entropy(np.zeros(1, int), da.ones((1, 1)))
+    one = fastkl.nll(np.zeros(1, int), da.ones((1, 1)))
     assert one.compute().tolist() == [0]
 
     rows, labels = da.from_array(SCORES, chunks=(2, 3)), da.from_array(LABELS, chunks=2)
     known = labels != -100
     expected = fastkl.compare(SCORES[LABELS != -100], OTHER_SCORES[0], LABELS[LABELS != -100], from_logits=True)
-    losses = fastkl.cross_entropy(labels[known], rows[known], from_logits=True)
+    losses = fastkl.nll(labels[known], rows[known], from_logits=True)
     assert np.isnan(losses.shape[0])
     assert_values(losses.compute(), expected.nll_p)
     fields = fastkl.compare(rows[known], OTHER_SCORES[0], labels[known], from_logits=True)
@@ -1021,30 +1107,30 @@ def test_dask_labels_of_one_row_of_none_and_of_an_unknown_number() -> None:
 def test_dask_labels_are_checked_before_any_work() -> None:
     da = pytest.importorskip("dask.array")
     p = dask_array(P)
-    for labels, shape in (LABELS[:4], "(4,)"), (da.zeros((5, 5), int), "(5, 5)"), (da.zeros((1, 5, 5), int), "(1, 5, 5)"):
-        message = f"labels has shape {shape}: labels must have the shape (5,) of the rows, or broadcast with it"
-        assert_refused(ValueError, message, fastkl.compare, p, Q, labels)
+    for shape, wanted in ((4,), (5,)), ((5, 4), (1, 5)), ((1, 5, 4), (1, 1, 5)):
+        message = f"labels has shape {shape}: must have the shape {wanted} of the rows, or broadcast with it"
+        assert_refused(ValueError, message, fastkl.compare, p, Q, da.zeros(shape, dtype=int))
     assert_refused(
         ValueError,
-        "p has shape (4,): labels must have the shape (5,) of the rows, or broadcast with it",
-        fastkl.cross_entropy, da.from_array(LABELS[:4]), p,
+        "labels has shape (4,): must have the shape (5,) of the rows, or broadcast with it",
+        fastkl.nll, da.from_array(LABELS[:4]), p,
     )  # fmt: skip
     assert_refused(TypeError, "labels has dtype float64: must be an integer dtype", fastkl.compare, p, Q, da.zeros(5))
     masked = np.ma.array(LABELS, mask=LABELS < 0)
     message = "has masked entries: fill them, or leave them out, before the call"
     assert_refused(TypeError, f"labels {message}", fastkl.compare, p, Q, masked)
-    assert_refused(TypeError, f"p {message}", fastkl.cross_entropy, masked, p)
+    assert_refused(TypeError, f"labels {message}", fastkl.nll, masked, p)
     pairs = np.ma.array(np.zeros(3, "i4,i4"), mask=[(False, True)] * 3)
     assert_refused(TypeError, f"p {message}", fastkl.entropy, pairs)
     out = np.empty(5)
     message = "out: must be None for dask arrays, whose values are computed later"
-    assert_refused(TypeError, message, fastkl.cross_entropy, da.from_array(LABELS), P, out=out)
+    assert_refused(TypeError, message, fastkl.nll, da.from_array(LABELS), P, out=out)
     message = "q has shape (5, 0): the distribution axis, axis -1, must not be empty"
-    assert_refused(ValueError, message, fastkl.cross_entropy, LABELS, da.zeros((5, 0)))
+    assert_refused(ValueError, message, fastkl.nll, LABELS, da.zeros((5, 0)))
 
 
 def test_dask_results_go_to_other_processes() -> None:
-    """As all that dask.distributed sends: pickled. No block's task has all labels in it."""
+    """dask.distributed pickles the graph. No block's task may hold all labels."""
     da = pytest.importorskip("dask.array")
     labels = np.zeros(5000, int)
     graph = fastkl.compare(da.ones((5000, 1), chunks=100), [1.0], da.from_array(labels, chunks=100)).kl.__dask_graph__()
@@ -1054,13 +1140,13 @@ def test_dask_results_go_to_other_processes() -> None:
 
 
 @pytest.mark.parametrize("make", [dask_array, xarray_array])
-def test_bfloat16_of_numpy_beside_what_has_none(make: Callable[[Array], Any]) -> None:
+def test_bfloat16_beside_libraries_without_it(make: Callable[[Array], Any]) -> None:
     half = Q.astype(pytest.importorskip("ml_dtypes").bfloat16)
     for pair, expected in ((make(P), half), kl(P, half)), ((half, make(P)), kl(half, P)):
         assert_close(kl(*pair), expected)
 
 
-def test_dask_frames() -> None:
+def test_dask_frames_are_refused() -> None:
     pd = pytest.importorskip("pandas")
     dd = pytest.importorskip("dask.dataframe")
     frame = dd.from_pandas(pd.DataFrame(P), npartitions=2)
@@ -1100,12 +1186,24 @@ def test_xarray_dimensions_meet_by_name() -> None:
     assert kl(p[0], p[1]).dims == ()
 
 
-def test_xarray_messages_use_the_arrays_own_order() -> None:
-    p, bad = named(P, "t", "c"), named(with_entry((1, 4, 2), -1, rows(22, (2, 7, 5), axis=1)), "m", "c", "t")
-    assert_refused(ValueError, f"q[1, 4, 2] = -1.0: {ENTRY}", kl, p, bad)
-    assert_refused(ValueError, f"p[1, 4, 2] = -1.0: {ENTRY}", kl, bad, p, axis=1)
-    lazy = pytest.importorskip("dask") and bad.chunk(m=1, t=2)
-    assert_refused(ValueError, f"q[1, 4, 2] = -1.0: {ENTRY}", kl(p, lazy).compute)
+def test_xarray_errors_have_the_operands_own_dimensions() -> None:
+    """In the operand's own order, without the dimensions that it lacks, and 0 where it has length 1."""
+    p, values = named(P, "t", "c"), rows(22, (2, 7, 5), axis=1)
+    bad = named(with_entry((1, 4, 2), -1, values), "m", "c", "t")
+    long = named(with_entry((1, 0, 2), values[1, 0, 2] + 0.5, values), "m", "c", "t")
+    entry, total = f" = -1.0: {ENTRY}", f" sums to 1.5: {SUM}"
+    assert_invalid("q[1, 4, 2]", entry, kl, p, bad)
+    assert_invalid("p[1, 4, 2]", entry, kl, bad, p, axis=1)
+    assert_invalid("q[1, :, 2]", total, kl, p, long)
+    assert_invalid("p[3, 4]", entry, kl, named(BAD, "t", "c"), named(values, "m", "c", "t"))
+    assert_invalid("q[4, 3]", entry, kl, p, named(BAD.T, "c", "t"))
+    assert_invalid("q[4]", entry, kl, named(values, "m", "c", "t"), named(BAD[3], "c"), axis=1)
+    assert_invalid("q[4, 0]", entry, kl, named(values, "m", "c", "t"), BAD[3][:, np.newaxis], axis=1)
+    assert_invalid("q[1, 4, 2]", entry, kl, p, bad, out=np.empty((5, 2)))
+    pytest.importorskip("dask")
+    assert_invalid("q[1, 4, 2]", entry, kl(p, bad.chunk(m=1, t=2)).compute)
+    assert_invalid("q[1, :, 2]", total, kl(p, long.chunk(m=1, t=2)).compute)
+    assert_invalid("q[4, 0]", entry, kl(named(values, "m", "c", "t").chunk(t=2), BAD[3][:, np.newaxis], axis=1).compute)
 
 
 def test_xarray_refusals() -> None:

@@ -1,4 +1,4 @@
-"""The command line and the demo: what is read and counted, the yardstick, the page, and how the command ends."""
+"""The command line and the demo: reading, counting, the reference, the printed page and the exit status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXPRESSIONS = (_demo.OURS, *_demo.USUAL, _demo.SCIPY)
 
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
-    """A library of three modules, a package's among them, and of what is no module of it."""
+    """A library of three modules, one of them in a package, and files that do not count as modules."""
     files = {
         "plain.py": b"def f(x):\n    return x + 1\n" * 90,
         "package/numbers.py": b"".join(b"%d, %o\n" % (n, n * n) for n in range(300)),
@@ -83,7 +83,7 @@ def test_unreadable_modules_are_skipped(library: Path, monkeypatch: pytest.Monke
     assert list(_demo.read_modules(library)) == ["package/numbers.py", "bytes.py"]
 
 
-# The yardstick
+# The reference
 
 
 def test_logarithm() -> None:
@@ -122,7 +122,7 @@ def test_true_divergence_at_its_ends() -> None:
     assert _demo.true_divergence(p, np.array([1.0, 0.0, 0.0, 0.0])) == math.inf
 
 
-def test_answers_are_sorted_by_what_is_the_matter() -> None:
+def test_values_are_judged() -> None:
     truth = np.array([1.0, 1.0, 1.0, 1.0, 2e-9, 0.0, 0.0, math.inf, math.inf, 1.0])
     answer = np.array([1.0, 1.0001, 1.002, math.nan, -1e-9, 0.0, 1e-17, math.inf, 5.0, math.inf])
     assert _demo.judge(answer, truth) == (1, 1, 4, math.inf)
@@ -136,7 +136,7 @@ def test_answers_are_sorted_by_what_is_the_matter() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_numpy_answers_nan_for_the_rows_with_zeros(dtype: Any) -> None:
+def test_numpy_gives_nan_for_rows_with_zeros(dtype: Any) -> None:
     p = np.full((7, 64), 1 / 64, dtype)
     p[::3, 5:9] = [2 / 64, 2 / 64, 0, 0]
     q = np.full((1, 64), 1 / 64, dtype)
@@ -177,7 +177,7 @@ def test_page_without_scipy(library: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert table(page, "float64: ")[_demo.SCIPY] == ["not", "installed"]
 
 
-def test_names_are_fitted() -> None:
+def test_long_names_are_cut() -> None:
     assert _demo.fitted("short", 5) == "short"
     assert _demo.fitted("packages/module.py", 12) == "...module.py"
     assert _demo.fitted("caf\u00e9\udcff", 20) == "caf\\xe9\\udcff"
@@ -192,7 +192,7 @@ def test_command_runs(library: Path) -> None:
     assert not done.stderr
 
 
-def test_without_a_verb_it_helps(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "demo" in capsys.readouterr().out
 

@@ -1,13 +1,16 @@
-"""The documentation's examples, run on every tier: those of each public function's docstring, and those of the pages.
+"""The examples of the documentation, in docstrings and on pages, run on every tier, and the docstrings' completeness.
 
-Expected output may leave out with `...` what differs from tier to tier: the last digit.
+In expected output, `...` stands for the last digit, which may differ between tiers.
 """
 
 from __future__ import annotations
 
 import doctest
 import inspect
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from fastkl import compat
 
 ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "docs/batch.md", "docs/compat.md"]
-NO_EXAMPLES = {"__version__", "Comparison"}  # the latter is compare's result
+NO_EXAMPLES = {"__version__", "Comparison"}  # the latter is the result of compare
 FUNCTIONS = {name: getattr(fastkl, name) for name in fastkl.__all__ if name not in NO_EXAMPLES} | {
     f"compat.{library}.{name}": getattr(getattr(compat, library), name)
     for library in compat.__all__
@@ -28,7 +31,7 @@ FUNCTIONS = {name: getattr(fastkl, name) for name in fastkl.__all__ if name not 
 pytestmark = pytest.mark.usefixtures("tier")
 
 
-# The sections of pages that are tried by themselves, by what they need. The others want a cluster, or a compiler.
+# Sections of pages that are run on their own, with the modules they need. The others need a cluster or a compiler.
 SECTIONS = {
     ("docs/pipelines.md", "dask"): ["dask.array"],
     ("docs/pipelines.md", "xarray"): ["xarray", "dask.array"],
@@ -38,7 +41,7 @@ SECTIONS = {
 
 
 def run_examples(text: str, name: str, names: dict[str, Any]) -> int:
-    """Run the examples in the text with the given names; answer how many there are, and leave their names in `names`."""
+    """The number of examples in the text, which run with the given names and add theirs."""
     test = doctest.DocTestParser().get_doctest(text, names, name, None, 0)
     report: list[str] = []
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
@@ -49,7 +52,7 @@ def run_examples(text: str, name: str, names: dict[str, Any]) -> int:
 
 
 def run_blocks(text: str, name: str) -> None:
-    """The text's Python blocks, which build on each other, as one reads them. One without prompts is run as a program."""
+    """Run the text's Python blocks in order, with common names. A block without prompts is run as a program."""
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert blocks, f"{name} has no Python block"
     names: dict[str, Any] = {}
@@ -67,6 +70,25 @@ def test_docstring(name: str) -> None:
     if name.startswith("compat.torch."):
         pytest.importorskip("torch")
     assert run_examples(inspect.getdoc(FUNCTIONS[name]) or "", name, {}), f"{name} has no example"
+
+
+@pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in ("Summary", "InvalidRowError")])
+def test_a_docstring_has_every_parameter(name: str) -> None:
+    text = inspect.getdoc(FUNCTIONS[name]) or ""
+    parameters, _, _ = text.partition("\nReturns\n")
+    written = {word for names in re.findall(r"^(\w+(?:, \w+)*) : ", parameters, re.MULTILINE) for word in names.split(", ")}
+    assert written == set(inspect.signature(FUNCTIONS[name]).parameters)
+    assert "{sections}" not in text
+
+
+def test_without_docstrings() -> None:
+    """Under -OO, nothing is filled in."""
+    code = "import fastkl; print(fastkl.entropy.__doc__, fastkl.nll([0], [[1.0, 0.0]]))"
+    environment = {"PYTHONPATH": str(Path(fastkl.__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-OO", "-c", code], capture_output=True, text=True, check=True, env=os.environ | environment
+    )
+    assert done.stdout == "None [0.]\n"
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,6 +1,6 @@
-"""Rows and entries at the edges, on every tier: zeros, subnormal and huge numbers, what is refused, eps.
+"""Rows and entries at the edges, on every tier: zeros, subnormal and huge numbers, invalid numbers, eps.
 
-What is right is said by reference.py, to the same bound on all tiers. Which words a refusal uses is test_messages' concern.
+Values are compared with those of reference.py, with the same bound on all tiers. test_messages.py tests the messages.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ MODES = ["raise", "nan", "ignore"]
 
 
 def least(dtype: str) -> float:
-    """The smallest positive number."""
+    """Return the smallest positive number."""
     return float(np.finfo(dtype).smallest_subnormal)
 
 
 def numbers(dtype: str) -> list[float]:
-    """From one end of the dtype to the other."""
+    """Return probabilities from one end of the dtype to the other."""
     about, power = np.finfo(dtype), 300 if dtype == "f8" else 30
     small = [least(dtype), float(about.tiny), 10.0**-power, float(about.eps)]
     return [0.0, -0.0, *small, 0.5, 1.0, 2.0, 10.0**power, float(about.max)]
 
 
 def refused(dtype: str) -> list[float]:
-    """No probabilities."""
+    """Return numbers that are not probabilities."""
     return [np.inf, -np.inf, np.nan, -np.nan, -1.0, -least(dtype)]
 
 
@@ -67,7 +67,7 @@ def assert_right(measure: Callable[..., Any], result: Array, p: Array, q: Array)
 
 @functools.cache
 def grid(dtype: str) -> tuple[Array, Array]:
-    """Every row p and every row q."""
+    """Return every pair of a row p and a row q."""
     both = np.array(list(itertools.product([*numbers(dtype), np.inf, np.nan, -1.0, -least(dtype)], repeat=4)), dtype)
     return both[:, :2], both[:, 2:]
 
@@ -86,7 +86,7 @@ def is_valid(measure: Callable[..., Any], dtype: str, normalize: bool) -> Array:
 
 @functools.cache
 def truth(measure: Callable[..., Any], dtype: str) -> reference.DoubleDouble:
-    """What is right where the grid's rows are weights. Which entry is first, and -0, make no difference to it."""
+    """Return the right values where the grid's rows are weights. They do not depend on the order of entries, nor on -0."""
     valid = is_valid(measure, dtype, normalize=True)
     p, q = (rows[valid].astype(float) + 0.0 for rows in grid(dtype))
     flip = p[:, 0] > p[:, 1]
@@ -96,21 +96,20 @@ def truth(measure: Callable[..., Any], dtype: str) -> reference.DoubleDouble:
 
 
 def meaning(measure: Callable[..., Any], a: float, b: float) -> tuple[float, float]:
-    """The least and the most that the rows [a, 1] and [b, 1] may be to a measure; NaN and NaN for what is refused."""
+    """Return the least and the largest possible value of the rows [a, 1] and [b, 1]; NaN and NaN if one is invalid."""
     if not (0 <= a < math.inf and (measure is entropy or 0 <= b < math.inf)):
         return math.nan, math.nan
     if measure is entropy or measure in (fastkl.js_divergence, fastkl.js_distance):
         bits = 0 if measure is not entropy and a == b else 1
         return 0, math.log(2) ** (0.5 if measure is fastkl.js_distance else 1) * bits
-    if a > 0 == b:
+    if a > 0 == b and measure in EPS_MEASURES:
         return math.inf, math.inf
-    return 0, 0 if measure is fastkl.kl_divergence and a == b else 1500  # less than twice the log of the largest number
+    return 0, 0 if measure is not fastkl.cross_entropy and a == b else 1500  # less than twice the log of the largest number
 
 
 @pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "bfloat16"])
 @pytest.mark.parametrize("measure", MEASURES)
 def test_special_numbers_mean_the_same_in_every_dtype(measure: Callable[..., Any], dtype: str) -> None:
-    """Twelve against twelve."""
     if dtype == "bfloat16":
         dtype = pytest.importorskip("ml_dtypes").bfloat16
     about = np.finfo(dtype) if isinstance(dtype, str) else pytest.importorskip("ml_dtypes").finfo(dtype)
@@ -147,7 +146,7 @@ def test_pairs_of_special_numbers(measure: Callable[..., Any], dtype: str, norma
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", MEASURES)
 def test_a_valid_row_gives_the_same_bits_in_every_mode(measure: Callable[..., Any], dtype: str, normalize: bool) -> None:
-    """Also among invalid ones."""
+    """The same holds of valid rows among invalid ones."""
     p, q = grid(dtype)
     valid = is_valid(measure, dtype, normalize)
     expected = measure(p[valid], q[valid], normalize=normalize, invalid="raise")
@@ -158,7 +157,7 @@ def test_a_valid_row_gives_the_same_bits_in_every_mode(measure: Callable[..., An
 
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_no_distribution_is_refused(dtype: str, normalize: bool) -> None:
+def test_rows_that_are_not_distributions_are_refused(dtype: str, normalize: bool) -> None:
     good = np.array([0.5, 0.5], dtype)
     for row in np.array(list(itertools.product([*numbers(dtype), *refused(dtype)], repeat=2)), dtype):
         calls = [(measure, pair) for measure in PAIR_MEASURES for pair in ((row, good), (good, row))]
@@ -173,14 +172,14 @@ def test_what_is_no_distribution_is_refused(dtype: str, normalize: bool) -> None
 
 # ---- one special entry, anywhere in a row ----
 
-# The kernels' ways through a matrix: rows one after the other, with a rest that does not fill the lanes; short rows
-# together; rows together that are neighbours in memory, n entries each.
+# The kernels have three ways through a matrix: row after row, with a rest that does not fill the lanes; groups of short
+# rows; groups of interleaved rows.
 WIDE = 1100
 FORMS = {"wide rows": (WIDE, "C"), "short rows": (21, "C"), "columns": (101, "F")}
 
 
 def anywhere(special: float, others: float, dtype: str, form: str) -> Array:
-    """A matrix with a special entry in each row, in the last one at the end: 17 is prime to the number of lanes."""
+    """Return a matrix with a special entry in each row, at the end of the last. 17 is prime to the number of lanes."""
     n, order = FORMS[form]
     columns = [*(17 * i % n for i in range(70)), n - 1]
     rows = np.full((len(columns), n), others, dtype, order)
@@ -196,7 +195,7 @@ def special_pairs(dtype: str) -> list[tuple[float, float]]:
 
 @functools.cache
 def truth_anywhere(measure: Callable[..., Any], dtype: str, form: str, p: float, q: float) -> reference.DoubleDouble:
-    """What is right for one of the matrix's rows is right for all."""
+    """Return the right value of a row of the matrices, which is that of all their rows."""
     return exact(measure, anywhere(p, 3.0, dtype, form)[:1], anywhere(q, 5.0, dtype, form)[:1])
 
 
@@ -223,7 +222,7 @@ def test_an_invalid_entry_in_any_column(measure: Callable[..., Any], dtype: str,
 
 
 def distributions(seed: int, dtype: str, form: str) -> tuple[Array, Array]:
-    """Thirty pairs of rows, with some zeros in q."""
+    """Return thirty pairs of rows, with some zeros in q."""
     n, order = FORMS[form]
     p, q = np.random.default_rng(seed).random((2, 30, n))
     q[p < 0.2] = 0
@@ -301,7 +300,7 @@ def off_by(amount: float, n: int, dtype: str) -> Array:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", [fastkl.js_divergence, fastkl.js_distance])
 def test_the_least_numbers_in_different_places(measure: Callable[..., Any], dtype: str, n: int) -> None:
-    """A quarter of one, times a logarithm, is no number; but the root of that is, and so is the sum of a row of them."""
+    """A quarter of one, times a logarithm, is rounded to 0, but its root is not, nor is the sum of a row of them."""
     p = np.zeros((5, n), dtype)
     q = np.zeros((5, n), dtype)
     p[:, 0] = q[:, 0] = 1
@@ -313,7 +312,7 @@ def test_the_least_numbers_in_different_places(measure: Callable[..., Any], dtyp
 @pytest.mark.parametrize("n", [2, WIDE, 66_000])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_sum_just_within_and_just_beyond_the_tolerance(dtype: str, n: int, sign: int) -> None:
-    """What is accepted counts as the distribution that it is proportional to."""
+    """A row within the tolerance counts as the distribution to which it is proportional."""
     tolerance = sign * math.sqrt(np.finfo(dtype).eps)
     within, beyond = (off_by(share * tolerance, n, dtype) for share in (0.98, 1.02))
     good = off_by(0, n, dtype)[::-1].copy()
@@ -345,7 +344,7 @@ def test_each_operand_has_the_tolerance_of_its_own_dtype() -> None:
 
 @pytest.mark.parametrize("dtype", ["f2", "f4"])
 def test_p_is_named_where_both_sums_are_wrong(dtype: str) -> None:
-    """Also where q's sum is so large that p's, found beside it in float32, may come out as anything, 1 among it."""
+    """Even where q's sum is so large that p's, a difference in float32, loses all digits and may seem to be 1."""
     p = np.full(8, (1 - 1.2 * math.sqrt(np.finfo(dtype).eps)) / 8, dtype)
     for size in np.logspace(0, 4.8, 400):
         q = np.array([size, size, 0, 0.5, size / 3, size, size / 7, 0], dtype)
@@ -358,7 +357,7 @@ def test_p_is_named_where_both_sums_are_wrong(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", MEASURES)
 def test_rows_at_either_end_of_the_range(measure: Callable[..., Any], dtype: str, n: int) -> None:
-    """Sums that overflow, or of subnormal numbers alone, on one side or on both."""
+    """Sums overflow or consist of subnormal numbers, on one side or on both."""
     most, few = float(np.finfo(dtype).max), least(dtype)
     shape = np.random.default_rng(2).random((2, n))
     small, large = (10 * few * (1 + 9 * shape)).astype(dtype), (most * shape).astype(dtype)
@@ -380,9 +379,7 @@ def test_rows_at_either_end_of_the_range(measure: Callable[..., Any], dtype: str
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", EPS_MEASURES)
-def test_eps_raises_the_entries_below_it_before_q_is_normalised(
-    measure: Callable[..., Any], dtype: str, form: str, eps: float
-) -> None:
+def test_eps_clips_q_before_it_is_normalised(measure: Callable[..., Any], dtype: str, form: str, eps: float) -> None:
     p, q = (x[::5] for x in distributions(3, dtype, form))
     p, q = np.vstack((p, p)), np.vstack((q, np.roll(np.sort(q), 7, axis=-1)))
     q[-1] = np.arange(len(q[-1])) == 7
@@ -406,7 +403,7 @@ def test_the_default_eps_changes_nothing(measure: Callable[..., Any], dtype: str
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("measure", EPS_MEASURES)
-def test_eps_neither_mends_nor_spoils_the_sum_of_q(measure: Callable[..., Any], dtype: str) -> None:
+def test_the_sum_of_q_is_checked_before_it_is_clipped(measure: Callable[..., Any], dtype: str) -> None:
     p = np.array([0.5, 0.25, 0.25], dtype)
     assert measure(p, np.array([0.98, 0.01, 0.01], dtype), eps=0.5) < math.inf
     for q in np.array([0.9, 0.05, 0], dtype), np.array([0.5, 0, 0], dtype):

@@ -1,4 +1,4 @@
-"""The worked example: it runs, its logits are the network's, and what it says is right. Knows nothing of training."""
+"""The worked example: it runs, its logits are the network's, and its values are right. Knows nothing of training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def example() -> Any:
     assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.trained = cache(module.trained)  # once for all tests
+    module.trained = cache(module.trained)  # trains once for all tests
     return module
 
 
@@ -43,8 +43,8 @@ def log_softmax(x: Array) -> Array:
 def test_the_logits_are_those_of_the_network(example: Any) -> None:
     network, images, _ = example.trained()
     logits = example.logits(network.coefs_, network.intercepts_, images)
-    # Sums of at most 64 products in another order, through three layers that make them ten times as large each: far apart
-    # only if a layer is left out.
+    # Sums of at most 64 products are added in another order, in three layers that multiply errors by at most ten each. A
+    # missing layer changes far more than that.
     np.testing.assert_allclose(np.exp(log_softmax(logits)), network.predict_proba(images), rtol=1e-9, atol=1e-12)
 
 
@@ -75,8 +75,8 @@ def test_the_values_are_those_of_the_definitions(found: Any, bits: int) -> None:
         "nll_p": -a[rows, labels],
         "nll_q": -b[rows, labels],
     }
-    # None of the logarithms is beyond `most`. Each is off by 4 eps most at the utmost (a subtraction, and the logarithm of
-    # the sum of weights that are as wrong), a weight by that and its rounding, and a sum of ten terms by ten of its own.
+    # No logarithm is larger than `most`. Its error is at most 4 eps most (a subtraction, and the logarithm of a sum of
+    # weights with such errors), that of a weight is the same and its rounding, and a sum of ten terms adds ten roundings.
     most = max(float(np.abs(x).max()) for x in (full, quantised, a, b, m))
     tolerance = float(np.finfo(float).eps) * most * (4 * most + 20)
     assert tolerance < 1e-9
@@ -85,7 +85,7 @@ def test_the_values_are_those_of_the_definitions(found: Any, bits: int) -> None:
     assert np.array_equal(result.same_argmax, full.argmax(axis=1) == quantised.argmax(axis=1))
 
 
-def test_fewer_bits_are_further_away(found: Any) -> None:
+def test_fewer_bits_are_a_larger_divergence(found: Any) -> None:
     fine, coarse = (found[bits][3] for bits in BITS)
     assert 0 < fine.kl.mean() < coarse.kl.mean()
     assert 0 < coarse.same_argmax.mean() <= fine.same_argmax.mean() <= 1
@@ -101,8 +101,8 @@ def test_the_network_has_learned(found: Any) -> None:
     assert np.exp(result.nll_p.mean()) < 1.5
 
 
-def test_the_readme_quotes_what_is_printed(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """But for its numbers, which are those of one scikit-learn on one machine."""
+def test_the_page_quotes_what_is_printed(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Except its numbers, which depend on the scikit-learn and the machine."""
 
     def words(text: str) -> str:
         return re.sub(r"\s+", " ", re.sub(r"\d[\d.e+-]*", "#", text)).strip()
@@ -110,4 +110,4 @@ def test_the_readme_quotes_what_is_printed(example: Any, capsys: pytest.CaptureF
     example.main()
     printed = capsys.readouterr().out
     assert all(f"weights of {bits} bits" in printed for bits in BITS)
-    assert words(printed) in words((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert words(printed) in words((ROOT / "docs/models.md").read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""Every input that users may hold: thousands of generated calls, `out` that overlaps an operand, memory, and size.
+"""Every kind of input: thousands of generated calls, an `out` that overlaps an operand, memory, and size.
 
-What a call is and what must become of it, tests/inputs.py says; what a call needs, tests/footprint.py measures. Both run
-in processes of their own, for which a crash is a result like another. With HYPOTHESIS_PROFILE=night everything here is as
-much more as hypothesis' examples are, and calls are made that take seconds and minutes.
+tests/inputs.py generates calls and judges their results; tests/footprint.py measures the memory that calls use. Both run in
+processes of their own, so that a crash fails one test. With HYPOTHESIS_PROFILE=night there are as many times more cases as
+hypothesis has more examples, and some calls take minutes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NIGHT = SCALE > 1
 
 
 def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A script of this folder, with the fastkl that is tested here."""
+    """Run a script of this folder with the fastkl that is tested here."""
     path = os.pathsep.join([str(Path(fastkl.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, str(TESTS / script), *arguments]
     return subprocess.run(
@@ -50,8 +50,8 @@ BATCH, BATCHES = 500, 12 * SCALE
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
-def test_any_call_gives_the_values_of_plain_doubles_or_a_clear_error(batch: int) -> None:
-    """Each batch on another tier than the one before."""
+def test_any_call_gives_the_values_of_doubles_or_an_error(batch: int) -> None:
+    """Batches take turns in the tier that computes."""
     tier = TIERS[batch % len(TIERS)]
     done = run("inputs.py", str(batch * BATCH), str(BATCH), tier)
     *started, report = done.stdout.splitlines() or [""]
@@ -66,12 +66,12 @@ def test_any_call_gives_the_values_of_plain_doubles_or_a_clear_error(batch: int)
 
 # ---- out that overlaps ----
 
-SIZE = 8192  # of the memory that all share: room for any of the shapes
+SIZE = 8192  # of the shared memory, in bytes: any of the shapes fits
 PAIRS = 10_000 * SCALE
 
 
 def fitting(pick: random.Random, shape: tuple[int, ...], dtype: np.dtype[Any], repeated: tuple[int, ...] = ()) -> Layout:
-    """A layout that the memory has room for, from its start on."""
+    """A layout that fits into the shared memory, from its start on."""
     while True:
         where = layout(pick, shape, dtype, repeated)
         if where.size - 2 * MARGIN <= SIZE:
@@ -79,22 +79,22 @@ def fitting(pick: random.Random, shape: tuple[int, ...], dtype: np.dtype[Any], r
 
 
 def crowded(pick: random.Random, *places: Layout) -> list[Layout]:
-    """The same moved about, in no more than the largest of them needs."""
+    """The same layouts at random places in as much memory as the largest of them needs."""
     room = max(where.size for where in places)
     return [where._replace(offset=where.offset + pick.randrange(room - where.size + 1)) for where in places]
 
 
 def whole(where: Layout, buffer: bytearray) -> Array:
-    """The layout's bytes, whatever they mean."""
+    """The entries of the layout as raw bytes."""
     return where._replace(dtype=np.dtype(f"V{where.dtype.itemsize}")).view(buffer)
 
 
 @pytest.mark.usefixtures("tier")
 def test_out_may_overlap_the_operands_in_any_way() -> None:
-    """Views of one memory, which holds valid weights for any dtype: bytes of 0x30 to 0x3F make positive numbers.
+    """Operands and out are views of the same memory, of bytes from 0x30 to 0x3F, which are positive numbers in any dtype.
 
-    The same call with the same views of a copy of that memory, and an out of its own, says what must be in out, to the bit;
-    everything beside out must be as before.
+    The same call with views of a copy of that memory and a separate out gives the expected bits. All bytes beside out must
+    be as before.
     """
     dtypes = [np.dtype(kind) for kind in ("f8", "f8", "f4", "f4", "f2", ">f8", ">f4", "i8", "u2", "i1")]
     weights = bytes(random.Random(0).choices(range(0x30, 0x40), k=SIZE))
@@ -119,22 +119,22 @@ def test_out_may_overlap_the_operands_in_any_way() -> None:
         keywords: dict[str, Any] = {"normalize": True, "keepdims": keepdims}
         measure(*(where.view(before) for where in places), out=expected, **keywords)
         assert measure(p, q, out=out, **keywords) is out
-        told = f"pair {number}: {measure.__name__} of {places[0]} and {places[1]}, keepdims={keepdims}, into {place}"
-        assert np.array_equal(out, expected), told
+        pair = f"pair {number}: {measure.__name__} of {places[0]} and {places[1]}, keepdims={keepdims}, into {place}"
+        assert np.array_equal(out, expected), pair
         whole(place, memory)[...] = whole(place, before)[...] = np.void(bytes(place.dtype.itemsize))
-        assert memory == before, told
+        assert memory == before, pair
     assert overlapping > PAIRS / 2
 
 
 @pytest.mark.usefixtures("tier")
 @pytest.mark.parametrize("measure", MEASURES)
 def test_out_may_be_an_operand(measure: Callable[..., Any]) -> None:
-    """One column wide, p has the shape of a result that keeps its axis; so has a row of a square, and p repeated."""
+    """With keepdims, p of one column has the result's shape; so has a row of a square, and a row that p repeats."""
     source = np.random.default_rng(1).random((64, 64)) + 0.1
     for p, keywords in (source[:, :1].copy(), {"axis": 1}), (source[:1].copy(), {"axis": 0}):
-        given = p.copy()
-        assert measure(given, p + 1, out=given, keepdims=True, normalize=True, **keywords) is given
-        np.testing.assert_array_equal(given, measure(p, p + 1, keepdims=True, normalize=True, **keywords))
+        operand = p.copy()
+        assert measure(operand, p + 1, out=operand, keepdims=True, normalize=True, **keywords) is operand
+        np.testing.assert_array_equal(operand, measure(p, p + 1, keepdims=True, normalize=True, **keywords))
     for i in range(64):
         p, q = source.copy(), source[::-1].copy()
         expected = measure(p, q, normalize=True)
@@ -150,17 +150,17 @@ def test_out_may_be_an_operand(measure: Callable[..., Any]) -> None:
 # ---- memory ----
 
 
-def test_no_call_needs_more_than_a_megabyte_besides_its_result() -> None:
-    """Operands have 16 MB if they are doubles: a copy of one, in any dtype, is more."""
+def test_no_call_uses_more_than_a_megabyte_beside_its_result() -> None:
+    """Operands have 16 MB in float64, so that a copy of one takes more than a megabyte in any dtype."""
     done = run("footprint.py", MALLOC_MMAP_THRESHOLD_="65536")
     assert done.returncode == 0, done.stderr
-    needed = json.loads(done.stdout)
-    copied, mapped = needed.pop("a copy"), needed.pop("a mapping")
+    footprints = json.loads(done.stdout)
+    copied, mapped = footprints.pop("a copy"), footprints.pop("a mapping")
     assert copied[0] > 16_000_000
     if sys.platform == "linux":
         assert min(copied[1], mapped[1]) > 16_000_000
-    assert len(needed) > 200
-    too_much = {name: of for name, of in needed.items() if max(of[:2]) > 1_000_000 + of[2]}
+    assert len(footprints) > 200
+    too_much = {name: of for name, of in footprints.items() if max(of[:2]) > 1_000_000 + of[2]}
     assert not too_much
 
 
@@ -170,12 +170,12 @@ BEYOND = 2**31 + 7
 
 
 def nothing_but(value: float, *shape: int, dtype: str = "f4") -> Array:
-    """As many of it as wanted, in the memory of one."""
+    """An array of that shape in the memory of one value."""
     return np.broadcast_to(np.dtype(dtype).type(value), shape)
 
 
 def test_a_row_of_more_than_2_to_the_31_entries() -> None:
-    """Rows of equal entries, the entropy of which is log n: 4 eps H off at most, and an eps for the logarithm here."""
+    """The entropy of n equal entries is log n: the error is at most 4 eps H, and an eps is for the logarithm here."""
     for dtype in ["f4", "f8", "u1", "f2"] if NIGHT else ["f4"]:
         value = fastkl.entropy(nothing_but(1, BEYOND, dtype=dtype), normalize=True)
         assert abs(float(value) - np.log(BEYOND)) <= 5 * float(np.finfo(value.dtype).eps) * np.log(BEYOND)
@@ -183,11 +183,12 @@ def test_a_row_of_more_than_2_to_the_31_entries() -> None:
         ones = nothing_but(1, BEYOND)
         assert fastkl.kl_divergence(ones, ones, normalize=True) == 0
         assert fastkl.js_divergence(ones, ones, normalize=True) == 0
-        with pytest.raises(ValueError, match=r"^p sums to 2147483655: rows must sum to 1 within"):
+        with pytest.raises(fastkl.InvalidRowError, match=r"^p sums to 2147483655: rows must sum to 1 within") as caught:
             fastkl.entropy(ones)
+        assert caught.value.index == ()
 
 
-def test_rows_of_more_than_2_to_the_31_entries_together() -> None:
+def test_a_matrix_of_more_than_2_to_the_31_entries() -> None:
     rows, n = 2**10, 2**21 + 1
     one = np.ones(n, "f4")
     one[-1] = 0
@@ -197,7 +198,7 @@ def test_rows_of_more_than_2_to_the_31_entries_together() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no holes here")
 def test_a_file_of_8_gigabytes(tmp_path: Path) -> None:
-    """Almost all of it is a hole: only the first rows of each gigabyte are there."""
+    """Almost all of the file is a hole: only the first rows of each gigabyte are written."""
     rows, n = 2**20 + 4, 1024
     file = np.memmap(tmp_path / "p.bin", "f8", "w+", shape=(rows, n))
     gigabyte = 2**17  # in rows
@@ -228,11 +229,12 @@ def test_a_file_of_8_gigabytes(tmp_path: Path) -> None:
 if NIGHT:
 
     def test_more_than_2_to_the_31_rows() -> None:
-        """Their results are all put into one place, an `out` whose strides are 0. Then the last p is refused."""
+        """All results go to the same place, an `out` whose strides are 0. Then the last row of p is invalid."""
         p, q = np.ones((2**16, 1, 1), "f4"), np.ones((2**15 + 1, 1), "f4")
         out = np.lib.stride_tricks.as_strided(np.full(1, np.nan, "f4"), (2**16, 2**15 + 1), (0, 0))
         fastkl.kl_divergence(p, q, out=out)
         assert out[0, 0] == 0
         p[-1] = 2
-        with pytest.raises(ValueError, match=r"^p\[65535, 0\] sums to 2: "):
+        with pytest.raises(fastkl.InvalidRowError, match=r"^p\[65535, 0\] sums to 2: ") as caught:
             fastkl.kl_divergence(p, q, out=out)
+        assert caught.value.index == (65535, 0)

@@ -1,10 +1,10 @@
-"""What holds for the measures of any distributions, tried by hypothesis on every tier.
+"""Properties of the measures for any distributions, tested with hypothesis on every tier.
 
-Only the documented bounds are relied on: with eps that of the result's dtype, a D is 4 eps D from the exact value at most,
-an H or H(p, q) 4 eps H + 2 eps, a JS 6 eps JS. So where an exact value is the sum of others, the computed ones miss that
-by the sum of all their bounds at most. `close` says so, with one eps more: that is for the test's own additions and
-products, half an eps each, and for taking the bounds of computed instead of exact values. Weights are whole numbers where a
-test adds or multiplies them, so that it does so exactly.
+The tests use the documented bounds alone: with eps that of the result's dtype, a D is at most 4 eps D from its exact value,
+an H or H(p, q) 4 eps H + 2 eps, and a JS 6 eps JS. Where an exact value is the sum of others, the computed values therefore
+differ from that by at most the sum of all their bounds. `close` allows one eps more because the test's own additions and
+products have errors of half an eps each, and because it takes the bounds of computed instead of exact values. Weights are
+whole numbers where a test adds or multiplies them, so that the test is exact.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def js(p: Array, q: Array, **keywords: Any) -> Any:
 
 
 def close(result: Any, *parts: Any, offset: float, bound: float = 4) -> bool:
-    """Whether the result is the sum of the parts, if each of them all is `bound` eps |x| + `offset` eps off at most.
+    """Whether the result is the sum of the parts, each of which has an error of at most `bound` eps |x| + `offset` eps.
 
-    Or half of the smallest number, where that is more; a test multiplies it by no more than 7.
+    The error is at most half of the smallest number where that is more; a test multiplies it by at most 7.
     """
     values = [float(x) for x in (result, *parts)]
     total = sum(values[1:])
@@ -73,9 +73,9 @@ def close_entropy(result: Any, *parts: Any) -> bool:
 
 @st.composite
 def pairs(draw: st.DrawFn) -> Pair:
-    """Two rows of weights with zeros, of sizes more or less different, either unrelated or nearly the same.
+    """Two rows of weights with zeros and with sums that differ more or less, either unrelated or nearly the same.
 
-    Up to 8 entries are hypothesis' own choice; wider rows, with whole chunks in them, are random.
+    Hypothesis chooses up to 8 entries itself; wider rows, which fill whole chunks, are random.
     """
     dtype = np.dtype(draw(DTYPES))
     n = draw(st.integers(1, 8) | st.integers(9, 1500))
@@ -97,7 +97,7 @@ def pairs(draw: st.DrawFn) -> Pair:
 
 @st.composite
 def counts(draw: st.DrawFn, least: int = 0, n: int | None = None) -> Pair:
-    """Two rows of whole numbers, so small that 40 of them, and products of two, are exact."""
+    """Two rows of whole numbers that are so small that sums of 40 and products of two are exact."""
     dtype = np.dtype(draw(DTYPES))
     most = 2**20 if dtype == "f8" else 2**9
     n = draw(st.integers(1, 20)) if n is None else n
@@ -110,7 +110,7 @@ def counts(draw: st.DrawFn, least: int = 0, n: int | None = None) -> Pair:
 
 
 @given(pairs())
-def test_nothing_is_negative_and_only_what_q_lacks_is_infinite(pair: Pair) -> None:
+def test_values_are_not_negative_and_infinite_by_zeros_in_q_only(pair: Pair) -> None:
     p, q = pair
     values = kl(p, q), cross(p, q), entropy(p)
     lacks = bool(np.any((p > 0) & (q == 0)))
@@ -129,19 +129,19 @@ def test_jensen_shannon_lies_between_zero_and_log_2(pair: Pair) -> None:
         assert close(fastkl.js_distance(p, q, normalize=True, base=2), 1.0, offset=0)
 
 
-@given(pairs(), st.sampled_from([None, 2, 10, 0.5]))
+@given(pairs(), st.sampled_from([None, 2, 10, 1.5]))
 def test_equal_rows_have_a_divergence_of_exactly_zero(pair: Pair, base: float | None) -> None:
     for row in pair:
         assert kl(row, row.copy(), base=base) == 0
         assert kl(np.array([row, row[::-1]]), np.array([row, row[::-1]]), base=base).tolist() == [0, 0]
 
 
-# ---- what the measures are to each other ----
+# ---- relations between the measures ----
 
 
 @given(pairs())
 def test_the_distance_is_the_root_of_the_divergence(pair: Pair) -> None:
-    """Unless the square is too small for the dtype."""
+    """Where the square is not too small for the dtype."""
     p, q = pair
     distance, divergence = fastkl.js_distance(p, q, normalize=True), js(p, q)
     if divergence > 2 * np.finfo(divergence.dtype).smallest_normal:
@@ -159,7 +159,7 @@ def test_the_distance_is_a_metric(pair: Pair, seed: int) -> None:
 
 @given(counts(least=1))
 def test_jensen_shannon_is_the_mean_divergence_from_the_mean(pair: Pair) -> None:
-    """For rows of equal sums, whose mean is exact."""
+    """The rows have equal sums, so that their mean is exact."""
     p, q = (np.concatenate((row, other[::-1])) for row, other in (pair, pair[::-1]))
     assert close_jensen_shannon(2 * js(p, q), kl(p, p + q), kl(q, p + q))
 
@@ -167,7 +167,7 @@ def test_jensen_shannon_is_the_mean_divergence_from_the_mean(pair: Pair) -> None
 @given(pairs())
 def test_divergence_is_cross_entropy_less_entropy(pair: Pair) -> None:
     p, q = pair
-    # Put as H(p, q) = D + H(p): no infinity is subtracted. D has less slack than close_entropy grants it.
+    # As H(p, q) = D + H(p), no infinity is subtracted. The bound of D is smaller than the one that close_entropy uses.
     assert close_entropy(cross(p, q), kl(p, q), entropy(p))
 
 
@@ -179,7 +179,7 @@ def test_cross_entropy_of_a_row_with_itself_is_its_entropy(pair: Pair) -> None:
 
 @given(pairs())
 def test_the_uniform_distribution(pair: Pair) -> None:
-    """It costs log n, which is the most that an entropy can be; a divergence from it is what the entropy lacks."""
+    """Its cross-entropy is log n, the maximum of an entropy; a divergence from it is the difference to that maximum."""
     for p in pair:
         uniform = np.ones_like(p)
         assert close_entropy(cross(p, uniform), math.log(len(p)))
@@ -188,7 +188,7 @@ def test_the_uniform_distribution(pair: Pair) -> None:
         assert entropy(p) <= most or close_entropy(entropy(p), most)
 
 
-# ---- what does not matter ----
+# ---- changes that do not change a value ----
 
 
 @given(pairs(), st.integers(0, 2**32 - 1))
@@ -210,8 +210,8 @@ def test_columns_of_zeros_do_not_matter(pair: Pair, more: int, before: bool) -> 
 
 
 @given(pairs(), st.integers(-30, 30))
-def test_a_common_power_of_two_does_not_change_a_bit_of_a_divergence(pair: Pair, power: int) -> None:
-    """Of double weights: float32 sums that are far from 1 are formed in double."""
+def test_a_common_power_of_two_does_not_change_a_divergence(pair: Pair, power: int) -> None:
+    """The weights are float64, because float32 sums that are far from 1 are computed in double."""
     p, q = (row.astype(float) for row in pair)
     scale = 2.0**power
     assert kl(scale * p, scale * q) == kl(p, q)
@@ -226,9 +226,9 @@ def test_the_weights_of_a_row_may_have_any_sum(pair: Pair, p_power: int, q_power
     assert close_entropy(entropy(p_scaled), entropy(p))
 
 
-@given(pairs(), st.floats(1e-3, 1e3))
+@given(pairs(), st.floats(1, 1e3, exclude_min=True))
 def test_base_changes_the_unit_only(pair: Pair, base: float) -> None:
-    """Back in nats a value is as right as it was, but for a division and a multiplication."""
+    """Converted back to nats, a value has the errors of a division and a multiplication in addition."""
     assume(abs(math.log(base)) > 1e-3)
     p, q = pair
     unit = math.log(base)
@@ -243,7 +243,7 @@ def test_base_changes_the_unit_only(pair: Pair, base: float) -> None:
 
 @given(st.integers(1, 6).flatmap(lambda n: st.tuples(counts(n=n), counts())))
 def test_measures_of_independent_pairs_add_up(both: tuple[Pair, Pair]) -> None:
-    """By the chain rule, D, H and H(p, q) of product distributions are the sums of those of the factors."""
+    """By the chain rule, each of D, H and H(p, q) of a product distribution is the sum of those of the factors."""
     (p, q), (r, s) = both
     pr, qs = np.outer(p, r).ravel(), np.outer(q, s).ravel()
     assume(pr.dtype == p.dtype == r.dtype)
@@ -266,7 +266,7 @@ def test_merging_columns_never_raises_a_divergence_or_an_entropy(pair: Pair, dat
 
 @given(counts(least=1), st.data())
 def test_merging_columns_in_proportion_keeps_the_divergence(pair: Pair, data: st.DataObject) -> None:
-    """A column dealt out to several in the same proportions tells nothing new."""
+    """A column that is divided among several in the same proportions adds no information."""
     p, q = pair
     shares = np.array(data.draw(st.lists(st.integers(1, 2**6), min_size=1, max_size=8)), p.dtype)
     p_dealt, q_dealt = (np.append(row[:-1] * shares.sum(), row[-1] * shares) for row in pair)
@@ -275,7 +275,7 @@ def test_merging_columns_in_proportion_keeps_the_divergence(pair: Pair, data: st
 
 @given(counts(n=8), st.integers(1, 7))
 def test_chain_rule(pair: Pair, at: int) -> None:
-    """D of two rows is that of the two halves' masses, and the halves' own, weighted with p's mass there."""
+    """D of two rows is that of the masses of the two halves, plus the D of each half times its mass in p."""
     p, q = (row.astype(float) for row in pair)
     halves = np.s_[:at], np.s_[at:]
     masses_p, masses_q = (np.array([row[half].sum() for half in halves]) for row in (p, q))
@@ -286,7 +286,7 @@ def test_chain_rule(pair: Pair, at: int) -> None:
 
 @given(counts())
 def test_pinsker(pair: Pair) -> None:
-    """D is at least half the squared total variation, which has been rounded three times here: 2 eps for 4 of D's."""
+    """D is at least half the squared total variation. Its three roundings here are 2 eps, D's bound is 4 eps."""
     p, q = (row.astype(float) for row in pair)
     variation = np.abs(p * q.sum() - q * p.sum()).sum() / (p.sum() * q.sum())
     assert kl(p, q) >= 0.5 * variation**2 * (1 - 6 * np.finfo(float).eps)

@@ -1,4 +1,4 @@
-"""The page about summaries: well-formed, all of it escaped, alone in the world, and its bars hold every finite value."""
+"""The page of summaries is well-formed, escaped and complete, and its bars count every finite value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from fastkl.batch import report
+from fastkl.batch import chart, report
 from fastkl.batch.summary import Summary
 
 MAX = float(np.finfo(np.float64).max)
@@ -48,7 +48,8 @@ def summarised(values: Any) -> Summary:
 
 
 def page(*names: str, unit: Any = "") -> str:
-    return report.html("A title", {"P": "p.npy"}, {name: summarised(CASES[name]) for name in names}, unit)
+    units = unit if isinstance(unit, dict) else dict.fromkeys(names, unit)
+    return report.html("A title", {"P": "p.npy"}, {name: summarised(CASES[name]) for name in names}, units)
 
 
 def parsed(text: str) -> ElementTree.Element:
@@ -68,7 +69,7 @@ def tables(root: ElementTree.Element) -> dict[str, list[list[str]]]:
 
 
 def bars(root: ElementTree.Element) -> list[tuple[str, int]]:
-    """What the bars' tooltips say."""
+    """The ranges and counts in the tooltips of the bars."""
     said = [title.text or "" for title in root.iterfind(".//svg/g/title")]
     matches = [re.fullmatch(r"(.+): ([\d,]+) (rows?)", text) for text in said]
     assert all(m and (m[2] == "1") == (m[3] == "row") for m in matches)
@@ -76,7 +77,7 @@ def bars(root: ElementTree.Element) -> list[tuple[str, int]]:
 
 
 class Strict(HTMLParser):
-    """Sees that every element is closed in its turn."""
+    """Asserts that elements are closed in the right order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,14 +87,14 @@ class Strict(HTMLParser):
         self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        """Nothing is left open."""
+        """The element is closed already."""
 
     def handle_endtag(self, tag: str) -> None:  # noqa: D102
         assert self.open.pop() == tag
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bars_hold_every_finite_value(name: str) -> None:
+def test_bars_count_every_finite_value(name: str) -> None:
     root = parsed(page(name, unit="bits"))
     finite = [x for x in CASES[name] if math.isfinite(x)]
     held = bars(root)
@@ -112,20 +113,20 @@ def test_bars_hold_every_finite_value(name: str) -> None:
             if key in ("x", "y", "x1", "x2", "y1", "y2", "width", "height"):
                 assert -10 <= float(value.removesuffix("%")) <= 300
     heights = [float(rect.get("height", "")) for rect in root.iterfind(".//svg/g/rect[@class='bar']")]
-    assert all(1 <= height <= report._FLOOR - report._TOP for height in heights)
+    assert all(1 <= height <= chart.FLOOR - chart.TOP for height in heights)
     if finite:
         most = max(count for _, count in held)
         for (_, count), height in zip(held, heights, strict=True):
-            assert height == pytest.approx(max(1, (report._FLOOR - report._TOP) * count / most), abs=0.01)
+            assert height == pytest.approx(max(1, (chart.FLOOR - chart.TOP) * count / most), abs=0.01)
 
 
 @pytest.mark.parametrize("name", [name for name, values in CASES.items() if any(map(math.isfinite, values))])
-def test_the_axis_has_numbers_where_they_belong(name: str) -> None:
+def test_numbers_of_the_axis_are_in_their_places(name: str) -> None:
     values = sorted(x for x in CASES[name] if math.isfinite(x))
     axis_labels = [
         (float(text.get("x", "").removesuffix("%")), text.text or "")
         for text in parsed(page(name)).iterfind(".//svg//text[@y]")
-        if text.get("y") == str(report._NUMBERS)
+        if text.get("y") == str(chart.NUMBERS)
     ]
     assert 1 <= len(axis_labels) <= 8
     numbers = [float(text.replace(",", "")) for _, text in axis_labels]
@@ -134,11 +135,11 @@ def test_the_axis_has_numbers_where_they_belong(name: str) -> None:
     assert [x for x, _ in axis_labels] == sorted(x for x, _ in axis_labels)
     if values[0] >= 0 and values[-1] / 100 > (least := next((x for x in values if x > 0), math.inf)):
         assert all(round(math.log10(x)) == pytest.approx(math.log10(x), abs=1e-9) for x in numbers if x)
-        start = report._BESIDE_ZEROS if values[0] == 0 else 0
+        start = chart.BESIDE_ZEROS if values[0] == 0 else 0
         for x, number in zip([x for x, _ in axis_labels], numbers, strict=True):
             low, place = math.log(least), math.log(number or 1)
             share = (place - low) / (math.log(values[-1]) - low)
-            assert x == pytest.approx(start + (100 - start) * share if number else report._ZEROS / 2, abs=0.002)
+            assert x == pytest.approx(start + (100 - start) * share if number else chart.ZEROS / 2, abs=0.002)
     elif values[0] < values[-1]:
         low, high = Fraction(values[0]), Fraction(values[-1])
         for x, number in zip([x for x, _ in axis_labels], numbers, strict=True):
@@ -157,16 +158,16 @@ def test_the_axis_has_numbers_where_they_belong(name: str) -> None:
         (3e-12, 7e5, "1e-9 1e-6 0.001 1 1,000"),
     ],
 )
-def test_the_numbers_of_an_axis(low: float, high: float, numbers: str) -> None:
+def test_numbers_of_an_axis(low: float, high: float, numbers: str) -> None:
     logarithmic = low > 0 and high > 100 * low
-    assert " ".join(number for _, number in report._Axis(low, high, logarithmic, 0).ticks()) == numbers
+    assert " ".join(number for _, number in chart.Axis(low, high, logarithmic, 0).ticks()) == numbers
 
 
 def test_zeros_have_a_bar_of_their_own() -> None:
     root = parsed(page("with zeros"))
     assert "of 5 finite values of with zeros, from 0 to 1; " in root.find(".//svg").get("aria-label", "")  # type: ignore[union-attr]
     marks = [line.get("x1") for line in root.iterfind(".//svg/line") if line.get("class") == "mark"]
-    assert marks == [f"{report._ZEROS / 2:.3f}%"]
+    assert marks == [f"{chart.ZEROS / 2:.3f}%"]
     assert bars(root)[0] == ("0", 3)
     assert "0" in texts(root, ".//svg/g/text")
     assert bars(parsed(page("two values")))[0][0].startswith("0 to ")
@@ -182,19 +183,19 @@ def test_median_and_mean_are_marked() -> None:
     assert places == pytest.approx([100 * 1.5 / 4.5, 100 * 1.875 / 4.5], abs=0.001)
 
 
-def test_labels_stay_inside_and_off_the_lines() -> None:
-    """A third of the width has room for one; with both marks inside their halves, a little less."""
+def test_labels_stay_inside_and_beside_the_lines() -> None:
+    """A label fits into a third of the width; with both marks inside their halves, into a little less."""
     for left, right in combinations_with_replacement(range(101), 2):
-        (level, side), (other_level, other_side) = report._labels(left, right)
-        assert {level, other_level} == {report._UPPER, report._LOWER}
+        (level, side), (other_level, other_side) = chart.place_labels(left, right)
+        assert {level, other_level} == {chart.UPPER, chart.LOWER}
         assert all(x <= 64 if to == "start" else x >= 36 for x, to in ((left, side), (right, other_side)))
-        x, to, passing = (left, side, right) if level == report._LOWER else (right, other_side, left)
+        x, to, passing = (left, side, right) if level == chart.LOWER else (right, other_side, left)
         assert not (x < passing < x + 28 if to == "start" else x - 28 < passing < x)
 
 
 def test_statistics() -> None:
     made = summarised([0.5, math.nan, math.inf, 1.5, math.nan, -1234567.25, 12345678.0])
-    found = tables(parsed(report.html("t", {}, {"kl": made})))
+    found = tables(parsed(report.html("t", {}, {"kl": made}, {})))
     assert dict(found["Statistics"]) | {"mean": "", "its standard error": ""} == {
         "rows": "7",
         "with a finite value": "4",
@@ -219,15 +220,17 @@ def test_fields_have_sections_and_a_table_of_contents() -> None:
     assert texts(parsed(page("linear", "equal", unit="bits")), ".//h2") == ["linear in bits", "equal in bits"]
 
 
-def test_the_whole_is_told() -> None:
+def test_facts_are_a_table() -> None:
     facts = {"P": "a.npy", "options": "base 2\nnormalize"}
-    root = parsed(report.html("The title", facts, {}))
+    root = parsed(report.html("The title", facts, {}, {}))
     assert tables(root) == {"The whole": [["P", "a.npy"], ["options", "base 2\nnormalize"]]}
     assert texts(root, ".//h1") == texts(root, "head/title") == ["The title"]
 
 
 def test_everything_is_escaped() -> None:
-    made = report.html(NASTY, {NASTY: NASTY}, {NASTY: summarised([1.0, 2.0]), "other": Summary()}, NASTY)
+    made = report.html(
+        NASTY, {NASTY: NASTY}, {NASTY: summarised([1.0, 2.0]), "other": Summary()}, {NASTY: NASTY, "other": NASTY}
+    )
     made.encode("utf-8")
     assert "<script" not in made
     root = parsed(made)
@@ -241,7 +244,7 @@ def test_everything_is_escaped() -> None:
     assert f"of {shown} in {shown}, from" in root.find(".//svg").get("aria-label", "")  # type: ignore[union-attr]
 
 
-def test_the_page_stands_alone() -> None:
+def test_page_loads_nothing() -> None:
     made = page(*CASES, unit="nats")
     assert "http" not in made
     assert not re.search(r"@import|url\(|<link|<script|<img|<iframe", made)
@@ -250,7 +253,7 @@ def test_the_page_stands_alone() -> None:
     assert not [x for x in root.iter() for key in x.keys() if key in ("src", "style") or key.startswith("on")]  # noqa: SIM118
 
 
-def test_the_page_is_html_and_xml() -> None:
+def test_page_is_html_and_xml() -> None:
     made = page(*CASES)
     assert made.startswith("<!DOCTYPE html>\n")
     parser = Strict()

@@ -1,6 +1,6 @@
-"""The summary of a stream: what it says against the definitions, in any order and grouping, and what it refuses.
+"""The summary of a stream against the definitions, in any order and grouping; and values that it refuses.
 
-The definitions are spelled out here in fractions and with `np.quantile`; the bounds are those of Summary's docstring.
+The definitions are computed here in fractions and with `np.quantile`; the bounds are those of Summary's docstring.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PARTS = st.lists(st.lists(ANY, max_size=30), max_size=6)
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and bins so small that a few values fill many."""
-    monkeypatch.setattr(summary, "_BLOCK", 8)
+    monkeypatch.setattr(summary, "BLOCK", 8)
     monkeypatch.setattr(totals, "MOST", 16)
 
 
@@ -49,7 +49,7 @@ def summarised(values: Any, first_row: int | None = None) -> Summary:
 
 
 def same(some: Any, others: Any, apart: tuple[str, ...] = ()) -> bool:
-    """Whether two results are equal, nan being nan, but for these keys."""
+    """Whether two results are equal except for these keys; nan equals nan."""
     return repr({k: v for k, v in some.items() if k not in apart}) == repr(
         {k: v for k, v in others.items() if k not in apart}
     )
@@ -66,7 +66,7 @@ def mean_distance(values: list[float], group: int = 1 << 17) -> Fraction:
 
 
 def check_moments(result: Any, values: list[float], group: int = 1 << 17) -> None:
-    """Whether mean and stderr are as near to the exact ones as promised; a subnormal result is rounded to another one."""
+    """Assert the bounds of mean and stderr, and one subnormal number for the rounding of a subnormal result."""
     exact = [Fraction(x) for x in values]
     n = len(exact)
     mean = sum(exact) / n
@@ -122,7 +122,7 @@ def test_small_data_are_summarised_exactly(parts: list[list[float]]) -> None:
         for level, got in result["quantiles"].items():
             rank = float(level) * (len(finite) - 1)
             a, b = (Fraction(ordered[i]) for i in (math.floor(rank), math.ceil(rank)))
-            # Two products and a sum, of which each may be half an eps of the larger end off.
+            # Two products and a sum, each of which is off by at most half an eps of the larger end.
             assert abs(Fraction(got) - (a + (b - a) * Fraction(rank % 1))) <= 2 * EPS * max(abs(a), abs(b)) + Fraction(TINY)
             assert a <= got <= b
     else:
@@ -136,7 +136,7 @@ def test_quantiles_of_small_data_are_numpys(values: list[float]) -> None:
     np.testing.assert_allclose(got, np.quantile(values, [float(x) for x in LEVELS]), rtol=0, atol=6 * float(EPS) * 1e6)
 
 
-def test_values_in_python() -> None:
+def test_results_are_plain_python_values() -> None:
     result = summarised(np.array([0.5, math.nan, math.inf, 0.25], np.float32)).result()
     assert [type(result[key]) for key in KEYS] == [int, float, float, float, float, int, dict, int, list, int, list, list]
     assert {type(x) for x in result["quantiles"].values()} == {float}
@@ -172,7 +172,7 @@ def test_zeros_of_either_sign_are_one_value() -> None:
         [1e16, 1.0, -1e16],
     ],
 )
-def test_the_ends_of_the_floats(values: list[float]) -> None:
+def test_smallest_and_largest_floats(values: list[float]) -> None:
     with np.errstate(all="raise"):
         made = summarised(values)
         result = made.result()
@@ -197,7 +197,7 @@ def test_moments_of_many_groups(spread: float) -> None:
 
 
 def joined(parts: list[list[float]], order: Any, pairs: Any) -> Summary:
-    """A summary of the parts, made in this order; those that `pairs` says by merges, the others by updates."""
+    """A summary of the parts, added in this order: by a merge where `pairs` is true, else by an update."""
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     made = Summary()
     for at, merged in zip(order, pairs, strict=True):
@@ -210,7 +210,7 @@ def joined(parts: list[list[float]], order: Any, pairs: Any) -> Summary:
 
 @given(data=st.data())
 @pytest.mark.usefixtures("small")
-def test_the_order_of_updates_and_merges_changes_nothing(data: st.DataObject) -> None:
+def test_order_of_updates_and_merges_changes_nothing(data: st.DataObject) -> None:
     parts = data.draw(PARTS)
     first, second = (
         joined(
@@ -233,7 +233,7 @@ def test_the_order_of_updates_and_merges_changes_nothing(data: st.DataObject) ->
 
 @given(PARTS, st.randoms(use_true_random=False))
 @pytest.mark.usefixtures("small")
-def test_the_order_of_merges_changes_no_digit(parts: list[list[float]], random: Any) -> None:
+def test_order_of_merges_changes_no_digit(parts: list[list[float]], random: Any) -> None:
     starts = np.cumsum([0, *map(len, parts)]).tolist()
     results = []
     for _ in range(2):
@@ -247,7 +247,7 @@ def test_the_order_of_merges_changes_no_digit(parts: list[list[float]], random: 
 
 
 def ordinal(x: float) -> int:
-    """The number of floats from zero up to x; of those from -0.0 down to x, counted from -1."""
+    """The number of floats from zero up to x; those from -0.0 down to x are counted from -1."""
     magnitude: int = struct.unpack("<q", struct.pack("<d", abs(x)))[0]
     return magnitude if math.copysign(1, x + 0.0) > 0 else -1 - magnitude
 
@@ -268,7 +268,7 @@ def test_bins_depend_on_the_values_alone(values: list[float]) -> None:
 
 
 def check_quantiles(made: Summary, values: Any) -> None:
-    """Whether the quantiles are as near to NumPy's as the number of bits left out allows."""
+    """Assert that the quantiles differ from NumPy's by no more than the bits left out allow."""
     result, cut = made.result(), made._bins.cut
     ordered = np.sort(values)
     for level, got in result["quantiles"].items():
@@ -315,7 +315,7 @@ def test_quantiles_of_large_data(shape: str) -> None:
     assert all(np.array_equal(a, b) for a, b in zip(made._bins, other._bins, strict=True))
 
 
-def test_65536_different_values_are_kept_apart() -> None:
+def test_65536_different_values_have_bins_of_their_own() -> None:
     values = np.random.default_rng(5).permutation(np.arange(1, 65_537) / 7)
     made = Summary()
     for _ in range(3):
@@ -328,7 +328,7 @@ def test_65536_different_values_are_kept_apart() -> None:
     assert made._bins.cut > 0
 
 
-# ---- what goes in ----
+# ---- values that are accepted ----
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_65536_different_values_are_kept_apart() -> None:
         np.empty((0, 3)),
     ],
 )
-def test_what_numpy_makes_an_array_of(values: Any) -> None:
+def test_anything_numpy_makes_an_array_of_is_accepted(values: Any) -> None:
     made = summarised(values)
     array = np.asarray(values, np.float64).ravel()
     worst = made.result()["worst"]
@@ -359,7 +359,7 @@ def test_bfloat16() -> None:
     assert summarised(np.array([0.5, math.inf, 1.5], ml_dtypes.bfloat16)).result()["mean"] == 1
 
 
-def test_a_long_double_beyond_float64_is_infinite() -> None:
+def test_long_double_beyond_float64_is_infinite() -> None:
     result = summarised(np.array([1, np.finfo(np.longdouble).max])).result()
     assert result["infinite"] == (np.finfo(np.longdouble).max > MAX)
 
@@ -391,7 +391,7 @@ def test_arguments_are_checked() -> None:
     assert made.result()["rows"] == 0
 
 
-def test_what_went_in_is_left_alone() -> None:
+def test_values_are_copied_and_not_changed() -> None:
     values = np.array([-0.0, 3.0, math.nan])
     made = summarised(values)
     values[:] = 9
@@ -423,7 +423,7 @@ def test_rows_of_any_size() -> None:
 
 
 @pytest.mark.usefixtures("small")
-def test_the_first_rows_are_named_whenever_they_come() -> None:
+def test_first_rows_are_named_in_any_order_of_arrival() -> None:
     made = summarised([math.nan] * 30 + [math.inf] * 30, 500)
     made.update([math.inf, math.nan] * 3, 10)
     result = made.result()
@@ -433,7 +433,7 @@ def test_the_first_rows_are_named_whenever_they_come() -> None:
 
 
 @pytest.mark.parametrize("order", ["rising", "falling", "level", "saw"])
-def test_the_worst_rows_of_several_blocks(order: str) -> None:
+def test_worst_rows_of_several_blocks(order: str) -> None:
     at = np.arange(300_000)
     values = {"rising": at, "falling": -at, "level": 0 * at, "saw": at % 20_000}[order].astype(np.float64)
     expected = np.lexsort([at, -values])[:10].tolist()
@@ -448,7 +448,7 @@ def test_the_worst_rows_of_several_blocks(order: str) -> None:
 
 @given(PARTS, st.integers(0, 3))
 @pytest.mark.usefixtures("small")
-def test_pickles_and_copies_are_their_own(parts: list[list[float]], left: int) -> None:
+def test_pickles_and_copies_are_independent(parts: list[list[float]], left: int) -> None:
     made = Summary()
     for part in parts[left:]:
         made.update(part)
@@ -461,7 +461,7 @@ def test_pickles_and_copies_are_their_own(parts: list[list[float]], left: int) -
     assert same(made.result(), before)
 
 
-def test_a_merge_leaves_the_other_as_it_was() -> None:
+def test_merge_does_not_change_the_other() -> None:
     other = summarised([1.0, math.nan, 3.0])
     made = summarised([2.0], 7)
     made.merge(other)
@@ -473,7 +473,7 @@ def test_a_merge_leaves_the_other_as_it_was() -> None:
     assert made.result()["max"] == 3
 
 
-def test_a_pickle_is_small() -> None:
+def test_pickle_is_small() -> None:
     made = summarised(np.random.default_rng(6).random(200_000))
     assert len(pickle.dumps(made)) < 1 << 20 | 1 << 12
     assert len(pickle.dumps(Summary())) < 1 << 12

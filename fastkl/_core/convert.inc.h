@@ -1,7 +1,8 @@
-/* Entries that stand side by side, of any type and alignment, as REALs. In REAL. Knows nothing of rows.
+/* Owns the conversion of entries that stand side by side, of any type and alignment, to REALs. In REAL. Knows nothing of
+   rows.
 
    The types in CONVERTED are common enough to be converted on the way into the sums, which costs next to nothing where the
-   tier has instructions for it; entries of the others are first copied. */
+   tier has instructions for it; entries of other types are first copied. */
 #undef CONVERTED
 #if !defined(FASTKL_TO_LANES)
 #define CONVERTED(X)
@@ -23,23 +24,25 @@ FASTKL_INLINE int NAME(goes_in)(int dtype) {
 /* A REAL of any alignment. */
 typedef REAL NAME(loose) FASTKL_UNALIGNED;
 
-/* `count` entries from `data` on. */
-FASTKL_INLINE void NAME(convert)(REAL *to, int dtype, const char *data, int count) {
+/* Converts `count` entries from `data` on, which stand as those of the operand `apart`, or side by side if that is NULL. */
+FASTKL_INLINE void NAME(convert)(REAL *to, int dtype, const char *data, const fastkl_operand *apart, int count) {
+    const ptrdiff_t col = apart ? apart->col : 0;
+    const int swapped = apart && apart->swapped;
     switch (dtype) {
-#define ROW(name, type, value, single)                             \
-    case FASTKL_##name:                                            \
-        for (int i = 0; i < count; i++) {                          \
-            type entry;                                            \
-            memcpy(&entry, data + i * sizeof entry, sizeof entry); \
-            to[i] = (REAL)value(entry);                            \
-        }                                                          \
+#define ROW(name, type, value, single)                                                                          \
+    case FASTKL_##name:                                                                                         \
+        for (int i = 0; i < count; i++) {                                                                       \
+            type entry;                                                                                         \
+            fastkl_read(&entry, data + i * (apart ? col : (ptrdiff_t)sizeof entry), sizeof entry, swapped);     \
+            to[i] = (REAL)value(entry);                                                                         \
+        }                                                                                                       \
         break;
         FASTKL_DTYPES(ROW)
 #undef ROW
     }
 }
 
-/* LANES entries from `data` on. */
+/* Converts LANES entries from `data` on. */
 FASTKL_INLINE void NAME(convert_column)(REAL *to, int dtype, const char *data) {
     switch (dtype) {
 #define ROW(name)                        \
@@ -49,6 +52,6 @@ FASTKL_INLINE void NAME(convert_column)(REAL *to, int dtype, const char *data) {
         CONVERTED(ROW)
 #undef ROW
     default:
-        NAME(convert)(to, dtype, data, LANES);
+        NAME(convert)(to, dtype, data, NULL, LANES);
     }
 }

@@ -1,4 +1,4 @@
-/* The element types that can be read: the table of them, their sizes, and the number that an entry's bytes stand for. */
+/* Owns the table of the element types, and the number that an entry's bytes stand for. Knows nothing of rows. */
 #ifndef FASTKL_DTYPES_H
 #define FASTKL_DTYPES_H
 
@@ -6,14 +6,14 @@
 #include <stdint.h>
 #include <string.h>
 
-/* One row each: X(name, type, value, single): what an entry is stored as, what makes a number of that (nothing if it is
-   one), and whether rows of it have float results and may be summed in float. */
+/* X(name, type, value, single): the C type of a stored entry; the function that makes a number of it, or nothing if it is
+   one; whether rows of the type have float results and may be summed in float. */
 #define FASTKL_DTYPES(X)                       \
     X(float64, double, , 0)                    \
     X(float32, float, , 1)                     \
     X(float16, uint16_t, fastkl_float16, 1)    \
     X(bfloat16, uint16_t, fastkl_bfloat16, 1)  \
-    X(bool, uint8_t, , 1)                      \
+    X(bool, uint8_t, , 0)                      \
     X(int8, int8_t, , 0)                       \
     X(uint8, uint8_t, , 0)                     \
     X(int16, int16_t, , 0)                     \
@@ -23,23 +23,17 @@
     X(int64, int64_t, , 0)                     \
     X(uint64, uint64_t, , 0)
 
-#define FASTKL_ROW(name, ...) FASTKL_##name,
-enum { FASTKL_DTYPES(FASTKL_ROW) FASTKL_DTYPE_COUNT };
-#undef FASTKL_ROW
+#define FASTKL_NUMBERED(name, ...) FASTKL_##name,
+enum { FASTKL_DTYPES(FASTKL_NUMBERED) FASTKL_DTYPE_COUNT };
 
-static inline ptrdiff_t fastkl_size(int dtype) {
-#define FASTKL_ROW(name, type, value, single) sizeof(type),
-    static const ptrdiff_t sizes[] = {FASTKL_DTYPES(FASTKL_ROW)};
-#undef FASTKL_ROW
-    return sizes[dtype];
-}
+#define FASTKL_PROPERTIES(name, type, value, single) {sizeof(type), single},
+static const struct {
+    ptrdiff_t size;
+    int single;
+} fastkl_dtypes[] = {FASTKL_DTYPES(FASTKL_PROPERTIES)};
 
-static inline int fastkl_is_single(int dtype) {
-#define FASTKL_ROW(name, type, value, single) single,
-    static const int singles[] = {FASTKL_DTYPES(FASTKL_ROW)};
-#undef FASTKL_ROW
-    return singles[dtype];
-}
+static inline ptrdiff_t fastkl_size(int dtype) { return fastkl_dtypes[dtype].size; }
+static inline int fastkl_is_single(int dtype) { return fastkl_dtypes[dtype].single; }
 
 static inline float fastkl_float_of_bits(uint32_t bits) {
     float x;
@@ -47,12 +41,12 @@ static inline float fastkl_float_of_bits(uint32_t bits) {
     return x;
 }
 
-/* The upper half of a float. */
+/* A bfloat16 is the upper half of a float. */
 static inline float fastkl_bfloat16(uint16_t bits) { return fastkl_float_of_bits((uint32_t)bits << 16); }
 
-/* IEEE 754's binary16, without a branch and without meeting a subnormal float, which some CPUs are slow at: its exponent,
-   of 5 bits, counts from 112 less than a float's; 31 stands for inf and NaN. A subnormal, without the leading bit that
-   normal numbers do not store, is given that bit, which is then subtracted. */
+/* IEEE 754's binary16, without a branch and without subnormal floats, with which some CPUs are slow. Its exponent has 5
+   bits and counts from 112 less than a float's; 31 stands for inf and NaN. A subnormal number lacks the leading bit that
+   normal numbers do not store: it gets that bit, which is then subtracted. */
 static inline float fastkl_float16(uint16_t bits) {
     const uint32_t exponent = (uint32_t)1 << 23, magnitude = (uint32_t)(bits & 0x7fff) << 13;
     const float subnormal = fastkl_float_of_bits(magnitude + 113 * exponent) - 0x1p-14f;
@@ -62,7 +56,7 @@ static inline float fastkl_float16(uint16_t bits) {
     return fastkl_float_of_bits(result | (uint32_t)(bits & 0x8000) << 16);
 }
 
-/* One entry's bytes, of any alignment, in this machine's order. */
+/* Copies one entry's bytes, of any alignment, into this machine's order. */
 static inline void fastkl_read(void *entry, const char *from, size_t size, int swapped) {
     memcpy(entry, from, size);
     for (size_t i = 0; swapped && i < size / 2; i++) {

@@ -1,4 +1,5 @@
-/* What the parts of the core say to each other. Knows nothing of Python, of compilers and of the maths.
+/* Owns what the parts of the core say to each other: measures, statuses, operands, tasks, sums and tiers. Knows nothing of
+   Python, of compilers and of the maths.
 
    A *row* is a distribution: n numbers, `col` bytes apart. An *operand* is a run of rows, `row` bytes apart. All strides
    are in bytes and may be negative or zero. Results are in nats and in double. */
@@ -8,44 +9,40 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "../include/fastkl_measures.h"
 #include "dtypes.h"
 
-/* The measures, one row each: X(name, pair, infinite, symmetric, divergence, sum_of_p, sum_of_q, excess). A measure is this
-   row, a term and a finish in measures.inc.h and a case in careful.c. The last three are said in the three sums of a look:
-       pair        does it compare p with q?
-       infinite    is it infinite where q is zero and p is not?
-       symmetric   is it the same, to the bit, for p and q exchanged?
-       divergence  is it 0 for equal rows?
-       sum_of_q    the sum of the operand that a second look scales: q, or p where there is no q
-       excess      what that sum should be, less what it is */
-#define FASTKL_MEASURES(X)                                                                 \
-    X(entropy, 0, 0, 0, 0, weight, weight, 1 - weight)                                     \
-    X(cross_entropy, 1, 1, 0, 0, weight, other, 1 - other)                                 \
-    X(kl_divergence, 1, 1, 0, 1, weight, weight + other, -other)                           \
-    X(js_divergence, 1, 0, 1, 1, 0.5 * (weight - other), 0.5 * (weight + other), -other)
+enum { FASTKL_MEASURES(FASTKL_NUMBERED) FASTKL_MEASURE_COUNT };
 
-#define FASTKL_ROW(name, ...) FASTKL_##name,
-enum { FASTKL_MEASURES(FASTKL_ROW) FASTKL_MEASURE_COUNT };
+#define FASTKL_TRAITS(name, upper, pair, infinite, symmetric, divergence) {symmetric, divergence},
+static const struct {
+    int symmetric, divergence;
+} fastkl_measures[] = {FASTKL_MEASURES(FASTKL_TRAITS)};
+
+static inline int fastkl_is_symmetric(int measure) { return fastkl_measures[measure].symmetric; }
+static inline int fastkl_is_divergence(int measure) { return fastkl_measures[measure].divergence; }
+
+static inline int fastkl_is_f_divergence(int measure) {
+#define FASTKL_ROW(name, ...) || measure == FASTKL_##name
+    return 0 FASTKL_F_DIVERGENCES(FASTKL_ROW);
 #undef FASTKL_ROW
+}
 
-/* What was found wrong with a row; 0 is nothing. */
+/* The status of a row says what is wrong with it; 0 says that nothing is. */
 enum { FASTKL_VALID, FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM, FASTKL_LABEL };
 
-/* Without data and strides for the q of a measure that has none, and for labels that are not there; its dtype is then p's.
-   `swapped`: in the other byte order. A row of `logits` stands for its softmax. */
+/* The q of a measure of one row, and labels that are not given, have no data and no strides; their dtype is p's.
+   `swapped` says that the bytes are in the other order. A row of `logits` stands for its softmax. */
 typedef struct {
     const char *data;
     ptrdiff_t row, col;
     int dtype, swapped, logits;
 } fastkl_operand;
 
-/* What is asked of every row: a measure, or its square root. A tolerance says how far a row's sum may be from 1; INFINITY
-   accepts every positive sum. `scale` multiplies logits; scale_low is what its rounding left. Of labels: the one that is
-   `ignored`, if one is, and the share that label smoothing gives to all. `called_off` is asked now and then, if it is
-   there, while a call is long: if so, the rest is left, and no value or status is to be read. */
+/* What a call computes of every row: a measure, or its square root (`root`). A tolerance is the distance that a row's sum
+   may have from 1; INFINITY accepts every positive sum. Logits are multiplied by `scale`, whose rounding left `scale_low`.
+   The label `ignored` costs nothing, if `ignores`. `smoothing` is the share that label smoothing gives to all labels. */
 typedef struct {
-    int (*called_off)(void *with);
-    void *with;
     int measure, root;
     double eps;
     double p_tolerance, q_tolerance;
@@ -55,113 +52,97 @@ typedef struct {
     double smoothing;
 } fastkl_task;
 
-/* Entries of a row, or of each of those that are looked at together, after which a call may turn out to be called off. */
-#define FASTKL_LONG ((ptrdiff_t)1 << 13)
-
-/* Is the rest of the call to be left? The answer stays, once it is yes. */
-static inline int fastkl_is_off(const fastkl_task *task) { return task->called_off && task->called_off(task->with); }
-
-/* The condition of a loop over n entries: is there an i-th, and the call, if it may be long, not off? */
-static inline int fastkl_goes_on(const fastkl_task *task, ptrdiff_t i, ptrdiff_t n) {
-    return i < n && !(n > FASTKL_LONG && i % FASTKL_LONG == 0 && fastkl_is_off(task));
-}
-
-/* Label smoothing of a label's loss, by the mean of all. A loss
-   that is infinite counts for nothing where it has no share. */
+/* The smoothed loss of a label, from its own loss and the mean of all. 0 times an infinite loss would be NaN. */
 static inline double fastkl_smoothed(const fastkl_task *task, double loss, double mean) {
     return (task->smoothing < 1 ? (1 - task->smoothing) * loss : 0) + (task->smoothing > 0 ? task->smoothing * mean : 0);
 }
 
-/* The values that a comparison gives for a row. */
+/* The values that a comparison gives of a row. */
 #define FASTKL_FIELDS(X) \
     X(entropy_p) X(entropy_q) X(cross_entropy) X(kl) X(reverse_kl) X(js) X(same_argmax) X(nll_p) X(nll_q)
 
-#define FASTKL_ROW(name) FASTKL_##name##_field,
-enum { FASTKL_FIELDS(FASTKL_ROW) FASTKL_FIELD_COUNT };
-#undef FASTKL_ROW
+#define FASTKL_NUMBERED_FIELD(name) FASTKL_##name##_field,
+enum { FASTKL_FIELDS(FASTKL_NUMBERED_FIELD) FASTKL_FIELD_COUNT };
 
-/* What one look at a row, or at a piece of one, leaves behind: three sums, each with the part that rounding took from it,
-   and the OR of the entries' and of the guards' bit patterns: FASTKL_SIGN of the former says that there was a negative
-   entry (or -0), that of the latter and FASTKL_ZERO what lanes.inc.h says. `raised` is what eps added to q. */
+/* What one pass over a row, or over a piece of one, leaves behind: three sums, each with the part that rounding took from
+   it; what clipping to eps added to q; and the OR of the entries' and of the guards' bit patterns. FASTKL_SIGN of the
+   former says that there was a negative entry (or -0). That of the latter says that there was a p > 0 where q is too small
+   for the term to be trusted, FASTKL_ZERO that this q was zero. */
 typedef struct {
     double term, other, weight;
     double term_low, other_low, weight_low;
-    double raised;
+    double clipped;
     uint64_t entry_bits, guard_bits;
 } fastkl_sums;
 
-/* A row wider than this is looked at in pieces, cut at multiples of it, and the pieces' sums are added in index order:
-   the same bits, whoever looks at which piece. */
+/* Rows are cut into pieces at multiples of so many columns, and the sums of the pieces are added in index order: a row has
+   the same bits, however many threads pass over its pieces. Interleaved rows (neighbours in memory, so that a pass is made
+   over several at once) have shorter pieces: 16 rows of one are 2^18 entries, as many as four pieces of other rows. */
 #define FASTKL_PIECE ((ptrdiff_t)1 << 16)
+#define FASTKL_INTERLEAVED_PIECE ((ptrdiff_t)1 << 14)
 
 #define FASTKL_SIGN ((uint64_t)1 << 63)
 #define FASTKL_ZERO ((uint64_t)1 << 62)
 
-/* How far ahead of the arithmetic memory is asked for, and how much of it at once, in bytes. */
+/* Rows are prefetched so many bytes ahead of the arithmetic: a page, at whose end the hardware's own prefetching stops. A
+   cache line comes at once. */
 #define FASTKL_PREFETCH_AHEAD 4096
 #define FASTKL_LINE 64
 
-/* The maths compiled for one instruction set. `rows` gives `count` rows' values and statuses; it is at its best with
-   multiples of `together` rows. Where that is 1, `piece` and `finish` are its two halves for a row that many threads share:
-   look at one piece of it, and conclude from the sums of all. `logits` is `rows` where an operand holds logits; `losses`
-   gives -log(q[label]/sum of q); `compare` FASTKL_FIELD_COUNT values a row, the last two only if the labels have data. */
+/* The maths compiled for one instruction set.
+       group    the number of rows over which a pass is best made at once, 1 for a row at a time
+       piece    the number of columns at multiples of which rows are cut
+       rows     the values and the statuses of `count` rows; it does best with multiples of `group` rows
+       pass     the first half of `rows` for a row that threads share: the sums of piece `index` of the first row, or where
+                `group` is more than 1, of the first `rows` rows, at most 128, one fastkl_sums a row
+       finish   the second half: the value and the status of the first row, from the joined sums of its pieces
+       logits   `rows` where an operand holds logits
+       nll      of q and labels: -log(q[label] / sum of q); the statuses are those of q and of labels
+       compare  FASTKL_FIELD_COUNT values a row, the last two only if the labels have data */
+typedef void fastkl_rows_function(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                                  ptrdiff_t count, double *value, uint8_t *status);
 typedef struct {
     const char *name;
     int (*usable)(void);
-    int (*together)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n);
-    void (*rows)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
-                 double *value, uint8_t *status);
-    void (*piece)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t index,
-                  fastkl_sums *);
+    int (*group)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n);
+    ptrdiff_t (*piece)(const fastkl_operand *p, const fastkl_operand *q);
+    fastkl_rows_function *rows;
+    void (*pass)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t index,
+                 int rows, fastkl_sums *sums);
     void (*finish)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
-                   const fastkl_sums *pieces, double *value, uint8_t *status);
-    void (*logits)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
-                   double *value, uint8_t *status);
-    void (*losses)(const fastkl_task *, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n, ptrdiff_t count,
-                   double *value, uint8_t *status);
+                   const fastkl_sums *sums, double *value, uint8_t *status);
+    fastkl_rows_function *logits, *nll;
     void (*compare)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
                     ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status);
 } fastkl_tier;
 
-/* dispatch.c: the tiers that this build has, best first, up to a NULL; the tables' names. */
+/* tables.c. The tiers of this build, best first, up to a NULL; the names in the tables. */
 extern const fastkl_tier *const fastkl_tiers[];
 extern const char *const fastkl_measure_names[FASTKL_MEASURE_COUNT];
 extern const char *const fastkl_dtype_names[FASTKL_DTYPE_COUNT];
 extern const char *const fastkl_field_names[FASTKL_FIELD_COUNT];
 
-/* careful.c: is an entry invalid (a status), the order of the first entries in which p and q differ (-1, 1, or 0 if none
-   does), has a row a positive entry, the factor that a second look wants (the sum that q should have, by the sum that it
-   has), and the value of a valid row that is not infinite. Any answer will do if the call is off. */
-int fastkl_check_entries(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
-int fastkl_order(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
-int fastkl_has_weight(const fastkl_task *, fastkl_operand, ptrdiff_t n, double eps);
-double fastkl_quotient(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
-double fastkl_careful(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+/* fallback_rows.c. An entry as a number; the status of a row's entries; the order of the first entries in which p and q
+   differ (-1, 1, or 0 if none does); whether an entry is positive; the factor of a rescaled pass (the sum that q should
+   have by the sum that it has); and the value of a valid row that is not infinite. */
 double fastkl_entry(fastkl_operand, ptrdiff_t i);
+int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+int fastkl_order(fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+int fastkl_has_weight(fastkl_operand, ptrdiff_t n, double eps);
+double fastkl_ratio_of_sums(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+double fastkl_fallback(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 
-/* careful_logits.c: the same for rows of which one holds logits, or both do; the loss of a label. */
-double fastkl_careful_logits(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
-double fastkl_careful_loss(const fastkl_task *, fastkl_operand q, ptrdiff_t n, ptrdiff_t label);
+/* fallback_logits.c. The value of a valid row of which one operand holds logits, or both do; the loss of a label. */
+double fastkl_fallback_logits(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
+double fastkl_fallback_nll(const fastkl_task *, fastkl_operand q, ptrdiff_t n, ptrdiff_t label);
 
-/* surroundings.c: the build and its surroundings; how many threads a call has that asks for no number, and at most; which
-   of its parallel region's threads the calling one is, from 0 on; seconds since whenever. To rest is to leave the processor
-   to others for some 0.1 ms, where that can be done. */
+/* runtime.c. Whether the build has OpenMP; how many threads a call uses by default, and at most; seconds on a clock that is
+   never set back; whether this process is a forked child, which computes with one thread; the compiler. */
 int fastkl_openmp(void);
 int fastkl_openmp_threads(void);
 int fastkl_most_threads(void);
-int fastkl_thread(void);
 double fastkl_seconds(void);
-void fastkl_rest(void);
-const char *fastkl_compiler(void);
-
-/* parallel.c: has every i from start up to stop visited, by one of so many threads, counted from the calling one, 0. That
-   calls `meanwhile` before each visit of its own, and again and again while it waits for the others'. */
-void fastkl_share(ptrdiff_t start, ptrdiff_t stop, int threads, void (*visit)(void *with, ptrdiff_t i, int thread),
-                  void (*meanwhile)(void *with), void *with);
-
-/* forks.c: has the calling thread come here through a fork, and has it to leave what is parallel to a new thread? Have work
-   done by one: `meanwhile` is called every so many seconds until it is. 0 if there is none: then nothing is done. */
 int fastkl_forked(void);
-int fastkl_in_a_new_thread(void (*work)(void *), void (*meanwhile)(void *), double seconds, void *with);
+const char *fastkl_compiler(void);
 
 #endif

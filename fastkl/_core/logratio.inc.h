@@ -1,10 +1,10 @@
-/* The element maths: log x and p log(p/q) - (p - q) for one pair of numbers, in REAL, as branch-free scalar code that the
-   compiler vectorises. Knows nothing of rows and sums. The method is that of ../../README.md, "The maths".
+/* Owns the element maths: log x and phi(p, q) = p log(p/q) - (p - q) for one pair of numbers, as branch-free scalar code
+   that the compiler vectorises. In REAL. Knows nothing of rows and sums.
 
-   Both reduce to a ratio near 1. The difference of two bit patterns, rounded to a whole number of exponents, is the k for
+   Both reduce to a ratio near 1: the difference of two bit patterns, rounded to a whole number of exponents, is the k for
    which x / (y 2^k) lies in [2/3, 3/2]; adding it to y's pattern multiplies y by 2^k. Then
        s = (x - y') / (x + y'),  |s| <= 0.2,  log(x/y) = k ln 2 + 2 atanh(s) = k ln 2 + 2s + s z T(z),  z = s^2.
-   Normal numbers, TINY or more, have no other patterns in between; log and phi say what becomes of smaller ones. */
+   The patterns of normal numbers, TINY or more, allow this; log and phi say what smaller numbers count as. */
 
 FASTKL_INLINE UINT NAME(bits)(REAL x) {
     UINT u;
@@ -18,33 +18,23 @@ FASTKL_INLINE REAL NAME(from_bits)(UINT u) {
     return x;
 }
 
-/* a b + c, fused where the tier has the instruction; nothing below relies on its being fused unless FASTKL_FMA says so. */
-FASTKL_INLINE REAL NAME(mul_add)(REAL a, REAL b, REAL c) {
-#if FASTKL_FMA
-    return FMA(a, b, c);
-#else
-    return a * b + c;
-#endif
-}
+FASTKL_INLINE REAL NAME(lesser)(REAL a, REAL b) { return a < b ? a : b; }
+FASTKL_INLINE REAL NAME(greater)(REAL a, REAL b) { return a > b ? a : b; }
 
-/* k 2^MANTISSA_BITS, as an integer that can be added to a bit
-   pattern: the rounded difference of the patterns of x and y. */
+/* a b + c, fused where the tier has the instruction. Code relies on that only where FASTKL_FMA is 1. */
+FASTKL_INLINE REAL NAME(mul_add)(REAL a, REAL b, REAL c) { return FASTKL_FMA ? FMA(a, b, c) : a * b + c; }
+
+/* k 2^MANTISSA_BITS, an integer to be added to a bit pattern: the rounded difference of the patterns of x and y. */
 FASTKL_INLINE UINT NAME(exponent_step)(UINT x, UINT y) {
     const UINT half = (UINT)1 << (MANTISSA_BITS - 1), mask = ~(((UINT)1 << MANTISSA_BITS) - 1);
     return (x - y + half) & mask;
 }
 
-/* That step as a number, in units of K_UNIT: k is K_UNIT times it. */
-#if REAL_BITS == 64 && !FASTKL_INT64_TO_DOUBLE
-#define K_UNIT 1
-#elif REAL_BITS == 64
-#define K_UNIT 0x1p-52
-#else
-#define K_UNIT 0x1p-23f
-#endif
+/* That step as a number: k is K_UNIT times it. */
+#define K_UNIT PICK((FASTKL_INT64_TO_DOUBLE ? 0x1p-52 : 1), 0x1p-23f)
 FASTKL_INLINE REAL NAME(exponent)(UINT step) {
 #if REAL_BITS == 64 && !FASTKL_INT64_TO_DOUBLE
-    /* No such instruction: move k + 2048 into the low bits of 2^52 instead. */
+    /* The tier has no instruction for this conversion: k + 2048 goes into the low bits of 2^52. */
     const UINT moved = ((step ^ (UINT)1 << 63) >> MANTISSA_BITS) | 0x4330000000000000;
     return NAME(from_bits)(moved) - (0x1p52 + 2048);
 #else
@@ -54,37 +44,31 @@ FASTKL_INLINE REAL NAME(exponent)(UINT step) {
 
 /* p k ln 2 + r. The result can be smaller than its parts, so the large product must not be rounded. */
 FASTKL_INLINE REAL NAME(add_p_k_ln2)(REAL p, REAL k, REAL r) {
-#if FASTKL_FMA
-    const REAL pk = p * k;
-    return FMA(pk, LN2_LOW * K_UNIT, FMA(pk, LN2_HIGH * K_UNIT, r));
-#else
+    if (FASTKL_FMA)
+        return FMA(p * k, LN2_LOW * K_UNIT, FMA(p * k, LN2_HIGH * K_UNIT, r));
     const REAL upper = NAME(from_bits)(NAME(bits)(p) & (UINT)UPPER_HALF), k_head = k * (LN2_HEAD * K_UNIT);
     return (upper * k_head + r) + ((p - upper) * k_head + p * (k * (LN2_REST * K_UNIT)));
-#endif
 }
 
-/* T(z) by Horner's rule; written out, because a loop here would keep the loop around it from being vectorised. */
+/* T(z) by Horner's rule, written out, because a loop here would keep the loop around it from being vectorised. */
+#define STEP(coefficient) sum = NAME(mul_add)(sum, z, coefficient);
 FASTKL_INLINE REAL NAME(T)(REAL z) {
     REAL sum = T_HIGHEST;
-#define STEP(coefficient) sum = NAME(mul_add)(sum, z, coefficient);
     T_COEFFICIENTS(STEP)
-#undef STEP
     return sum;
 }
 
 /* log x for x >= 0, where zero and subnormal numbers count as some number near the smallest. With m = x 2^-k in [3/4, 3/2)
    and f = m - 1, exact: 2 atanh(s) = f - s (f - z T(z)), as in FDLIBM's e_log.c, keeps full relative accuracy where x is
-   near 1. What LN2_HIGH lacks is a sixth of a unit in the last place of the result, or less. */
+   near 1. What LN2_HIGH lacks costs at most a sixth of a unit in the last place of the result. */
 FASTKL_INLINE REAL NAME(log)(REAL x) {
     const UINT step = NAME(exponent_step)(NAME(bits)(x), ONE_BITS);
     const REAL k = NAME(exponent)(step);
     const REAL f = NAME(from_bits)(NAME(bits)(x) - step) - 1;
     const REAL s = f / (f + 2), z = s * s;
-#if FASTKL_FMA
-    return FMA(k, LN2_HIGH * K_UNIT, FMA(-s, FMA(-z, NAME(T)(z), f), f));
-#else
+    if (FASTKL_FMA)
+        return FMA(k, LN2_HIGH * K_UNIT, FMA(-s, FMA(-z, NAME(T)(z), f), f));
     return k * (LN2_HEAD * K_UNIT) + (f - (s * (f - z * NAME(T)(z)) - k * (LN2_REST * K_UNIT)));
-#endif
 }
 
 /* phi(p, y) = p log(p/y) - (p - y) >= 0, reduced: y_near = y 2^k is the neighbour of p, e = p - y_near. As 2 p s = e + s e,
@@ -95,8 +79,7 @@ FASTKL_INLINE REAL NAME(phi_reduced)(REAL p, REAL k, REAL e, REAL p_plus_near, R
     return NAME(mul_add)(s, NAME(mul_add)(p * z, NAME(T)(z), e), NAME(add_p_k_ln2)(p, k, y_minus_near) + low);
 }
 
-/* A factor, c.high + c.low with more digits than a REAL has.
-   `scaled` is a constant wherever it occurs: 0 says that c is 1. */
+/* A factor, c.high + c.low. `scaled` is a constant in every use: 0 says that c is 1, and compiles to nothing. */
 typedef struct {
     REAL high, low;
     int scaled;
@@ -106,18 +89,16 @@ typedef struct {
 FASTKL_INLINE REAL NAME(scale)(REAL x, NAME(factor) c) { return c.scaled ? x * c.high : x; }
 
 /* x c - y for y = scale(x, c): what rounding took from the product. */
-FASTKL_INLINE REAL NAME(scale_low)(REAL x, NAME(factor) c, REAL y) {
-    return c.scaled ? FMA(x, c.high, -y) + x * c.low : 0;
-}
+FASTKL_INLINE REAL NAME(scale_low)(REAL x, NAME(factor) c, REAL y) { return FMA(x, c.high, -y) + x * c.low; }
 
 /* p - x c for y = scale(x, c), rounded once where p and x c nearly agree. */
 FASTKL_INLINE REAL NAME(less)(REAL p, REAL x, NAME(factor) c, REAL y) {
     return c.scaled ? FMA(-x, c.low, (p - y) - FMA(x, c.high, -y)) : p - y;
 }
 
-/* phi(p, c q), and c q - p in *difference. Wants p and q >= 0 and finite, c in [1, 2]. A q that is zero or subnormal counts
-   as a number near the smallest, and a p near or below TINY as one near TINY: the caller looks out for both. For p = 0,
-   y_near is near TINY and phi is y. */
+/* phi(p, c q), and c q - p in *difference, for p and q >= 0 and finite, c in [1, 2]. A q that is zero or subnormal counts
+   as a number near the smallest, and a p near or below TINY as one near TINY: the caller detects both. For p = 0, y_near
+   is near TINY and phi is y. For normal numbers any c will do that does not take them to other numbers. */
 FASTKL_INLINE REAL NAME(phi)(REAL p, REAL q, NAME(factor) c, REAL *difference) {
     const REAL y = NAME(scale)(q, c);
     const UINT step = NAME(exponent_step)(NAME(bits)(p + TINY), NAME(bits)(y));
@@ -127,8 +108,8 @@ FASTKL_INLINE REAL NAME(phi)(REAL p, REAL q, NAME(factor) c, REAL *difference) {
     return NAME(phi_reduced)(p, NAME(exponent)(step), NAME(less)(p, q_near, c, y_near), p + y_near, y - y_near, low);
 }
 
-/* phi(p, mean) where p - mean is known better than it can be had from the mean, which is within a factor of 2^k of p for
-   the k of a phi, and not less than half of p. What is said of phi for p = 0 holds. */
+/* phi(p, mean) where `difference` is a better p - mean than can be had from the mean, which is within a factor of 2^k of p
+   for the k of a phi, and at least half of p. For p = 0 the same holds as for phi. */
 FASTKL_INLINE REAL NAME(phi_to_mean)(REAL p, REAL mean, REAL difference) {
     const UINT step = NAME(exponent_step)(NAME(bits)(p + TINY), NAME(bits)(mean));
     const REAL near = NAME(from_bits)(NAME(bits)(mean) + step), e = step ? p - near : difference;
@@ -141,7 +122,7 @@ FASTKL_INLINE REAL NAME(phi_of_both)(REAL p, REAL q, REAL sum, REAL difference) 
     return NAME(phi_to_mean)(p, mean, -half) + NAME(phi_to_mean)(q, mean, half);
 }
 
-/* phi(p, p - d) where d is known better than p - d can be: for totals. */
+/* phi(p, p - d) where d is known better than p - d can be: of the sums of rows. */
 FASTKL_INLINE REAL NAME(phi_of_difference)(REAL p, REAL d) {
     const REAL q = p - d, low = (p - q) - d;
     const UINT step = NAME(exponent_step)(NAME(bits)(p), NAME(bits)(q));

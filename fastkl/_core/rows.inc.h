@@ -1,110 +1,262 @@
-/* The first look at a row, and the second: its entries into three
-   sums, in one pass. In REAL. Knows nothing of what the sums mean.
+/* Owns the way of rows through a tier: which rows a pass is made over at once, where rows are cut, and what happens to a
+   row whose sums are not accepted. A tier file opens a region, includes this and closes it. Knows nothing of entries.
 
-   A row's successive entries are dealt out to the lanes; or, if rows are too short for that or are neighbours in memory,
-   LANES rows are looked at together, one in each lane. */
-#include "real.inc.h"
+   Where the sums of the first pass do not give the value, the row is still in cache: its entries are checked if the sums
+   hint that one is invalid; rescaled passes are made; fallback_rows.c has the value if these are not accepted either. */
+#include "operands.h"
 
-#include "logratio.inc.h"
-#include "measures.inc.h"
-#include "convert.inc.h"
-#include "lanes.inc.h"
-#include "stage.inc.h"
-#include "exponential.inc.h"
-#include "logits.inc.h"
+/* One sum of each kind in every lane of a vector. */
+#define LANES (FASTKL_VECTOR_BITS / REAL_BITS)
 
-/* Looks at a row, or at a piece of one, whose entries start at the data given.
-   The operand that c multiplies is multiplied by `power`, of two, before. */
-FASTKL_INLINE void NAME(look)(NAME(adder) *add, const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
-                              const char *p_data, const char *q_data, ptrdiff_t n, REAL power, NAME(factor) c,
-                              fastkl_sums *sums) {
-    const REAL eps = NAME(eps)(task);
-    const int pair = q->data != NULL;
-    const int p_fits = !c.scaled && in_a_row(p), q_fits = pair ? !c.scaled && in_a_row(q) && !(eps > 0) : p_fits;
-    const int dtype = p_fits && q_fits && p->dtype == q->dtype && NAME(goes_in)(p->dtype) ? p->dtype : REAL_DTYPE;
-    const int p_in_place = p_fits && p->dtype == dtype, q_in_place = q_fits && q->dtype == dtype;
-    const ptrdiff_t most = p_in_place && q_in_place ? n : CHUNK;
-    REAL p_chunk[CHUNK + LANES], q_chunk[CHUNK + LANES], *const scaled = pair ? q_chunk : p_chunk;
-    double raised = 0;
-    uint64_t bits = 0;
-    NAME(lanes) lanes;
-    NAME(clear)(&lanes);
-    /* No first look is at more than a piece. */
-    for (ptrdiff_t start = 0, count; c.scaled ? fastkl_goes_on(task, start, n) : start < n; start += count) {
-        count = n - start < most ? n - start : most;
-        const NAME(columns) p_now = NAME(line)(p_chunk, p, p_data + start * p->col, count, p_in_place);
-        const NAME(columns) q_now = pair ? NAME(line)(q_chunk, q, q_data + start * q->col, count, q_in_place) : p_now;
-        if (pair && eps > 0)
-            NAME(raise)(q_chunk, (int)count, eps, &raised, &bits);
-        if (c.scaled)
-            for (int i = 0; i < count; i++)
-                scaled[i] *= power;
-        add(&lanes, &p_now, &q_now, count / LANES, &c);
+/* Rows up to this length are transposed, LANES of them into a tile, so that each lane has a row. Longer rows fill the lanes
+   well enough, and their tiles would not fit into the first cache. */
+#define TILE 128
+
+/* The columns of interleaved rows over which a pass goes before it comes to the next LANES rows. */
+#define STRIP 64
+
+/* The most rows over which a pass is made at once. */
+#define MOST_ROWS 128
+
+/* The sums of a group of rows, with the rest of what fastkl_sums says of a row. What rounding took
+   from the three sums is there only if `keeps_low`, for sums that are to be joined with others. */
+typedef struct {
+    double term[MOST_ROWS], other[MOST_ROWS], weight[MOST_ROWS], clipped[MOST_ROWS];
+    uint64_t entry_bits[MOST_ROWS], guard_bits[MOST_ROWS];
+    int keeps_low;
+    double term_low[MOST_ROWS], other_low[MOST_ROWS], weight_low[MOST_ROWS];
+} group_sums;
+
+/* What code that adds up columns is compiled for: whether the measure has a q, whether zeros in q can make it infinite, and
+   the type of the entries. All are constants. */
+typedef struct {
+    int pair, infinite, dtype;
+} traits;
+
+#include "logits_sums.inc.h"
+
+#define REAL_BITS 64
+#include "pass.inc.h"
+#include "finish.inc.h"
+static const limits limits_f64 = LIMITS;
+#undef REAL_BITS
+#define REAL_BITS 32
+#include "pass.inc.h"
+static const limits limits_f32 = LIMITS;
+#undef REAL_BITS
+
+/* A row's sums as one number each. */
+FASTKL_INLINE row_sums rounded(const fastkl_sums *sums) {
+    return (row_sums){sums->term + sums->term_low, sums->other + sums->other_low, sums->weight + sums->weight_low};
+}
+
+#include "rescaled.inc.h"
+
+/* Rows that are passed over before the first of them is finished have
+   at most so many entries, so that a rescaled pass finds them in cache. */
+#define CACHED_ENTRIES 16384
+#define CACHED_ROWS 16
+
+/* Short rows that are transposed, a tile after the other, before the first of them is finished. */
+#define SHORT_ROWS 32
+
+/* The rows over which a pass is best made at once: a property of the layout
+   alone, so that a row's bits do not depend on its neighbours or on the threads. */
+static int group(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
+    return interleaved(p, q) ? MOST_ROWS : n <= TILE ? SHORT_ROWS : 1;
+}
+
+/* The rows that are passed over before the first of them is finished. */
+static ptrdiff_t rows_in_cache(int group, ptrdiff_t n) {
+    const ptrdiff_t fit = CACHED_ENTRIES / n;
+    return group > 1 ? group : fit < 1 ? 1 : fit < CACHED_ROWS ? fit : CACHED_ROWS;
+}
+
+/* The sums of the first row, or of a piece of it, in the lanes that suit the operands. */
+static void first_pass(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                       fastkl_sums *sums) {
+    if (in_float(task, p, q))
+        row_pass_f32(task, p, q, n, 1, NULL, sums);
+    else
+        row_pass_f64(task, p, q, n, 1, NULL, sums);
+}
+
+/* The sums of the first row, piece after piece, however wide it is. */
+static void pass_over_row(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                          fastkl_sums *sums) {
+    first_pass(task, p, q, columns_of_piece(n, 0, FASTKL_PIECE), sums);
+    for (ptrdiff_t start = FASTKL_PIECE; start < n; start += FASTKL_PIECE) {
+        const fastkl_operand p_piece = moved(p, 0, start), q_piece = moved(q, 0, start);
+        fastkl_sums next;
+        first_pass(task, &p_piece, &q_piece, columns_of_piece(n, start, FASTKL_PIECE), &next);
+        fastkl_join_sums(sums, &next);
     }
-    NAME(collect)(&lanes, sums);
-    sums->raised = raised;
-    sums->entry_bits |= bits;
 }
 
-/* The first look: no scaling. */
-FASTKL_NOINLINE void NAME(first_look)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
-                                      const char *p_data, const char *q_data, ptrdiff_t n, fastkl_sums *sums) {
-    NAME(look)(NAME(adders)[task->measure], task, p, q, p_data, q_data, n, 1, (NAME(factor)){1, 0, 0}, sums);
+static void pass(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t index,
+                 int rows, fastkl_sums *sums) {
+    const ptrdiff_t start = index * piece(p, q), count = columns_of_piece(n, start, piece(p, q));
+    const fastkl_operand p_piece = moved(p, 0, start), q_piece = moved(q, 0, start);
+    group_sums of;
+    if (group(p, q, n) == 1) {
+        first_pass(task, &p_piece, &q_piece, count, sums);
+        return;
+    }
+    of.keeps_low = 1;
+    (in_float(task, p, q) ? group_pass_f32 : group_pass_f64)(task, &p_piece, &q_piece, count, rows, &of);
+    for (int i = 0; i < rows; i++)
+        sums[i] = (fastkl_sums){of.term[i],      of.other[i],   of.weight[i],     of.term_low[i],  of.other_low[i],
+                                of.weight_low[i], of.clipped[i], of.entry_bits[i], of.guard_bits[i]};
 }
 
-/* Gives what each lane holds to the totals of its row: for a start, or to be added to what they are. */
-FASTKL_INLINE void NAME(give)(const NAME(lanes) *lanes, totals *to, int row, int add) {
+/* Is the value of row i right, and is the row valid? It is not accepted where one of the signs is set. */
+FASTKL_INLINE int accepted(const fastkl_task *task, int measure, const group_sums *sums, int i, uint64_t signs,
+                           const finished *row, const limits *within) {
+    return acceptable(measure, row, within) & trusted(sums->term[i], signs, row, within) &
+           (fabs(row->sum_of_p - 1) <= task->p_tolerance) &
+           (fabs(row->sum_of_q - sums->clipped[i] - 1) <= task->q_tolerance);
+}
+
+/* A row's sum, entry by entry. */
+static double sum_of_entries(fastkl_operand operand, ptrdiff_t n) {
+    double sum = 0;
+    for (ptrdiff_t i = 0; i < n; i++)
+        sum += fastkl_entry(operand, i);
+    return sum;
+}
+
+FASTKL_INLINE const limits *limits_of(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q) {
+    return in_float(task, p, q) ? &limits_f32 : &limits_f64;
+}
+
+/* The value and the status of row i, which was not accepted. All entries are valid where no sign is set and the sums are
+   finite. */
+FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
+                                       const group_sums *sums, int i, double *value, uint8_t *status) {
+    const row_sums of = {sums->term[i], sums->other[i], sums->weight[i]};
+    const finished first = finish_sums(task->measure, of);
+    const int no_terms = fastkl_is_divergence(task->measure) && of.term == 0;
+    *value = NAN;
+    *status = FASTKL_VALID;
+    if ((sums->entry_bits[i] & FASTKL_SIGN) || !isfinite(of.weight + of.other))
+        *status = (uint8_t)fastkl_check_entries(p, q, n);
+    if (*status)
+        return;
+    const int q_differs = q.data && differs_from_one(first.sum_of_q - sums->clipped[i], task->q_tolerance);
+    /* A sum of p that is a difference from a much larger one of q has lost its digits, and may even seem to be 1. */
+    const double sum_of_p = fastkl_is_symmetric(task->measure) && q_differs ? sum_of_entries(p, n) : first.sum_of_p;
+    if (differs_from_one(sum_of_p, task->p_tolerance) || !fastkl_has_weight(p, n, 0))
+        *status = FASTKL_P_SUM;
+    else if (q_differs || (q.data && !fastkl_has_weight(q, n, task->eps)))
+        *status = FASTKL_Q_SUM;
+    else if (sums->guard_bits[i] & FASTKL_ZERO)
+        *value = INFINITY;
+    else if (no_terms && sums->clipped[i] == 0 && !fastkl_order(p, q, n))
+        *value = 0;
+    /* A sign alone is that of a zero, and the value is the same as with 0 there. */
+    else if (!no_terms &&
+             accepted(task, task->measure, sums, i, sums->guard_bits[i], &first, limits_of(task, &p, &q)))
+        *value = apply_root(task->root, first.value);
+    else
+        *value = rescale(task, p, q, n, &first);
+}
+
+/* The values that the sums give, and whether they are accepted; compiled for one measure. */
+FASTKL_INLINE void accept(int measure, const fastkl_task *task, const limits *within, int count, const group_sums *sums,
+                          double *value, int64_t *accepts) {
+    const fastkl_task constant = *task; /* results could overlap *task, which would keep the loop from being vectorised */
+    const limits bounds = *within;
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++) {
-        const double term = (double)lanes->term.sum[j] + (double)lanes->term.low[j];
-        const double other = (double)lanes->other.sum[j] + (double)lanes->other.low[j];
-        const double weight = (double)lanes->weight.sum[j] + (double)lanes->weight.low[j];
-        to->term[row + j] = add ? to->term[row + j] + term : term;
-        to->other[row + j] = add ? to->other[row + j] + other : other;
-        to->weight[row + j] = add ? to->weight[row + j] + weight : weight;
-        to->entry_bits[row + j] |= (uint64_t)(lanes->p_bits[j] | NAME(bits)(lanes->least_q[j])) << (64 - REAL_BITS);
-        to->guard_bits[row + j] |= (uint64_t)lanes->guard_bits[j] << (64 - REAL_BITS);
+    for (int i = 0; i < count; i++) {
+        const finished row = finish_sums(measure, (row_sums){sums->term[i], sums->other[i], sums->weight[i]});
+        value[i] = row.value;
+        accepts[i] = accepted(&constant, measure, sums, i, sums->guard_bits[i] | sums->entry_bits[i], &row, &bounds);
     }
+    if (constant.root)
+        for (int i = 0; i < count; i++)
+            value[i] = sqrt(value[i]);
 }
 
-/* The first look at up to MOST_AT_ONCE rows together, LANES at a time. */
-FASTKL_NOINLINE void NAME(first_look_together)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
-                                               const char *p_data, const char *q_data, ptrdiff_t n, int rows, totals *to) {
-    const REAL eps = NAME(eps)(task);
-    const int pair = q->data != NULL;
-    const ptrdiff_t width = n <= TILE ? n : STRIP;
-    REAL p_tile[TILE * LANES], q_tile[TILE * LANES];
-    NAME(lanes) lanes[MOST_AT_ONCE / LANES];
-    for (int i = 0; i < rows; i += LANES) {
-        NAME(clear)(&lanes[i / LANES]);
-        for (int j = i; j < i + LANES; j++)
-            to->raised[j] = 0, to->entry_bits[j] = to->guard_bits[j] = 0;
+/* The values and the statuses of a group of rows, from its sums. A divergence without terms is that of equal rows, or of
+   rows whose terms are too small for a number. */
+static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int count,
+                        const group_sums *sums, double *value, uint8_t *status) {
+    const int divergence = fastkl_is_divergence(task->measure);
+    int64_t accepts[MOST_ROWS];
+    switch (task->measure) {
+#define ROW(name, ...)                                                                              \
+    case FASTKL_##name:                                                                             \
+        accept(FASTKL_##name, task, limits_of(task, p, q), count, sums, value, accepts);            \
+        break;
+        FASTKL_MEASURES(ROW)
+#undef ROW
     }
-    for (ptrdiff_t start = 0; fastkl_goes_on(task, start, n); start += width) {
-        for (int i = 0; i < rows; i += LANES) {
-            const int count = (int)(n - start < width ? n - start : width), known = rows - i < LANES ? rows - i : LANES;
-            const NAME(columns) p_now =
-                NAME(tile)(p_tile, p, p_data + i * p->row + start * p->col, count, known, 0, NULL, NULL);
-            const NAME(columns) q_now = pair ? NAME(tile)(q_tile, q, q_data + i * q->row + start * q->col, count, known,
-                                                          eps, to->raised + i, to->entry_bits + i)
-                                             : p_now;
-            NAME(adders)[task->measure](&lanes[i / LANES], &p_now, &q_now, count, NULL);
-            if (start + count < n && (start + count) % MOST_COLUMNS)
-                continue;
-            NAME(give)(&lanes[i / LANES], to, i, start >= MOST_COLUMNS);
-            if (start + count < n)
-                NAME(clear)(&lanes[i / LANES]);
+    for (int i = 0; i < count; i++) {
+        const int no_terms = divergence && sums->term[i] == 0;
+        status[i] = FASTKL_VALID;
+        if (!accepts[i] || no_terms) {
+            const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0);
+            if (!accepts[i] || sums->clipped[i] > 0 || fastkl_order(p_row, q_row, n))
+                finish_unaccepted(task, p_row, q_row, n, sums, i, &value[i], &status[i]);
         }
     }
 }
 
-/* Where such sums can be trusted, whatever the measure. */
-static const limits NAME(limits) = {SUM_LEAST, SUM_MOST, TERM_LEAST, EXCESS_MOST};
-
-#if REAL_BITS == 64
-/* Another look, with an operand scaled by c: always in double. */
-FASTKL_NOINLINE void second_look(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, double power,
-                                 double high, double low, fastkl_sums *sums) {
-    look_f64(scaled_adders[task->measure], task, &p, &q, p.data, q.data, n, power, (factor_f64){high, low, 1}, sums);
+/* Enters a row's sums as row i of a group. */
+FASTKL_INLINE void enter(const fastkl_sums *sums, group_sums *to, int i) {
+    const row_sums row = rounded(sums);
+    to->term[i] = row.term, to->other[i] = row.other, to->weight[i] = row.weight;
+    to->clipped[i] = sums->clipped, to->entry_bits[i] = sums->entry_bits, to->guard_bits[i] = sums->guard_bits;
 }
-#endif
+
+static void finish(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                   const fastkl_sums *sums, double *value, uint8_t *status) {
+    group_sums one;
+    enter(sums, &one, 0);
+    finish_rows(task, p, q, n, 1, &one, value, status);
+}
+
+/* The sums of `count` interleaved rows that are wider than a piece. */
+static void join_pieces(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int count,
+                        group_sums *to) {
+    fastkl_sums sums[MOST_ROWS], next[MOST_ROWS];
+    for (ptrdiff_t index = 0; index * FASTKL_INTERLEAVED_PIECE < n; index++) {
+        pass(task, p, q, n, index, count, index ? next : sums);
+        for (int i = 0; index && i < count; i++)
+            fastkl_join_sums(&sums[i], &next[i]);
+    }
+    for (int i = 0; i < count; i++)
+        enter(&sums[i], to, i);
+}
+
+static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
+                 double *value, uint8_t *status) {
+    const int lanes = group(p, q, n);
+    const ptrdiff_t step = rows_in_cache(lanes, n);
+    for (ptrdiff_t i = 0; i < count; i += step) {
+        const fastkl_operand p_rows = moved(p, i, 0), q_rows = moved(q, i, 0);
+        const int now = (int)(count - i < step ? count - i : step);
+        group_sums sums;
+        if (lanes > 1 && n > FASTKL_INTERLEAVED_PIECE) {
+            join_pieces(task, &p_rows, &q_rows, n, now, &sums);
+        } else if (lanes > 1) {
+            sums.keeps_low = 0;
+            (in_float(task, p, q) ? group_pass_f32 : group_pass_f64)(task, &p_rows, &q_rows, n, now, &sums);
+        } else {
+            fastkl_operand p_row = p_rows, q_row = q_rows;
+            for (int k = 0; k < now; k++) {
+                fastkl_sums of;
+                pass_over_row(task, &p_row, &q_row, n, &of);
+                enter(&of, &sums, k);
+                p_row.data += p->row, q_row.data = advance(q_row.data, q->row);
+            }
+        }
+        finish_rows(task, &p_rows, &q_rows, n, now, &sums, &value[i], &status[i]);
+    }
+}
+
+#include "logits_values.inc.h"
+#include "logits_rows.inc.h"
+#include "nll.inc.h"
+#include "logits_compare.inc.h"
+#include "compare.inc.h"

@@ -1,6 +1,5 @@
-/* x86-64-v3: AVX2 and FMA. */
-#include "fastkl.h"
-#include "region.h"
+/* Owns the tier of x86-64-v3: AVX2 and FMA. */
+#include "sums.h"
 
 #if FASTKL_X86_TIERS
 #define FASTKL_VECTOR_BITS 256
@@ -10,11 +9,9 @@
 #define FASTKL_TO_LANES(dtype) FASTKL_256_##dtype
 #endif
 
-FASTKL_REGION("avx2,fma,bmi,bmi2,f16c")
-#include "tier.inc.h"
+FASTKL_REGION(FASTKL_AVX2)
+#include "rows.inc.h"
 FASTKL_REGION_END
 
-static int usable(void) { return FASTKL_CPU_HAS("avx2") && FASTKL_CPU_HAS("fma") && FASTKL_CPU_HAS("bmi2"); }
-
-const fastkl_tier fastkl_tier_avx2 = {"avx2", usable, together, rows, piece, finish, logits, losses, compare};
+const fastkl_tier fastkl_tier_avx2 = {"avx2", fastkl_has_avx2, group, piece, rows, pass, finish, logits, nll, compare};
 #endif

@@ -1,6 +1,5 @@
-/* The tier that every machine has: what the compiler builds for the plainest CPU of the architecture. */
-#include "fastkl.h"
-#include "region.h"
+/* Owns the tier that every machine has: the code for the plainest CPU of the architecture. */
+#include "sums.h"
 
 #define FASTKL_VECTOR_BITS 128
 #if defined(__aarch64__) || defined(_M_ARM64)
@@ -13,8 +12,8 @@
 #define FASTKL_NAME "baseline"
 #endif
 
-#include "tier.inc.h"
+#include "rows.inc.h"
 
 static int usable(void) { return 1; }
 
-const fastkl_tier fastkl_tier_baseline = {FASTKL_NAME, usable, together, rows, piece, finish, logits, losses, compare};
+const fastkl_tier fastkl_tier_baseline = {FASTKL_NAME, usable, group, piece, rows, pass, finish, logits, nll, compare};

@@ -1,17 +1,7 @@
-"""Rows from files that are larger than memory, scored by threads here or by a cluster's workers.
+"""Rows from files that are larger than memory, scored by threads of this process or by the workers of a cluster.
 
-    command.py    the verb `fastkl score`
-    job.py        `score`, a run: where the parts below meet
-    operands.py   sources, opened together and cut into parts
-    sources.py    what a reader of a format promises; the formats: npy.py, parquet.py, zarr_arrays.py
-                  (parquet_headers.py: what pyarrow must not be asked before it is checked)
-    workers.py    threads that read and compute parts (cluster.py: a Dask cluster's workers)
-    scoring.py    options, and the measures of a block of rows
-    output.py     values on their way to a file; checkpoints
-    summary.py    `Summary`; results.py has them for all fields of a run, report.py as a page, progress.py the bar
-
-Stands above the measures, beside `compat`; nothing below knows of it. Libraries for formats and clusters are imported
-where they are asked for.
+The modules meet in job.py, and each of them opens by saying what it owns. The package stands above the measures, beside
+`compat`; nothing below imports it. Libraries are imported when a format or a cluster needs them.
 """
 
 from .job import score

@@ -1,24 +1,26 @@
-"""A run: sources in, in row order through the measures, a summary and a file out. The one place where the parts meet."""
+"""`score`: opens the sources, has their rows computed in order, and writes the summary and the file. All parts meet."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from .. import _kernels, _rows
-from . import output
+from .. import _kernels
+from ..call import check_threads
+from . import writers
+from .files import check_apart, check_place, replace
 from .operands import open_operands
+from .output import Draft
 from .progress import bar
 from .report import html
-from .results import Results
+from .results import Results, joint
 from .scoring import Options, unit
-from .workers import Worker, in_threads
-
-if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
+from .workers import Run, Worker, in_threads
 
 
 def score(
@@ -27,7 +29,7 @@ def score(
     labels: Any = None,
     *,
     measure: str | None = None,
-    from_logits: bool | tuple[bool, bool] = False,
+    from_logits: bool | Literal["p", "q"] = False,
     temperature: float = 1.0,
     normalize: bool = False,
     base: float | None = None,
@@ -41,65 +43,87 @@ def score(
     progress: bool = False,
     dask: Any = None,
 ) -> dict[str, Any]:
-    """A value for every row of files, however large, with bounded memory; and a summary of the values.
+    """A summary of the values of all rows of files, and the values in a file if `out` is given.
+
+    Files may be larger than memory: rows are read in parts. The values have the same bits as those of the measures.
 
     Parameters
     ----------
-    p, q : path or array_like, of shape (..., n)
-        The reference, and what is compared with it; the entropy takes `p` alone. A path of a `.npy` file, a member of an
-        archive (``file.npz:name``), a column of a Parquet file or of a folder of such (``file.parquet:column``, lists of
-        equal length), or a Zarr array (``store.zarr``, ``store.zarr:name``). A row is a slice along the last axis. An
-        operand with one row serves all rows of the other. An integer `p` with one axis fewer than `q` holds labels, for
-        measure ``"ce"``.
-    labels : path or array_like, of an integer dtype, optional
-        The right class of every row, for measure ``"compare"``.
-    measure : {"kl", "ce", "js", "entropy", "compare"}, optional
-        `kl_divergence`, `cross_entropy`, `js_divergence`, `entropy`, or all the fields of `fastkl.compare`. ``"kl"`` unless
-        there are labels, else ``"compare"``.
-    from_logits, temperature, normalize, base, eps, invalid
-        As in `kl_divergence`. ``invalid="nan"`` counts invalid rows and goes on.
+    p : path or array_like
+        The reference ("true") distributions, of shape (..., n): a row is a slice along the last axis. A path is that of a
+        `.npy` file, of a member of an archive (``file.npz:name``), of a column of a Parquet file or of a folder of them
+        (``file.parquet:column``, lists of equal length), or of a Zarr array (``store.zarr``, ``store.zarr:name``).
+    q : path or array_like, optional
+        The distributions that `p` is compared with, of the same shape; measures ``"entropy"`` and ``"nll"`` take none. If
+        one operand has a single row, that row serves all rows of the other.
+    labels : path or array_like of int, optional
+        The class of every row, for measures ``"compare"`` and ``"nll"``.
+    measure : {"kl", "ce", "js", "entropy", "nll", "compare"} or another measure, optional
+        `kl_divergence`, `cross_entropy`, `js_divergence`, `entropy`, the `nll` of labels and the rows of `p`, or all the
+        fields of `compare`; others by their names. None means ``"compare"`` with labels, else ``"kl"``.
+    from_logits : {False, True, "p", "q"}, default False
+        Which operands hold logits: none, both, or the one that is named.
+    temperature : float, default 1.0
+        What logits are divided by, a positive finite number.
+    normalize : bool, default False
+        Whether rows are weights with any sum, such as counts. False demands that every row sums to 1.
+    base : float, optional
+        Base of the logarithm, finite and greater than 1. None gives nats, 2 gives bits.
+    eps : float, default 0.0
+        Smaller entries of `q`, or of `p` for ``"nll"``, are clipped to it. Only for measures ``"kl"``, ``"ce"``, ``"nll"``.
+    invalid : {"raise", "nan", "ignore"}, default "raise"
+        What happens to an invalid row. ``"raise"`` raises InvalidRowError for the first one. ``"nan"`` makes its value NaN
+        and counts it. ``"ignore"`` leaves out the check of the sum.
     out : path, optional
-        Where the values go, in row order: `.npy` (of the rows' shape; structured for a comparison), `.parquet` (a column a
-        field) or `.zarr`. Nothing stands there before all of it does. An existing file is replaced then, a link or an
-        input never. Until then there are `out`.partial and `out`.checkpoint beside it.
+        The file of the values, in row order: `.npy` (in the shape of the rows; structured for a comparison), `.parquet` (a
+        column for each field) or `.zarr`. Until it is complete, there are `out`.partial and `out`.checkpoint beside it.
+        Then it replaces a file of its name, but never a link or an input.
     keys : sequence of str, default ()
-        Columns of `p`, if that is Parquet, to be written beside the values, if `out` is.
+        Columns of a Parquet `p` to write beside the values in a Parquet `out`.
     resume : bool, default False
-        Go on from the checkpoint of an interrupted run with the same inputs and options, if there is one. The result is the
-        same to the byte. If False, a checkpoint is an error, lest work is lost.
+        Whether to continue from the checkpoint of an interrupted run with the same inputs and options, if there is one. The
+        result has the same bytes. If False, a checkpoint is an error, so that no work is lost.
     report : path, optional
-        Where an HTML page goes: histogram, quantiles, worst rows.
+        The file of an HTML page with a histogram, quantiles and the worst rows.
     threads : int, optional
-        Most threads to use, as in `kl_divergence`.
+        The largest number of threads to use. None uses what OpenMP would.
     progress : bool, default False
-        Draw a bar on standard error (with tqdm).
+        Whether tqdm draws a progress bar on standard error.
     dask : distributed.Client or str, optional
-        Have the workers of this cluster compute, with the threads that it gave them; an address, or "" for a new cluster on
-        this machine. Workers read the files themselves.
+        The cluster whose workers read the files and compute, or its address, or "" for a new one on this machine.
 
     Returns
     -------
     dict
-        What `Summary.result` gives, and `seconds`, `rows_per_second`, `bytes_per_second` of this run. Of a comparison, such
-        a dict for each field, and beside them `top1_agreement`, and with labels `perplexity_p` and `perplexity_q`; the mean
-        of the field `nll_increase`, nll_q - nll_p, is the logarithm of their ratio.
+        The result of `Summary.result`, and `seconds`, `rows_per_second`, `bytes_per_second`. For a comparison, there is
+        such a dict for each field, and beside them `top1_agreement`, and with labels `perplexity_p` and `perplexity_q`; the
+        mean of the field `nll_increase`, nll_q - nll_p, is the logarithm of their ratio.
 
     Raises
     ------
+    InvalidRowError
+        For the first invalid row, if `invalid` is "raise". The message begins with the file's name, and `index` is the
+        place in the whole operand.
     OSError
-        What the system says, with the file's name; `out` that is a link, an input, or being written by another run.
+        For an error of the system, with the file's name; for an `out` that is a link, an input, or written by another run.
     ValueError
-        For damaged files, and files that are changed while they are read, with the file's name and the row; for the first
-        invalid row; for a checkpoint of another job; for arguments as in `kl_divergence`.
+        For damaged files and files that are changed while they are read, with the file's name and the row; for a checkpoint
+        of another job; for arguments out of their range and shapes that do not fit.
     TypeError
-        For a dtype that fastkl does not compute.
+        For arguments and dtypes that are none of the above.
     ImportError
-        Where a format or the cluster needs a library that is missing.
+        If the library of a format or of the cluster is missing.
+
+    See Also
+    --------
+    Summary : The summary of values from elsewhere.
+    compare : The fields of a comparison.
+    kl_divergence : The options of the measures in detail.
 
     Notes
     -----
-    Rows are read into buffers of 2 MB for each thread and operand (Parquet, Zarr, .npz: parts of 16 MB, or a chunk) while
-    others are computed. Values are those of the measures, to the bit.
+    Rows are read, into buffers of 2 MB for each thread and operand, while others are computed. For Parquet, Zarr and .npz,
+    these are parts of 16 MB, or a chunk.
 
     Examples
     --------
@@ -117,8 +141,8 @@ def score(
     """
     measure = ("kl" if labels is None else "compare") if measure is None else measure
     options = Options(measure, from_logits, temperature, normalize, base, eps, invalid, labels=labels is not None)
-    count = _kernels.default_threads() if threads is None else _rows._threads(threads)
-    run = in_threads(count)
+    count = _kernels.default_threads() if threads is None else check_threads(threads)
+    run: Run = partial(in_threads, count)
     if dask is not None:
         from .cluster import on_cluster
 
@@ -127,22 +151,23 @@ def score(
         raise ValueError(f"{'resume' if resume else 'keys'}: only with out")
 
     with ExitStack() as stack:
-        operands = open_operands(options, p, q, labels)
-        stack.callback(operands.close)
+        others = {name: x for name, x in (("q", q), ("labels", labels)) if x is not None}
+        operands = stack.enter_context(closing(open_operands(options, {"p": p} | others)))
         Worker(operands, options).check_options()
-        inputs = [file for x in operands.all() for file in x.files()]
+        inputs = [path for x in operands.values() for path in x.paths]
         if report is not None:
-            output.check_place(Path(report), inputs)
+            check_place(Path(report), inputs)
             if out is not None:
-                output.check_apart(Path(out), Path(report))
+                check_apart(Path(out), Path(report))
         dtype = operands.dtype(options)
         results = Results(dtype.names, base)
         draft = None
         if out is not None:
-            write = output.writer(Path(out), inputs, operands.p, keys, dtype, operands.leading)
+            check_place(Path(out), inputs, folder=Path(out).suffix == ".zarr")
+            write = writers.find(Path(out), operands["p"], keys, dtype, operands.leading)
             job = operands.identity(options) | {"keys": list(keys)}
-            draft = stack.enter_context(output.Draft(Path(out), dtype, operands.leading, job, inputs, resume))
-            for rows in operands.ranges(0):  # the same updates as before: the summary is the same to the bit
+            draft = stack.enter_context(Draft(Path(out), dtype, operands.leading, job, resume))
+            for rows in operands.ranges(0):  # the same updates as in the first run: the summary has the same bits
                 if rows.stop > draft.rows:
                     break
                 results.update(draft.read(rows))
@@ -160,14 +185,13 @@ def score(
         operands.check(operands.rows, thorough=True)
         seconds = time.perf_counter() - start
         speed = (operands.rows - done) / seconds
-        result = results.result(
-            {"seconds": seconds, "rows_per_second": speed, "bytes_per_second": speed * operands.row_bytes}
-        )
+        speeds = {"seconds": seconds, "rows_per_second": speed, "bytes_per_second": speed * operands.row_bytes}
+        result = results.result(speeds)
         if report is not None:
-            facts = {name: x.name for name, x in operands.named()} | options.facts() | results.facts(result)
+            facts = {name: x.name for name, x in operands.items()} | options.facts() | dict(joint(result))
             summaries = {name or measure: summary for name, summary in results.summaries.items()}
             units = {name: unit(base) for name in summaries if name != "same_argmax"}
-            output.replace(Path(report), html("fastkl score", facts, summaries, units).encode())
+            replace(Path(report), html("fastkl score", facts, summaries, units).encode())
         if draft is not None:
             draft.finish(write)
     return result

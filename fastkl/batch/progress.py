@@ -1,20 +1,17 @@
-"""A bar on standard error while a run goes on."""
+"""A progress bar on standard error."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _FORM = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} rows, {rate_fmt}{postfix}, {remaining} left"
 
 
 @contextmanager
 def bar(total: int, done: int, row_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Calls tell of so many more rows, beyond the `done` ones. Drawn by tqdm; a line says so if that is missing."""
+    """A function that adds rows to the bar, which begins at `done`. tqdm draws it; without tqdm, one line says so."""
     try:
         from tqdm import tqdm
     except ImportError:

@@ -1,21 +1,18 @@
-"""What a run tells: a summary a field, what follows from several fields, the speed; as a dict, as JSON and as text."""
+"""The result of a run: a summary of each field, numbers made of several fields, and the speed; as a dict, JSON and text."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
+from ..call import Array
 from .summary import Summary
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from .._rows import Array
-
-_NLL_INCREASE = "nll_increase"  # nll_q - nll_p, row by row: its mean is the logarithm of the perplexities' ratio
+_NLL_INCREASE = "nll_increase"  # nll_q - nll_p of each row: its mean is the logarithm of the perplexities' ratio
 
 
 class Results:
@@ -28,57 +25,40 @@ class Results:
             self.summaries[_NLL_INCREASE] = Summary()
 
     def update(self, values: Array) -> None:
-        """Take in the next rows' values, with a field a summary or none."""
+        """Add the values of the next rows, which have a field for each summary, or none."""
         for name, summary in self.summaries.items():
             if name == _NLL_INCREASE:
-                with np.errstate(invalid="ignore"):  # of two infinite losses
+                with np.errstate(invalid="ignore"):  # infinite losses of both
                     summary.update(values["nll_q"].astype(float) - values["nll_p"])
             else:
                 summary.update(values[name] if name else values)
 
     def result(self, speed: dict[str, Any]) -> dict[str, Any]:
-        """Of one field, its summary and the speed; of several, such an object each, and what they say together."""
+        """The summary and the speed; of several fields, such a dict each, and the numbers made of several."""
         objects = {name: summary.result() | speed for name, summary in self.summaries.items()}
         if "" in objects:
             return objects[""]
-        together: dict[str, Any] = {"rows": objects["kl"]["rows"]} | speed
-        together["top1_agreement"] = objects["same_argmax"]["mean"]
+        joint: dict[str, Any] = {"rows": objects["kl"]["rows"]} | speed
+        joint["top1_agreement"] = objects["same_argmax"]["mean"]
         for name in ("p", "q") if _NLL_INCREASE in objects else ():
             loss = objects[f"nll_{name}"]
-            perplexity = math.inf if loss["infinite"] else self._base ** loss["mean"]
-            together[f"perplexity_{name}"] = perplexity
-        return together | objects
-
-    @staticmethod
-    def facts(result: dict[str, Any]) -> dict[str, str]:
-        """Of a result, for people: what is not of one field."""
-        return dict(_together(result))
+            joint[f"perplexity_{name}"] = math.inf if loss["infinite"] else self._base ** loss["mean"]
+        return joint | objects
 
 
 def to_json(result: dict[str, Any]) -> str:
-    """Strict JSON: null for what is no finite number, of which the counts tell."""
-
-    def plain(x: Any) -> Any:
-        if isinstance(x, dict):
-            return {key: plain(value) for key, value in x.items()}
-        if isinstance(x, list):
-            return [plain(value) for value in x]
-        return None if isinstance(x, float) and not math.isfinite(x) else x
-
-    return json.dumps(plain(result), allow_nan=False)
+    """The result as strict JSON: numbers that are not finite are null, and counted."""
+    return json.dumps(json.loads(json.dumps(result), parse_constant=lambda _: None), allow_nan=False)
 
 
 def to_text(result: dict[str, Any], unit: str) -> str:
-    """The same for people."""
+    """The result as lines of text."""
     fields = {name: x for name, x in result.items() if isinstance(x, dict) and "mean" in x}
-    lines = _table(fields) if fields else [_line(label, text) for label, text in _field(result)]
-    rare = list(_rare(result)) if not fields else [pair for x in fields.values() for pair in _rare(x)]
-    lines += [_line(label, text) for label, text in [*dict.fromkeys(rare), *_together(result)]]
-    return "\n".join([*lines, _line("values in", unit)])
-
-
-def _line(label: str, text: str) -> str:
-    return f"  {label:<15} {text}"
+    lines = _table(fields) if fields else []
+    pairs = [] if fields else [*_field(result)]
+    rare = [pair for x in fields.values() or [result] for pair in _rare(x)]
+    pairs += [*dict.fromkeys(rare), *joint(result), ("values in", unit)]
+    return "\n".join([*lines, *(f"  {label:<15} {text}" for label, text in pairs)])
 
 
 def _field(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -88,7 +68,7 @@ def _field(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _table(fields: dict[str, dict[str, Any]]) -> list[str]:
-    """A line a field."""
+    """A line for each field."""
     shown = ("0.01", "0.5", "0.99")
     cells = [["", "mean", "±", *(f"{float(q):.0%}" for q in shown), "max", "in row"]]
     for name, x in fields.items():
@@ -96,8 +76,7 @@ def _table(fields: dict[str, dict[str, Any]]) -> list[str]:
         mean, *others = (f"{number:.5g}" for number in numbers)
         cells.append([name, mean, f"{x['stderr']:.2g}", *others, str(x["max_row"])])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    texts = [[text.rjust(width) for text, width in zip(line, widths, strict=True)] for line in cells]
-    return ["  ".join(["", name.strip().ljust(widths[0]), *line]) for name, *line in texts]
+    return ["  ".join(["", name.ljust(widths[0]), *map(str.rjust, line, widths[1:])]) for name, *line in cells]
 
 
 def _rare(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -107,7 +86,8 @@ def _rare(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield kind, f"{one[kind]:,} rows: {', '.join(map(str, first))}{', ...' if one[kind] > len(first) else ''}"
 
 
-def _together(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def joint(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The numbers of a result that do not belong to one field."""
     for name in "pq":
         if f"perplexity_{name}" in result:
             yield f"perplexity of {name}", f"{result[f'perplexity_{name}']:.6g}"

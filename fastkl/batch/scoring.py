@@ -1,121 +1,96 @@
-"""What is computed of a block of rows: the options of a run, and the values and fields that come of them.
-
-Stands between the measures' one checked call and runs over many blocks; knows nothing of files. Options can be pickled.
-"""
+"""The options of a run, and the values that they give for a block of rows. Knows nothing of files."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from inspect import signature
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from .. import _rows
+from .. import _kernels, call, measures
+from ..call import Array, InvalidRowError, Request
 from ..measures import Comparison
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
-    from .._rows import Array, Index
+class Measure(NamedTuple):
+    """A measure as `score` offers it."""
 
-# The command's names for what is computed, and the measure that does it.
-MEASURES: Final = {
-    "kl": "kl_divergence",
-    "ce": "cross_entropy",
-    "js": "js_divergence",
-    "entropy": "entropy",
-    "compare": "kl_divergence",
-}
-_OPERAND: Final = re.compile(r"(?:logits )?(p|q|labels)\b")
+    function: str
+    q: bool  # whether it has two matrices
+    labels: bool  # whether it can have labels
+    eps: bool
+
+
+def _measure(name: str) -> Measure:
+    names = signature(getattr(measures, name)).parameters.keys()
+    return Measure(name, {"p", "q"} <= names, "labels" in names, "eps" in names)
+
+
+# By the command's names, which are the functions' for all but three.
+_NAMES: Final = {"kl_divergence": "kl", "cross_entropy": "ce", "js_divergence": "js"}
+_ORDER: Final = (*_NAMES, "entropy", "nll", "compare", *_kernels.MEASURES)
+MEASURES: Final = {_NAMES.get(name, name): _measure(name) for name in _ORDER}
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of every row; as the arguments of the measures."""
+    """The arguments of the measures that hold for every row; they can be pickled."""
 
     measure: str = "kl"
-    from_logits: Any = False
+    from_logits: bool | Literal["p", "q"] = False
     temperature: float = 1.0
     normalize: bool = False
     base: float | None = None
     eps: float = 0.0
     invalid: str = "raise"
-    labels: bool = False  # whether a third operand has some
+    labels: bool = False  # whether there are labels
 
     def __post_init__(self) -> None:
-        """Check what the measures cannot, for they have other arguments."""
+        """Check what the measures do not, because their arguments are others."""
         if self.measure not in MEASURES:
             raise ValueError(f"measure={self.measure!r}: must be one of {', '.join(MEASURES)}")
-        if self.eps and self.measure not in ("kl", "ce"):
-            raise ValueError(f"eps={self.eps!r}: only for measure kl or ce")
-        if self.labels and not self.comparison:
-            raise ValueError("labels: only for measure compare (those of a cross-entropy are its p)")
-
-    @property
-    def comparison(self) -> bool:
-        """Whether a row has a value a field."""
-        return self.measure == "compare"
-
-    def identity(self) -> dict[str, Any]:
-        """All of it as JSON has it."""
-        return {name: list(x) if isinstance(x, tuple) else x for name, x in asdict(self).items()}
+        if self.eps and not MEASURES[self.measure].eps:
+            raise ValueError(f"eps={self.eps!r}: only for measure kl, ce or nll")
+        if self.labels and not MEASURES[self.measure].labels:
+            raise ValueError("labels: only for measure compare or nll")
+        if self.measure == "nll" and not self.labels:
+            raise ValueError("labels: must be given for nll")
 
     def facts(self) -> dict[str, str]:
-        """Those that are not as by default, and the measure, for people."""
-        changed = ((x.name, getattr(self, x.name)) for x in fields(self) if getattr(self, x.name) != x.default)
-        return {"measure": self.measure} | {
-            name.replace("_", " "): str(value) for name, value in changed if name != "labels"
-        }
+        """The measure, and the options that differ from the defaults, as a report lists them."""
+        values = ((x, getattr(self, x.name)) for x in fields(self) if x.name != "labels")
+        changed = {x.name.replace("_", " "): str(value) for x, value in values if value != x.default}
+        return {"measure": self.measure} | changed
 
     def dtype(self, *operands: np.dtype[Any]) -> np.dtype[Any]:
-        """What a row's value is, of operands that hold rows: a number, or one a field for a comparison."""
-        real = np.result_type(*(_rows._operand("", np.empty(0, x))[1].result for x in operands))
-        if not self.comparison:
+        """The dtype of a row's value, for operands of those dtypes: a number, or a field for each of a comparison's."""
+        real = np.result_type(*(call.read_operand("", np.empty(0, x))[1].result for x in operands))
+        if self.measure != "compare":
             return real
         names = [name for name in Comparison._fields if self.labels or not name.startswith("nll")]
         return np.dtype([(name, np.bool if name == "same_argmax" else real) for name in names])
 
 
-def evaluate(
-    options: Options,
-    p: Array,
-    q: Array | None,
-    labels: Array | None,
-    out: Array,
-    locate: Callable[[str, Index], Index] | None = None,
-    threads: int | None = 1,
-) -> None:
+def evaluate(options: Options, rows: Mapping[str, Array], out: Array) -> None:
     """Fill `out`, of the options' dtype, with the values of the rows. Raises as the measures do."""
-    softmax = _rows._PROBABILITIES
-    if options.comparison or options.from_logits is not False or options.temperature != 1:
-        softmax = _rows.Softmax(options.from_logits, options.temperature, labels=labels, compare=options.comparison)
-    result = _rows.evaluate(
-        MEASURES[options.measure],
-        (p,) if q is None else (p, q),
-        -1,
-        options.base,
-        options.normalize,
-        options.eps,
-        options.invalid,
-        None if options.comparison else out,
-        False,
-        threads,
-        locate=locate,
-        softmax=softmax,
-    )
-    if options.comparison:
-        for i, name in enumerate(Comparison._fields):
-            if name in (out.dtype.names or ()):
-                out[name] = result[i] == 1 if name == "same_argmax" else result[i]  # of an invalid row, it is NaN
-
-
-def operand_of(message: str) -> str | None:
-    """Which operand the message of an error about a row speaks of."""
-    match = _OPERAND.match(message)
-    return match[1] if match else None
+    loss, comparison = (options.measure == name for name in ("nll", "compare"))
+    p, q, labels = (rows.get(name) for name in ("p", "q", "labels"))
+    request = Request(MEASURES[options.measure].function, None if loss else p, p if loss else q, labels)
+    values = asdict(options)
+    del values["measure"], values["labels"]
+    try:
+        result = call.run(request.replace(threads=1, out=None if comparison else out, **values))
+    except InvalidRowError as error:
+        if loss and error.operand == "q":  # the rows, which are p here
+            error.operand = "p"
+        raise
+    for name in out.dtype.names or ():
+        column = result[Comparison._fields.index(name)]
+        out[name] = column == 1 if name == "same_argmax" else column  # of an invalid row, it is NaN
 
 
 def unit(base: float | None) -> str:
-    """What values are in."""
+    """The unit of the values."""
     return "nats" if base is None else "bits" if base == 2 else f"units of log {base:g}"

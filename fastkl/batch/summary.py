@@ -1,73 +1,57 @@
-"""What is said of a stream of values: moments, quantiles, extremes, a histogram, and the rows worth a look.
-
-Knows nothing of files, of measures, or of how the values came to be. Takes any number of values in bounded memory.
-"""
+"""The summary of a stream of values, in bounded memory. Knows nothing of files or measures."""
 
 from __future__ import annotations
 
 import math
 import operator
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, SupportsIndex
+from typing import Any, Final, SupportsIndex
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from .histogram import Histogram, count
 from .totals import Bins, Moments
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    Floats = NDArray[np.float64]
-    Integers = NDArray[np.int64]
-
 QUANTILES: Final = ("0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99")
-NAMED: Final = 10  # rows: the worst, the first infinite, the first invalid
-
-_BLOCK: Final = 1 << 17  # values counted together: their temporaries stay in the second cache or near it
-_WIDE: Final = 100  # values are spread over a logarithmic axis when the largest is more times the smallest
-_quiet: Final = np.errstate(all="ignore")  # NaN, infinity and the ends of the floats are nothing to warn of
-
-
-class Histogram(NamedTuple):
-    """Finite values, counted between edges.
-
-    A bin holds its lower edge, the last one its upper edge, too. One value, however often, makes one bin between two equal
-    edges; no value at all makes no edges. The counts and `zeros` add up to the number of finite values.
-    """
-
-    edges: Floats
-    counts: Integers
-    logarithmic: bool  # the edges' ratios are equal, not their differences
-    zeros: int  # values of 0, when they are in no bin, as the edges are logarithmic
+NAMED: Final = 10  # rows that a result names: the worst, the first infinite, the first invalid
+BLOCK: Final = 1 << 17  # values counted together: their temporaries stay in the second cache or near it
+_quiet: Final = np.errstate(all="ignore")  # NaN, infinity and overflow are expected here
 
 
 class Summary:
-    """Mean, quantiles, extremes and the rows worth a look, of values that come in blocks.
+    """Mean, quantiles, extremes and the worst rows of values that arrive in blocks of any size.
 
-    A block of any size at a time goes in with `update`; summaries of parts are put together with `merge`, in any order.
-    However many the values, a summary takes 2 MB at most, and 1 MB when it is pickled.
+    `update` adds a block, and `merge` adds the summary of another part, in any order. A summary of any number of values
+    takes 2 MB at most, and 1 MB when it is pickled.
+
+    See Also
+    --------
+    score : The summary of the values of files.
 
     Notes
     -----
-    With ε = 2.2e-16, and the values counted in groups of 131,072 or fewer, in the order in which they came:
+    With ε = 2.2e-16, and values counted in groups of at most 131,072 in the order of their arrival:
 
-    - **mean**: at most ε |mean| + 16 ε D from the exact value, D being the values' mean distance from the mean of their
+    - **mean**: at most ε |mean| + 16 ε D from the exact value, where D is the values' mean distance from the mean of their
       group. For values that are not negative, D is at most twice the mean. A group is centred before it is summed; sums of
-      groups are added as fractions, without an error. So the order of merges changes nothing, but how the values were
-      grouped may change the last digits.
+      groups are added as fractions, without an error. Therefore the order of merges changes nothing, but the grouping may
+      change the last digits.
     - **stderr**: at most 18 ε stderr from the exact value.
-    - **quantiles**: those of `np.quantile`, exact but for the rounding of the interpolation, of up to 65,536 different
-      values. Of more, values are counted in as many bins: floats without their lowest bits, and once more bins are needed,
-      one more bit is left out. A quantile is interpolated between the middles of the bins that hold the two values of the
-      ranks next to it. With k bits left out, these are right to a relative 2^(k - 53), and that is less than B / 65,536 for
-      values in B binades (from a power of two to the next; each sign has its own). Values below 2.3e-308 are right to
-      2^(k - 1074). 0 stays 0.
-    - **all else** is exact. That, and the quantiles, depend on the values and their rows alone: the order of updates and
-      merges changes nothing.
+    - **quantiles**: those of `np.quantile`, exact except for the rounding of the interpolation, of up to 65,536 different
+      values. If there are more, values are counted in that many bins, of floats without their lowest bits; when more bins
+      are needed, one more bit is left out. A quantile is interpolated between the middles of the bins that hold the values
+      of the two nearest ranks. With k bits left out, these are right to a relative 2^(k - 53). That is below B / 65,536 for
+      values in B binades (from a power of two to the next, for each sign). Values below 2.3e-308 are right to 2^(k - 1074).
+      0 stays 0.
+    - **everything else** is exact, and depends on the values and their rows alone, as the quantiles do.
 
-    To let the bins of a quantile sketch collapse evenly, and as often as memory asks for it, is the idea of UDDSketch
-    (I. Epicoco et al., IEEE Access 8, 2020). Its bins are logarithmic. Bits that are cut off need no logarithm, and keep
-    small data exact.
+    Bins that collapse evenly when memory runs out are the idea of UDDSketch [1]_, whose bins are logarithmic. Cutting off
+    bits needs no logarithm, and keeps small data exact.
+
+    References
+    ----------
+    .. [1] I. Epicoco et al., "UDDSketch: accurate tracking of quantiles in data streams", IEEE Access 8, 2020.
 
     Examples
     --------
@@ -82,54 +66,56 @@ class Summary:
     (0.5, [3])
     >>> result["worst"][1]
     {'row': 4, 'value': 1.5}
-
-    Parts of a whole, say from several workers, give the rows that they had:
-
-    >>> other = fastkl.Summary()
-    >>> other.update([2.0, 0.0], first_row=1000)
-    >>> summary.merge(other)
-    >>> result = summary.result()
-    >>> result["rows"], result["mean"], result["worst"][1]
-    (7, 0.85, {'row': 1000, 'value': 2.0})
     """
 
     def __init__(self) -> None:
-        self._rows = 0
         self._next_row = 0
-        self._infinite = 0
-        self._invalid = 0
-        self._infinite_rows: list[int] = []
-        self._invalid_rows: list[int] = []
+        # How many values are not finite, and the first rows of them.
+        self._rare: dict[str, tuple[int, list[int]]] = {"infinite": (0, []), "invalid": (0, [])}
         self._worst: list[tuple[float, int]] = []  # values and rows, the worst first
-        self._least = math.nan  # of all values but NaN
+        self._least = math.nan  # of all values except NaN
         self._low, self._high = math.inf, -math.inf  # of the finite values
         self._moments = Moments(0, Fraction(0), Fraction(0))
         self._bins = Bins(0, np.empty(0, np.int64), np.empty(0, np.int64))
         self._make_room()
 
     def _make_room(self) -> None:
-        """Have an empty place for values that are yet to be counted, of rows that follow each other."""
-        self._waiting = np.empty(_BLOCK)
+        """Make an empty buffer for values of consecutive rows, which are counted later."""
+        self._waiting = np.empty(BLOCK)
         self._waits = self._first_waiting = 0
 
     @_quiet
     def update(self, values: ArrayLike, first_row: SupportsIndex | None = None) -> None:
-        """Take in the values of rows that follow each other.
+        """Add the values of consecutive rows.
+
+        A block may have any size; blocks may come in any order.
 
         Parameters
         ----------
         values : array_like
-            Of a float dtype, bool or an integer dtype; any shape, read in C order. They are counted as float64. NaN is an
-            invalid row, inf or -inf an infinite one.
+            Of a float, bool or integer dtype and any shape, read in C order and counted as float64. NaN means an invalid
+            row, inf or -inf an infinite one.
         first_row : int, optional
-            The number of the first value's row, not negative. None goes on after the highest row seen so far, from 0.
+            The number of the first value's row, not negative. None means the row after the highest one so far, at first 0.
 
         Raises
         ------
         TypeError
-            For another dtype, or masked entries.
+            For other dtypes and masked entries.
         ValueError
             For a negative `first_row`.
+
+        See Also
+        --------
+        merge : Add another summary.
+
+        Examples
+        --------
+        >>> import fastkl
+        >>> summary = fastkl.Summary()
+        >>> summary.update([2.0, 0.0], first_row=1000)
+        >>> summary.result()["max_row"]
+        1000
         """
         if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
             raise TypeError("values has masked entries, which have no value; fill them, with NaN for an invalid row")
@@ -146,33 +132,51 @@ class Summary:
             self._count()
             self._first_waiting = row
         while array.size:
-            taken = array[: _BLOCK - self._waits]
+            taken = array[: BLOCK - self._waits]
             self._waiting[self._waits : self._waits + taken.size] = taken
             self._waits += taken.size
             array = array[taken.size :]
-            if self._waits == _BLOCK:
+            if self._waits == BLOCK:
                 self._count()
         self._next_row = max(self._next_row, self._first_waiting + self._waits)
 
     @_quiet
     def merge(self, other: Summary) -> None:
-        """Take in all that another summary has seen. Its rows keep their numbers; it stays as it is.
+        """Add another summary.
+
+        Its rows keep their numbers, and it is not changed.
+
+        Parameters
+        ----------
+        other : Summary
+            The summary of other rows, from another process, say.
 
         Raises
         ------
         TypeError
-            For what is no Summary.
+            If `other` is not a Summary.
+
+        See Also
+        --------
+        update : Add values.
+
+        Examples
+        --------
+        >>> import fastkl
+        >>> summary, other = fastkl.Summary(), fastkl.Summary()
+        >>> summary.update([0.5, 1.5])
+        >>> other.update([2.0], first_row=1000)
+        >>> summary.merge(other)
+        >>> summary.result()["worst"]
+        [{'row': 1000, 'value': 2.0}, {'row': 1, 'value': 1.5}, {'row': 0, 'value': 0.5}]
         """
         if not isinstance(other, Summary):
             raise TypeError(f"other is a {type(other).__name__}; a Summary is wanted")
         self._count()
         other._count()
-        self._rows += other._rows
         self._next_row = max(self._next_row, other._next_row)
-        self._infinite += other._infinite
-        self._invalid += other._invalid
-        self._infinite_rows = _first(self._infinite_rows, other._infinite_rows)
-        self._invalid_rows = _first(self._invalid_rows, other._invalid_rows)
+        for kind, rare in other._rare.items():
+            self._add_rare(kind, *rare)
         self._worst = _worst(self._worst, other._worst)
         self._least = float(np.fmin(self._least, other._least))
         self._low, self._high = min(self._low, other._low), max(self._high, other._high)
@@ -181,105 +185,120 @@ class Summary:
 
     @_quiet
     def result(self) -> dict[str, Any]:
-        """What there is to say of all values so far, in plain Python numbers.
+        """The statistics of all values so far.
+
+        They are plain Python numbers, which JSON can hold except for nan and inf.
 
         Returns
         -------
         dict
-            `rows`, their number; `mean` and `stderr` (of the mean: the sample's standard deviation, divided by √n) of the
-            finite values; `min` and `max` of all but NaN, and `max_row`; `quantiles` of the finite values, a dict with
-            the keys "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"; `infinite`, how many, and
-            `first_infinite_rows`, up to ten; `invalid` and `first_invalid_rows`; `worst`, up to ten {"row", "value"}, the
-            largest value first, of equal ones the first row first. What does not exist is nan, but `max_row` None: the
-            mean and the quantiles without a finite value, the stderr without two, the extremes without any but NaN.
+            `rows`, the number of values; `mean` and `stderr` (of the mean: the standard deviation of the sample, divided by
+            √n) of the finite values; `min` and `max` of all values except NaN, and `max_row`; `quantiles` of the finite
+            values, a dict with the keys "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"; `infinite`, the number of
+            infinite values, and `first_infinite_rows`, up to ten; `invalid` and `first_invalid_rows`; `worst`, up to ten
+            {"row", "value"}, the largest value first, of equal ones the first row first. What does not exist is nan
+            (`max_row`: None): mean and quantiles without a finite value, stderr with fewer than two, extremes of NaN alone.
+
+        See Also
+        --------
+        histogram : The counts of the finite values.
+
+        Examples
+        --------
+        >>> import fastkl
+        >>> summary = fastkl.Summary()
+        >>> summary.update([1.0, 2.0, 6.0])
+        >>> summary.result()["mean"], summary.result()["quantiles"]["0.5"]
+        (3.0, 2.0)
         """
         self._count()
-        worst = [{"row": row, "value": value} for value, row in self._worst]
         greatest, row = self._worst[0] if self._worst else (math.nan, None)
+        (infinite, infinite_rows), (invalid, invalid_rows) = self._rare.values()
         return {
-            "rows": self._rows,
+            "rows": self._moments.n + infinite + invalid,
             "mean": self._moments.mean(self._low, self._high),
             "stderr": self._moments.stderr(),
             "min": self._least,
             "max": greatest,
             "max_row": row,
             "quantiles": {level: self._quantile(float(level)) for level in QUANTILES},
-            "infinite": self._infinite,
-            "first_infinite_rows": [*self._infinite_rows],
-            "invalid": self._invalid,
-            "first_invalid_rows": [*self._invalid_rows],
-            "worst": worst,
+            "infinite": infinite,
+            "first_infinite_rows": [*infinite_rows],
+            "invalid": invalid,
+            "first_invalid_rows": [*invalid_rows],
+            "worst": [{"row": row, "value": value} for value, row in self._worst],
         }
 
     @_quiet
     def histogram(self, bins: int = 60) -> Histogram:
-        """Count the finite values between edges from the smallest to the largest.
+        """The finite values, counted between edges from the smallest to the largest.
 
         The edges are logarithmic if no value is negative and the largest is more than 100 times the smallest positive one.
 
         Parameters
         ----------
         bins : int, default 60
-            How many, at least 1. There are fewer where so many different edges do not exist.
+            The number of bins, at least 1. There are fewer if so many different edges do not exist.
 
         Returns
         -------
         Histogram
-            A named tuple of `edges`, `counts`, `logarithmic` and `zeros`. A value near an edge, as near as the quantiles'
-            accuracy, may be counted on its other side.
+            A named tuple of `edges`, `counts`, `logarithmic` and `zeros`, the number of zeros beside logarithmic edges. A
+            value as near to an edge as the accuracy of the quantiles may be counted on its other side.
+
+        Raises
+        ------
+        ValueError
+            If `bins` is not positive.
+
+        See Also
+        --------
+        result : The statistics.
+
+        Examples
+        --------
+        >>> import fastkl
+        >>> summary = fastkl.Summary()
+        >>> summary.update([1.0, 2.0, 6.0])
+        >>> summary.histogram(2).counts
+        array([2, 1])
         """
         if operator.index(bins) < 1:
             raise ValueError(f"bins={bins}: a positive number is wanted")
         self._count()
-        counts, values = self._bins.counts, self._bins.values(self._low, self._high)
-        if not len(values):
-            return Histogram(np.empty(0), np.empty(0, np.int64), False, 0)
-        low, high, zeros = self._low, self._high, 0
-        positive = values > 0
-        smallest = float(np.min(values, initial=math.inf, where=positive))
-        share = np.linspace(0, 1, bins + 1)
-        if logarithmic := low >= 0 and high / _WIDE > smallest:
-            zeros = int(counts[~positive].sum())
-            counts, values = counts[positive], values[positive]
-            low = low or smallest
-            edges = np.exp((1 - share) * math.log(low) + share * math.log(high))
-        else:
-            edges = (1 - share) * low + share * high
-        edges[[0, -1]] = low, high
-        edges = np.unique(np.clip(edges, low, high))
-        if len(edges) == 1:
-            edges = np.repeat(edges, 2)
-        place = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-        inside = np.zeros(len(edges) - 1, np.int64)
-        np.add.at(inside, place, counts)
-        return Histogram(edges, inside, logarithmic, zeros)
+        values = self._bins.values(self._low, self._high)
+        return count(values, self._bins.counts, self._low, self._high, bins)
 
     def _count(self) -> None:
-        """Take in the waiting values."""
+        """Count the values in the buffer."""
         if not self._waits:
             return
         row, values = self._first_waiting, self._waiting[: self._waits]
         self._first_waiting, self._waits = row + self._waits, 0
         values += 0.0  # -0.0 + 0.0 is 0.0: they are one value
-        self._rows += len(values)
         self._least = float(np.fmin(self._least, np.fmin.reduce(values)))
         floor = self._worst[-1][0] if len(self._worst) == NAMED else -math.inf
-        large = _largest(values, np.flatnonzero(values >= floor))
+        large = np.flatnonzero(values >= floor)
+        if len(large) > NAMED:
+            large = large[values[large] >= np.partition(values[large], -NAMED)[-NAMED]]
+            large = large[np.argsort(-values[large], kind="stable")[:NAMED]]  # of equal values, the first
         self._worst = _worst(self._worst, [(float(values[i]), row + i) for i in large.tolist()])
 
         finite = np.isfinite(values)
         if not finite.all():
-            infinite, invalid = np.flatnonzero(np.isinf(values)), np.flatnonzero(np.isnan(values))
-            self._infinite += len(infinite)
-            self._invalid += len(invalid)
-            self._infinite_rows = _first(self._infinite_rows, (row + infinite[:NAMED].astype(object)).tolist())
-            self._invalid_rows = _first(self._invalid_rows, (row + invalid[:NAMED].astype(object)).tolist())
+            for kind, which in (("infinite", np.isinf(values)), ("invalid", np.isnan(values))):
+                places = np.flatnonzero(which)
+                self._add_rare(kind, len(places), [row + place for place in places[:NAMED].tolist()])
             values = values[finite]
         if len(values):
             low, high = float(values.min()), float(values.max())
             self._low, self._high = min(self._low, low), max(self._high, high)
             self._moments = self._moments.plus(Moments.of(values, max(-low, high)))
             self._bins = self._bins.plus(Bins.of(values, self._bins.cut))
+
+    def _add_rare(self, kind: str, count: int, rows: list[int]) -> None:
+        known, first = self._rare[kind]
+        self._rare = self._rare | {kind: (known + count, sorted([*first, *rows])[:NAMED])}  # copies share the old one
 
     def _quantile(self, level: float) -> float:
         """Interpolate between the values of two ranks as `np.quantile` does, but without overflow."""
@@ -303,21 +322,5 @@ class Summary:
         self._make_room()
 
 
-def _largest(values: Floats, candidates: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Where the largest of the candidates are; of equal ones, the first."""
-    if len(candidates) <= NAMED:
-        return candidates
-    among = values[candidates]
-    least = np.partition(among, -NAMED)[-NAMED]
-    above = np.flatnonzero(among > least)
-    level = np.flatnonzero(among == least)[: NAMED - len(above)]
-    largest: NDArray[np.intp] = candidates[np.concatenate([above, level])]
-    return largest
-
-
 def _worst(some: list[tuple[float, int]], others: list[tuple[float, int]]) -> list[tuple[float, int]]:
     return sorted([*some, *others], key=lambda at: (-at[0], at[1]))[:NAMED]
-
-
-def _first(some: list[int], others: list[int]) -> list[int]:
-    return sorted([*some, *others])[:NAMED]

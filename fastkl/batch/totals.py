@@ -1,25 +1,20 @@
-"""What a summary adds up: moments, and bins of equal values. Both add without an error, in any order.
-
-Knows nothing of rows, of infinity or of NaN: the values here are finite.
-"""
+"""Moments, and counts of equal values in bins. Both add up finite values without an error, in any order."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.float64]
-    Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 MOST: Final = 1 << 16  # bins
-_NEAR: Final = 1 << 19  # keys no further apart than this are counted in an array of their own, sooner than they are sorted
-_MAGNITUDE: Final = np.int64(2**63 - 1)  # the bits of a float64 but its sign
+_NEAR: Final = 1 << 19  # keys no further apart than this are counted in an array, which is faster than sorting them
+_MAGNITUDE: Final = np.int64(2**63 - 1)  # the bits of a float64 except its sign
 
 
 class Moments(NamedTuple):
@@ -31,13 +26,13 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, values: Floats, size: float) -> Moments:
-        """Those of finite values, of which there is at least one; `size` is the largest magnitude.
+        """The moments of finite values, at least one; `size` is the largest magnitude.
 
-        Scaled by a power of two, below 1, neither they nor their squares overflow, nor do squares that matter underflow.
-        Then they are centred, on their mean but for its rounding. That leaves the sums below small, or, where the values
-        differ by roundings only, makes them sums of small integers and exact. The bounds in Summary's docstring are of a
+        The values are scaled by a power of two to below 1, so that neither they nor their squares overflow, and no square
+        that matters underflows. Then their rounded mean is subtracted. The sums below are therefore small, or, where values
+        differ by roundings only, sums of small integers and exact. The bounds in Summary's docstring come from a
         subtraction, a square, and NumPy's pairwise sum of up to 2^17 numbers: 16 in each of eight lanes, their 3 folds and
-        10 levels of halves, 28 roundings in turn.
+        10 levels of halves, 28 roundings in succession.
         """
         exponent = max(math.frexp(size)[1], -1022)
         rest = values * 2.0**-exponent
@@ -49,11 +44,11 @@ class Moments(NamedTuple):
         return cls(n, (n * centre + total) * unit, (squares + (2 * total + n * centre) * centre) * unit**2)
 
     def plus(self, other: Moments) -> Moments:
-        """Those of both."""
+        """The moments of both."""
         return Moments(self.n + other.n, self.total + other.total, self.squares + other.squares)
 
     def mean(self, low: float, high: float) -> float:
-        """The mean, which is between the smallest and the largest value also after rounding."""
+        """The mean, rounded, and not outside the smallest and the largest value."""
         return float(min(max(self.total / self.n, Fraction(low)), Fraction(high))) if self.n else math.nan
 
     def stderr(self) -> float:
@@ -61,17 +56,17 @@ class Moments(NamedTuple):
         if self.n < 2:
             return math.nan
         square = max(self.squares - self.total**2 / self.n, Fraction(0)) / (self.n * (self.n - 1))
-        # Near 1, where neither the square nor its root can overflow or underflow; the root is no larger than the values.
+        # The root is taken near 1, where nothing overflows or underflows; the result is no larger than the values.
         exponent = (square.numerator.bit_length() - square.denominator.bit_length()) // 2
         root = math.sqrt(square / Fraction(4) ** exponent)
         return float(np.ldexp(root, exponent))
 
 
 class Bins(NamedTuple):
-    """How often values occur: the values as keys, which are integers of the same order, without their lowest `cut` bits.
+    """How often values occur: their keys are integers of the same order, without the lowest `cut` bits.
 
-    The cut is always the smallest that leaves no more than `MOST` different keys. More values have more keys, and a larger
-    cut is made of a smaller one: so it does not matter in which order they come.
+    The cut is always the smallest that leaves at most `MOST` different keys. More values have more keys, and keys with a
+    larger cut follow from those with a smaller one: therefore the order of the values does not matter.
     """
 
     cut: int
@@ -80,8 +75,8 @@ class Bins(NamedTuple):
 
     @classmethod
     def of(cls, values: Floats, cut: int) -> Bins:
-        """Those of finite values, of which there is at least one. There may be more than `MOST`."""
-        keys = _turned(values.view(np.int64)) >> cut
+        """The bins of finite values, at least one. There may be more than `MOST`."""
+        keys = _ordered(values.view(np.int64)) >> cut
         first = int(keys.min())
         if int(keys.max()) - first < _NEAR:
             counts = np.bincount(keys - first)
@@ -91,40 +86,39 @@ class Bins(NamedTuple):
         return cls(cut, *_united(keys, np.ones(len(keys), np.int64)))
 
     def plus(self, other: Bins) -> Bins:
-        """Those of both, no more than `MOST`."""
+        """The bins of both, at most `MOST`."""
         cut = max(self.cut, other.cut)
         keys = np.concatenate([self.keys >> (cut - self.cut), other.keys >> (cut - other.cut)])
         counts = np.concatenate([self.counts, other.counts])
         order = np.argsort(keys, kind="stable")  # timsort finds the two runs
         keys, counts = _united(keys[order], counts[order])
         if len(keys) > MOST:
-            # Neighbours become one key with the highest bit in which they differ. The next bit is cleared if that one is
-            # set, so that no rounding makes it another power of two.
+            # Two neighbours become one key when the highest bit in which they differ is cut off. The bit below it is
+            # cleared, so that no rounding gives another power of two.
             apart = (keys[1:] ^ keys[:-1]).view(np.uint64)
             highest = np.frexp((apart & ~(apart >> np.uint64(1))).astype(np.float64))[1]
-            more = int(np.partition(highest, len(highest) - MOST)[len(highest) - MOST])
-            cut += more
-            keys, counts = _united(keys >> more, counts)
+            bits = int(np.partition(highest, len(highest) - MOST)[len(highest) - MOST])
+            cut += bits
+            keys, counts = _united(keys >> bits, counts)
         return Bins(cut, keys, counts)
 
     def values(self, low: float, high: float, places: Any = slice(None)) -> Floats:
-        """The middles of all bins or of some, no further out than the extremes; 0 is that of the bin that holds it."""
+        """The middles of all bins or of some, clipped to the extremes; that of the bin which holds 0 is 0."""
         keys = self.keys[places]
         bits = (keys << self.cut) + (1 << self.cut >> 1)
-        return np.clip(_turned(np.where(keys == 0, 0, bits)).view(np.float64), low, high)
+        return np.clip(_ordered(np.where(keys == 0, 0, bits)).view(np.float64), low, high)
 
 
-def _turned(bits: Integers) -> Integers:
+def _ordered(bits: Integers) -> Integers:
     """Bits of floats as integers of the same order, and back.
 
-    A float is a sign and a magnitude; the magnitudes of the negative ones are counted down from -1, so that a bin of
-    theirs is the mirror image of a positive one, and in one binade.
+    The magnitudes of negative floats are counted down from -1, so that a bin of them mirrors a positive bin, in one binade.
     """
     return bits ^ ((bits >> 63) & _MAGNITUDE)
 
 
 def _united(keys: Integers, counts: Integers) -> tuple[Integers, Integers]:
-    """The keys, each once, and its counts added up; of keys in ascending order."""
+    """Each of the ascending keys once, with the sum of its counts."""
     starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else keys
     before = np.concatenate([[0], np.cumsum(counts)])
     return keys[starts], np.diff(before[np.append(starts, len(keys))])

@@ -1,106 +1,95 @@
-"""Who computes the parts of a run here: threads, each of which reads, computes, and reads again.
-
-Another way to have them computed is cluster.py.
-"""
+"""Threads of this process that compute the parts of a run: each reads a part, computes it, and reads the next."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from itertools import islice
+from typing import Any, Final
 
 import numpy as np
 
-from . import scoring
+from ..call import Array, InvalidRowError
+from .operands import Operands
+from .scoring import Options, evaluate
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+# Yields the values of ranges of rows, in their order.
+Run = Callable[[Operands, Options, Iterable[range]], Generator[Array]]
 
-    from .._rows import Array, Index
-    from .operands import Operands
-    from .scoring import Options
-
-    # Gives the values of ranges of rows, in their order, whoever computes them and however many at a time.
-    Run = Callable[[Operands, Options, Iterable[range]], Generator[Array]]
-
-_BLOCK: Final = 1 << 21  # bytes of an operand that are read at once: they are still in cache when they are computed
+BLOCK: Final = 1 << 21  # bytes of an operand that are read at once: they are still in cache when they are computed
 
 
 class Worker:
-    """Computes parts, one at a time, with buffers of its own."""
+    """Computes parts, one at a time, with its own buffers."""
 
     def __init__(self, operands: Operands, options: Options) -> None:
         self._operands, self._options = operands, options
         self._dtype = operands.dtype(options)
-        self._step = min(max(1, _BLOCK // max(x.row_bytes for x in operands.all())), operands.rows)
-        self._buffers = [np.empty((self._step, x.width), x.dtype) if x.in_blocks else None for x in operands.all()]
+        self._step = min(max(1, BLOCK // max(x.row_bytes for x in operands.values())), operands.rows)
+        small = ((name, x) for name, x in operands.items() if x.small_reads)
+        self._buffers = {name: np.empty((self._step, x.width), x.dtype) for name, x in small}
 
-    def __call__(self, rows: range, given: Sequence[Array | None]) -> Array:
-        """The rows' values. What of the operands is not given is read here."""
-        sources = self._operands.all()
+    def __call__(self, rows: range, read: dict[str, Array]) -> Array:
+        """The values of the rows. Operands that were not read yet are read here."""
         values = np.empty(len(rows), self._dtype)
-        parts = [
-            x.read(rows.start, rows.stop) if part is None and not x.in_blocks else part
-            for x, part in zip(sources, given, strict=True)
-        ]
+        whole = [name for name, x in self._operands.items() if name not in read and not x.small_reads]
+        parts = read | {name: self._operands[name].get(rows.start, rows.stop) for name in whole}
         for start in range(0, len(rows), self._step):
             block = slice(start, min(start + self._step, len(rows)))
             first, last = rows.start + block.start, rows.start + block.stop
-            blocks = [
-                x.read(first, last, buffer) if part is None else part[block]
-                for x, part, buffer in zip(sources, parts, self._buffers, strict=True)
-            ]
+            blocks = {
+                name: parts[name][block] if name in parts else x.get(first, last, self._buffers[name])
+                for name, x in self._operands.items()
+            }
             self._evaluate(first, blocks, values[block])
         self._operands.check(rows.stop)
         return values
 
     def check_options(self) -> None:
-        """Raises what an option that is wrong with these operands will raise, before a row is read."""
-        none = [np.empty((0, x.width), x.dtype) for x in self._operands.all()]
+        """Raise the error of an option that does not fit these operands, before a row is read."""
+        none = {name: np.empty((0, x.width), x.dtype) for name, x in self._operands.items()}
         self._evaluate(0, none, np.empty(0, self._dtype))
 
-    def _evaluate(self, first: int, blocks: Sequence[Array], values: Array) -> None:
-        sources = dict(self._operands.named())
-        given = {name: block[:, 0] if x.labels else block for (name, x), block in zip(sources.items(), blocks, strict=True)}
-        sources.setdefault("labels", sources["p"])  # messages call those of a cross-entropy so
-
-        def locate(name: str, index: Index) -> Index:
-            return [*sources[name].index(first + int(index[0])), *index[1:]]
-
+    def _evaluate(self, first: int, blocks: dict[str, Array], values: Array) -> None:
+        rows = {name: x[:, 0] if name == "labels" else x for name, x in blocks.items()}
         try:
-            scoring.evaluate(self._options, given["p"], given.get("q"), given.get("labels"), values, locate)
-        except ValueError as error:
-            self._operands.check(first, thorough=True)  # rows that are read while they are written can be wrong in any way
-            name = scoring.operand_of(str(error))
-            if name is None:
-                raise
-            raise ValueError(f"{sources[name].name}: {error}") from None
+            evaluate(self._options, rows, values)
+        except InvalidRowError as error:
+            self._operands.check(first, thorough=True)  # a file that is written to while it is read can hold anything
+            x, (row, *entry) = self._operands[error.operand], error.index
+            assert isinstance(row, int)  # a slice comes only with another axis than the last
+            raise error.at((*x.index(first + row), *entry), f"{x.name}: ") from None
 
 
-def in_threads(count: int) -> Run:
-    """Parts computed by so many threads of this process, and read by them, or by this one where that has to be in order."""
+def in_threads(count: int, operands: Operands, options: Options, parts: Iterable[range]) -> Generator[Array]:
+    """Compute parts in that many threads, which also read them, except from sources that this thread reads in order."""
+    local = threading.local()
 
-    def run(operands: Operands, options: Options, parts: Iterable[range]) -> Generator[Array]:
-        local = threading.local()
+    def compute(rows: range, read: dict[str, Array]) -> Array:
+        if not hasattr(local, "worker"):
+            local.worker = Worker(operands, options)
+        values: Array = local.worker(rows, read)
+        return values
 
-        def compute(rows: range, given: Sequence[Array | None]) -> Array:
-            if not hasattr(local, "worker"):
-                local.worker = Worker(operands, options)
-            values: Array = local.worker(rows, given)
-            return values
+    def submit(rows: range) -> Future[Array]:
+        read = {name: x.get(rows.start, rows.stop) for name, x in operands.items() if x.sequential}
+        return pool.submit(compute, rows, read)
 
-        waiting: deque[Future[Array]] = deque()
-        pool = ThreadPoolExecutor(count, "fastkl")
-        try:
-            for rows in parts:
-                given = [x.read(rows.start, rows.stop) if x.ordered else None for x in operands.all()]
-                waiting.append(pool.submit(compute, rows, given))
-                if len(waiting) > count + 1:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    pool = ThreadPoolExecutor(count, "fastkl")
+    try:
+        yield from results(map(submit, parts), count + 2, deque())
+    finally:
+        pool.shutdown(cancel_futures=True)
 
-    return run
+
+def results(futures: Iterable[Any], most: int, waiting: deque[Any]) -> Generator[Any]:
+    """The results of the futures in their order, of which at most that many are waiting at once."""
+    remaining = iter(futures)
+    waiting.extend(islice(remaining, most))
+    while waiting:
+        result = waiting[0].result()  # it stays among those that the caller can cancel
+        waiting.popleft()
+        yield result
+        waiting.extend(islice(remaining, 1))

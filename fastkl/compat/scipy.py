@@ -1,7 +1,7 @@
-"""SciPy's measures of distributions, with SciPy's signatures. Needs no SciPy.
+"""SciPy's measures of distributions, with SciPy's signatures, without SciPy.
 
-Rows are taken from the operands as SciPy takes them, and fastkl computes them. What is no distribution gets SciPy's answer.
-The sums of `rel_entr` are not of distributions, and are computed here.
+Rows are taken from the operands as SciPy takes them, and fastkl computes them. A row that is not a distribution gets
+SciPy's value. Sums of `rel_entr` are not normalised and are computed here.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from numpy.lib.array_utils import normalize_axis_tuple
 
 import fastkl
 
+from ..call import Array
+from .arrays import add_terms, unmasked
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
-    Array = NDArray[Any]
     Axis = int | Sequence[int] | None
 
 __all__ = ["entropy", "jensenshannon", "rel_entr_sum"]
-
-_BLOCK = 1 << 13  # entries worked on together: enough for NumPy to be quick, few enough for the caches
 
 
 def entropy(
@@ -38,43 +38,47 @@ def entropy(
     nan_policy: str = "propagate",
     keepdims: bool = False,
 ) -> Any:
-    """Entropy of pk, or relative entropy of pk and qk: `scipy.stats.entropy`.
+    """Entropy of pk, or relative entropy of pk and qk, in place of `scipy.stats.entropy`.
 
-    `fastkl.entropy` and `fastkl.kl_divergence` of the rows along `axis`, normalised: never negative, right to the last
-    digits.
+    It is `fastkl.entropy` or `fastkl.kl_divergence` of the normalised rows along `axis`: never negative, and right to the
+    last digits.
 
     Parameters
     ----------
     pk, qk : array_like
-        Weights of any sum: floating numbers of at most 64 bits, bfloat16 too, or integers. All axes broadcast.
-        A masked entry of one is left out of both.
+        Weights with any sum: floats of at most 64 bits, bfloat16 or integers. All axes broadcast. An entry that is masked
+        in one operand is left out of both.
     base : float, optional
         Base of the logarithm, positive. None gives nats.
     axis : int, tuple of ints or None, default 0
-        The axis or axes that hold a distribution; None takes all entries as one.
+        The axis or axes that hold a distribution. None makes one distribution of all entries.
     nan_policy : {"propagate", "omit", "raise"}, default "propagate"
-        A NaN makes its row's result NaN; is left out, with its counterpart; or is a ValueError.
+        A NaN makes the result of its row NaN ("propagate"), is left out of both operands ("omit"), or is a ValueError.
     keepdims : bool, default False
-        Keep the axes in the result, with length 1.
+        Whether the result keeps the axes, with length 1.
 
     Returns
     -------
     ndarray or NumPy scalar
-        Float32 if NumPy promotes the operands to it, or to less, else float64. -inf for an entropy, inf for a relative
-        one, where a row has entries of both signs; NaN for a row with NaN or an infinity, or of zeros; 0 for one without
-        entries.
+        Float32 if NumPy promotes the operands to float32 or to less, else float64. A row with entries of both signs gives
+        -inf for an entropy and inf for a relative entropy. A row of zeros, and one with NaN or an infinity, gives NaN. A
+        row without entries gives 0.
 
     Raises
     ------
     ValueError
-        For shapes that do not broadcast, a base that is not positive, an axis out of range, an unknown `nan_policy`, and
-        NaN, if it says so.
+        If shapes do not broadcast, if the base, the axis or `nan_policy` is invalid, and for NaN with `nan_policy="raise"`.
     TypeError
-        For other dtypes.
+        If an operand has another dtype.
+
+    See Also
+    --------
+    fastkl.entropy : The entropy of rows that are distributions.
+    fastkl.kl_divergence : The relative entropy of rows that are distributions.
 
     Notes
     -----
-    Accuracy: as `fastkl.entropy` and `fastkl.kl_divergence`.
+    The accuracy is that of `fastkl.entropy` and `fastkl.kl_divergence`; a base of 1 or less adds one ε.
 
     Examples
     --------
@@ -96,58 +100,65 @@ def entropy(
         nan: Any = reduce(operator.or_, [np.isnan(x) for x in rows if x.dtype.kind not in "biu"], np.False_)
         if nan_policy == "raise" and np.any(nan):
             raise ValueError("The input contains nan values, and nan_policy is 'raise'")
-        # What is masked in one operand is left out of both; but a NaN of the other counts before.
+        # An entry that is masked in one operand is left out of both, unless the other operand has a NaN there.
         masked: Any = reduce(operator.or_, arrays[len(given) :], np.False_)
         left_out = masked | nan if nan_policy == "omit" else masked & ~nan
     any_left_out = np.any(left_out)
-    if any_left_out:  # zeros in both operands add nothing to any sum
+    if any_left_out:  # zeros in both operands do not change a sum
         rows = [np.where(left_out, x.dtype.type(0), x) for x in rows]
 
-    # SciPy promotes the operands, and then divides, which makes integers float64; its functions make float16 float32.
+    # SciPy promotes the operands and then divides, which makes integers float64. Its functions make float16 float32.
     common = np.result_type(*(x if type(x) in (int, float) else row for x, row in zip(given, rows, strict=True)))
     dtype = np.float32 if _is_narrow(common) else np.float64
-    plain = base is None or (base != 1 and base < math.inf)
     measure, of_both_signs = (fastkl.entropy, -math.inf) if qk is None else (fastkl.kl_divergence, math.inf)
-    values = _evaluate(measure, rows, base if plain else None, dtype, of_both_signs)
+    if base is None or 1 < base < math.inf:
+        values = _evaluate(measure, rows, base, dtype, of_both_signs)
+    else:  # of which fastkl has no logarithm
+        values = (_evaluate(measure, rows, None, np.float64, of_both_signs) / np.float64(math.log(base))).astype(dtype)
     if any_left_out:
         values[left_out.all(axis=-1)] = 0
-    if base is not None and not plain:
-        values = values / np.float64(math.log(base))
     return _shaped(values, axes, keepdims)
 
 
 def jensenshannon(p: ArrayLike, q: ArrayLike, base: float | None = None, *, axis: Axis = 0, keepdims: bool = False) -> Any:
-    """Jensen-Shannon distance of p and q: `scipy.spatial.distance.jensenshannon`.
+    """Jensen-Shannon distance of p and q, in place of `scipy.spatial.distance.jensenshannon`.
 
-    `fastkl.js_distance` of the rows along `axis`, normalised: never NaN for distributions, and right to the last digits.
+    It is `fastkl.js_distance` of the normalised rows along `axis`: never NaN for distributions, and right to the last
+    digits.
 
     Parameters
     ----------
     p, q : array_like
-        Weights of any sum, dtypes as in `entropy`; as many in a row of p as in one of q. Other axes broadcast.
+        Weights with any sum: floats of at most 64 bits, bfloat16 or integers. Rows of p and q have the same length; other
+        axes broadcast.
     base : float, optional
-        Base of the logarithm. None gives nats; no real distance has a base below 1.
+        Base of the logarithm. None gives nats. A base below 1 gives NaN, except for equal rows.
     axis : int, tuple of ints or None, default 0
-        The axis or axes that hold a distribution; None takes all entries as one.
+        The axis or axes that hold a distribution. None makes one distribution of all entries.
     keepdims : bool, default False
-        Keep the axes in the result, with length 1.
+        Whether the result keeps the axes, with length 1.
 
     Returns
     -------
     ndarray or NumPy scalar
-        Float32 if both are float32 or narrower floats (but for a scalar with a `base`), else float64. inf where a row has
-        entries of both signs; NaN for a row with NaN or an infinity, or of zeros; 0 for one without entries.
+        Float32 if both operands are float32 or narrower floats, else float64; a scalar with a `base` is float64. A row with
+        entries of both signs gives inf. A row of zeros, and one with NaN or an infinity, gives NaN. A row without entries
+        gives 0.
 
     Raises
     ------
     ValueError
-        For shapes that do not fit, and an axis out of range.
+        If the shapes do not fit, or the axis is out of range.
     TypeError
-        For other dtypes, and masked entries.
+        If an operand has another dtype or masked entries.
+
+    See Also
+    --------
+    fastkl.js_distance : The distance of rows that are distributions.
 
     Notes
     -----
-    Accuracy: as `fastkl.js_distance`.
+    The accuracy is that of `fastkl.js_distance`.
 
     Examples
     --------
@@ -157,11 +168,10 @@ def jensenshannon(p: ArrayLike, q: ArrayLike, base: float | None = None, *, axis
     >>> jensenshannon([[1, 2], [3, 4]], [3, 7], axis=-1)
     array([0.02533913, 0.09464696])
     """
-    _refuse_masks(p=p, q=q)
-    rows, axes = _rows([p, q], axis, same_length=True)
+    rows, axes = _rows([unmasked("p", p), unmasked("q", q)], axis, same_length=True)
     narrow = all(_is_narrow(x.dtype) for x in rows)
     leading = rows[0].shape[:-1]
-    # SciPy divides in place by a float64 logarithm, which makes another scalar but the same array.
+    # SciPy divides in place by a float64 logarithm: an array keeps its dtype, a scalar becomes float64.
     dtype = np.float32 if narrow and (base is None or leading or keepdims) else np.float64
     plain = base is None or 1 < base < math.inf
     values = _evaluate(fastkl.js_distance, rows, base if plain else None, dtype, math.inf)
@@ -171,36 +181,40 @@ def jensenshannon(p: ArrayLike, q: ArrayLike, base: float | None = None, *, axis
 
 
 def rel_entr_sum(p: ArrayLike, q: ArrayLike, axis: Axis = None, *, keepdims: bool = False) -> Any:
-    """Sum of p log(p/q) as it stands: `scipy.special.rel_entr(p, q).sum(axis)`.
+    """Sum of p log(p/q) without normalisation, in place of `scipy.special.rel_entr(p, q).sum(axis)`.
 
-    Nothing is normalised, so the sum can be negative. `entropy(p, q)` is that of distributions.
+    As p and q are not normalised, the sum can be negative. `entropy(p, q)` is that of distributions.
 
     Parameters
     ----------
     p, q : array_like
-        Numbers, dtypes as in `entropy`. All axes broadcast.
+        Floats of at most 64 bits, bfloat16 or integers. All axes broadcast.
     axis : int, tuple of ints or None, default None
-        What to add along, as in `numpy.sum`; None adds all entries.
+        The axis or axes to add along, as in `numpy.sum`. None adds all entries.
     keepdims : bool, default False
-        Keep the axes in the result, with length 1.
+        Whether the result keeps the axes, with length 1.
 
     Returns
     -------
     ndarray or NumPy scalar
-        Float32 if float32 holds all values of both dtypes, else float64. An entry with p = 0 <= q adds 0; a negative one,
-        and p > 0 = q, give inf; NaN gives NaN.
+        Float32 if float32 holds all values of both dtypes, else float64. An entry with p = 0 <= q adds 0. A negative entry,
+        and one with p > 0 = q, makes the sum inf; NaN makes it NaN.
 
     Raises
     ------
     ValueError
-        For shapes that do not broadcast, and an axis out of range.
+        If the shapes do not broadcast, or the axis is out of range.
     TypeError
-        For other dtypes, and masked entries.
+        If an operand has another dtype or masked entries.
+
+    See Also
+    --------
+    entropy : The sum for the normalised rows.
 
     Notes
     -----
-    Accuracy: an entry is right to a few ε of itself, ε being float64's, and is added in float64, in pairs of pairs. It is
-    NumPy that does this, in blocks that stay in the cache.
+    A term is right to a few ε of itself, ε being float64's. NumPy adds the terms in float64, pairwise, in blocks that stay
+    in cache.
 
     Examples
     --------
@@ -208,32 +222,23 @@ def rel_entr_sum(p: ArrayLike, q: ArrayLike, axis: Axis = None, *, keepdims: boo
     >>> rel_entr_sum([[1.0, 2.0], [0.0, 3.0]], [[1.0, 1.0], [5.0, 0.0]], axis=1)
     array([1.38629436,        inf])
     """
-    _refuse_masks(p=p, q=q)
-    rows, axes = _rows([p, q], axis)
-    for name, row in ("p", rows[0]), ("q", rows[1]):
+    rows, axes = _rows([unmasked("p", p), unmasked("q", q)], axis)
+    for name, row in zip("pq", rows, strict=True):
         if not np.can_cast(row.dtype, np.float64) and row.dtype.kind not in "iu":
             raise TypeError(
                 f"{name} has dtype {row.dtype}: must be float64, float32, float16, bfloat16, bool or an integer dtype"
             )
-    # A Python number takes the dtype that the other operand has, or makes its integers floats.
+    # A Python number takes the dtype of the other operand. A Python float makes an integer dtype float64.
     numbers = [x for x in (p, q) if type(x) in (int, float)]
-    dtypes = [
-        np.result_type(row.dtype, *numbers) for row, x in zip(rows, (p, q), strict=True) if type(x) not in (int, float)
-    ]
-    small = dtypes and all(np.can_cast(dtype, np.float32) for dtype in dtypes)
-    return _shaped(_add_rel_entr(*rows).astype(np.float32 if small else np.float64), axes, keepdims)
-
-
-def _refuse_masks(**operands: ArrayLike) -> None:
-    for name, operand in operands.items():
-        if np.ma.is_masked(operand):
-            raise TypeError(f"{name} has masked entries: fill them, or leave them out, before the call")
+    dtypes = [row.dtype for row, x in zip(rows, (p, q), strict=True) if type(x) not in (int, float)]
+    small = dtypes and all(np.can_cast(np.result_type(dtype, *numbers), np.float32) for dtype in dtypes)
+    return _shaped(add_terms(_rel_entr, rows[0], rows[1], -1).astype(np.float32 if small else np.float64), axes, keepdims)
 
 
 def _rows(operands: Sequence[Any], axis: Axis, same_length: bool = False) -> tuple[list[Array], tuple[int, ...]]:
-    """The operands, broadcast, with the entries along `axis` in one axis, the last; and the axes that these were.
+    """The broadcast operands, the axes of a distribution joined into one last axis; and the numbers of those axes.
 
-    No copy for one axis.
+    One axis is moved without a copy.
     """
     arrays = [np.atleast_1d(np.asarray(x)) for x in operands]
     ndim = max(x.ndim for x in arrays)
@@ -258,7 +263,7 @@ def _rows(operands: Sequence[Any], axis: Axis, same_length: bool = False) -> tup
 
 
 def _is_narrow(dtype: np.dtype[Any]) -> bool:
-    """Whether it is float32, float16 or bfloat16: quotients of these are float32 at most, those of integers float64."""
+    """Whether it is float32, float16 or bfloat16. Quotients of these are float32 or less, those of integers float64."""
     return dtype.kind not in "biu" and np.can_cast(dtype, np.float32)
 
 
@@ -271,8 +276,8 @@ def _evaluate(
 ) -> Array:
     """The measure of each row.
 
-    SciPy divides by a row's sum whatever it is: a row of negative entries is a distribution, and one with entries of both
-    signs has an infinite value.
+    SciPy divides by a row's sum even where it is negative: a row of negative entries is a distribution, and one with
+    entries of both signs has an infinite value.
     """
     values = np.zeros(operands[0].shape[:-1], dtype)
     if not operands[0].size:
@@ -285,30 +290,16 @@ def _evaluate(
             divided = [x / x.sum(axis=-1, keepdims=True) for x in (rows[strange].astype(float) for rows in operands)]
         value = measure(*divided, **keywords)
         negative, nan = (np.any([f(x).any(axis=-1) for x in divided], axis=0) for f in (lambda x: x < 0, np.isnan))
-        value[negative & ~nan] = of_both_signs if base is None or base > 1 else -of_both_signs
+        value[negative & ~nan] = of_both_signs
         values[strange] = value
     return values
 
 
-def _add_rel_entr(p: Array, q: Array) -> Array:
-    """The sums along the last axis, of halves until they are small."""
-    if p.size <= _BLOCK:
-        terms = _rel_entr(p.astype(np.float64), q.astype(np.float64))
-        with np.errstate(invalid="ignore"):  # infinities of both signs
-            return np.asarray(terms.sum(axis=-1))
-    axis = int(np.argmax(p.shape))
-    half = [p.shape[axis] // 2]
-    values = [_add_rel_entr(*parts) for parts in zip(np.split(p, half, axis), np.split(q, half, axis), strict=True)]
-    with np.errstate(invalid="ignore"):
-        return values[0] + values[1] if axis == p.ndim - 1 else np.concatenate(values, axis)
-
-
 def _rel_entr(p: Array, q: Array) -> Array:
-    """Each entry's p log(p/q), with full relative accuracy: p - q is exact where they are within a factor of two."""
-    with np.errstate(all="ignore"):
-        ratio = p / q
-        near = (ratio >= 0.5) & (ratio <= 2)
-        normal = (ratio >= np.finfo(float).tiny) & (ratio < np.inf)
-        log = np.where(near, np.log1p((p - q) / q), np.where(normal, np.log(ratio), np.log(p) - np.log(q)))
-        cases = [(p > 0) & (q > 0), (p == 0) & (q >= 0), np.isnan(p) | np.isnan(q)]
-        return np.select(cases, [p * log, 0.0, np.nan], np.inf)
+    """The terms p log(p/q) with full relative accuracy: p - q is exact where p and q are within a factor of two."""
+    ratio = p / q
+    near = (ratio >= 0.5) & (ratio <= 2)
+    normal = (ratio >= np.finfo(float).tiny) & (ratio < np.inf)
+    log = np.where(near, np.log1p((p - q) / q), np.where(normal, np.log(ratio), np.log(p) - np.log(q)))
+    cases = [(p > 0) & (q > 0), (p == 0) & (q >= 0), np.isnan(p) | np.isnan(q)]
+    return np.select(cases, [p * log, 0.0, np.nan], np.inf)

@@ -1,7 +1,7 @@
-"""scikit-learn's log loss, with scikit-learn's signature. Needs no scikit-learn.
+"""scikit-learn's log loss, with scikit-learn's signature, without scikit-learn.
 
-The loss of a row is the logarithm of one entry, or of a few, so it is computed here, in float64. What takes time is to
-see that all rows are probabilities.
+The loss of a row is the logarithm of one entry, or of a few, and is computed here in float64. Most of the time goes into
+the checks that all rows are probabilities. fastkl.nll is not used because scikit-learn clips and does not normalise.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+from ..call import Array
+from .arrays import unmasked
 
-    Array = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 __all__ = ["log_loss"]
 
 
 class InvalidParameterError(ValueError, TypeError):
-    """An argument of a wrong type: scikit-learn's error of this name is a ValueError and a TypeError, too."""
+    """An argument of a wrong type. Like scikit-learn's error of this name, it is a ValueError and a TypeError."""
 
 
 def log_loss(
@@ -33,51 +34,57 @@ def log_loss(
     labels: ArrayLike | None = None,
     y_pred: Any = "deprecated",
 ) -> float:
-    """Mean cross-entropy of true labels and predicted probabilities: `sklearn.metrics.log_loss`.
+    """Mean cross-entropy of true labels and predicted probabilities, in place of `sklearn.metrics.log_loss`.
 
     Probabilities are clipped to [ε, 1 - ε], ε being that of their dtype, as scikit-learn documents. Rows are not
-    normalised. `fastkl.cross_entropy` of one-hot rows clips nothing and normalises.
+    normalised.
 
     Parameters
     ----------
     y_true : array_like, shape (n,) or (n, classes)
-        Labels: integers, bools, strings, or floats that are integers; or a matrix with an indicator for each class.
+        Labels, which are integers, bools, strings or floats with integer values, or a matrix with an indicator for each
+        class.
     y_proba : array_like, shape (n, classes) or (n,)
-        Probabilities, a column for each label in sorted order; those of the second of two labels if it is one column.
-        Float64, float32 and float16 stay what they are, other real numbers become float64.
+        Probabilities with a column for each label in sorted order. A single column has those of the second of two labels.
+        Float64, float32 and float16 are kept; other real numbers become float64.
     normalize : bool, default True
-        The mean of the rows' losses, or their sum.
+        Whether to return the mean of the rows' losses, or else their sum.
     sample_weight : array_like, shape (n,), optional
         Weights of the rows.
     labels : array_like, optional
-        The labels that there are, sorted. None takes those in `y_true`, which must be two at least.
+        All labels, sorted. None takes those in `y_true`, which must have at least two.
     y_pred : array_like
-        What `y_proba` was called before scikit-learn 1.9.
+        The name of `y_proba` before scikit-learn 1.9.
 
     Returns
     -------
     float
+        The mean of the losses, or their sum.
 
     Raises
     ------
     ValueError
-        For probabilities that are NaN, infinite, above 1 or below 0; lengths that differ; fewer than two labels, or another
-        number than of columns; labels that are not in `labels`; kinds of labels that are none of the above.
+        If probabilities are NaN, infinite, above 1 or below 0; if lengths differ; if there are fewer than two labels, or
+        another number of columns than of labels; if a label is not in `labels` or of none of the kinds above.
     TypeError
-        For labels that are bytes or cannot be sorted; with ValueError, as one class, for an argument of a wrong type.
+        If labels are bytes or cannot be sorted. For an argument of a wrong type, the error is a ValueError, too.
     ZeroDivisionError
-        For weights that add up to 0, if there is a mean to take.
+        If the weights of a mean sum to 0.
 
     Warns
     -----
     UserWarning
-        For rows whose sum is further from 1 than √ε + 1e-8, and for unsorted `labels`.
+        If the sum of a row is further from 1 than √ε + 1e-8, or `labels` is not sorted.
     FutureWarning
-        For `y_pred`.
+        If `y_pred` is used.
+
+    See Also
+    --------
+    fastkl.nll : The loss of every row, not clipped and of normalised rows.
 
     Notes
     -----
-    Accuracy: a loss is off by 2 ε of it at most, ε being float64's whatever the probabilities' dtype; then there is a mean.
+    The relative error of a row's loss is at most 2 ε, where ε is that of float64 for every dtype.
 
     Examples
     --------
@@ -123,15 +130,13 @@ def _is_array_like(value: Any) -> bool:
     return not is_scalar and any(hasattr(value, name) for name in ("__len__", "shape", "__array__"))
 
 
-def _numbers(name: str, values: Any, dtypes: str) -> Array:
-    """The values in one of the dtypes, the first if theirs is none of them; finite."""
-    if np.ma.is_masked(values):
-        raise TypeError(f"{name} has masked entries: fill them, or leave them out, before the call")
-    array = np.asarray(values)
+def _numbers(name: str, values: Any) -> Array:
+    """The values, which must be finite, in a dtype that is kept or in float64."""
+    array = unmasked(name, values)
     if array.dtype.kind == "c":
         raise ValueError(f"{name} has dtype {array.dtype}: must be real")
-    if array.dtype.char not in dtypes:
-        array = array.astype(dtypes[0])
+    if array.dtype.char not in "dfe":
+        array = array.astype(float)
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name} has a NaN or infinite entry: must be finite")
     return array
@@ -139,7 +144,7 @@ def _numbers(name: str, values: Any, dtypes: str) -> Array:
 
 def _probabilities(y_proba: Any) -> Array:
     """A matrix of probabilities: n rows, and one column or as many as there are classes."""
-    q = _numbers("y_proba", y_proba, "dfe")
+    q = _numbers("y_proba", y_proba)
     if q.ndim not in (1, 2) or not q.size:
         raise ValueError(f"y_proba has shape {q.shape}: must be (n,) or (n, classes), neither of them 0")
     for extreme in q.min(), q.max():
@@ -149,7 +154,7 @@ def _probabilities(y_proba: Any) -> Array:
 
 
 def _weights(sample_weight: Any, length: int) -> Array:
-    weights = _numbers("sample_weight", sample_weight, "dfe")
+    weights = _numbers("sample_weight", sample_weight)
     if weights.shape != (length,):
         raise ValueError(f"sample_weight has shape {weights.shape}: must be {(length,)}")
     if not weights.any():
@@ -167,7 +172,7 @@ def _true_classes(y_true: Any, labels: Any, length: int) -> tuple[Array, Array, 
             raise ValueError("labels are given, and y_true is a matrix of indicators: must be one or the other")
         rows, columns = np.nonzero(true)
         return rows, columns, true[rows, columns].astype(int), true.shape[1]
-    known = true if labels is None else _labels("labels", labels)
+    name, known = ("y_true", true) if labels is None else ("labels", _labels("labels", labels))
     if known.ndim != 1:
         raise ValueError(f"labels has shape {known.shape}: must have one axis")
     classes = np.unique(known)
@@ -181,7 +186,6 @@ def _true_classes(y_true: Any, labels: Any, length: int) -> tuple[Array, Array, 
         if len(strangers):
             raise ValueError(f"y_true has {strangers.tolist()[0]!r}, which is not one of the labels {classes.tolist()}")
     if len(classes) < 2:
-        name = "y_true" if labels is None else "labels"
         raise ValueError(
             f"{name} has one label, {classes.tolist()[0]!r}: must be two or more; labels can name those not in y_true"
         )

@@ -1,23 +1,19 @@
 """torch's loss of the KL divergence, with torch's signature. Imports torch when it is called.
 
-The sum is not of distributions: neither operand is normalised. So it is computed here, in float64.
+The operands are not normalised, which is why the sum is computed here, in float64.
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
+from ..call import Array
+from .arrays import add_terms
 
 __all__ = ["kl_div"]
-
-_BLOCK = 1 << 13  # entries worked on together: enough for NumPy to be quick, few enough for the caches
 
 
 def kl_div(
@@ -28,48 +24,52 @@ def kl_div(
     reduction: str = "mean",
     log_target: bool = False,
 ) -> Any:
-    """Pointwise target (log target - input), reduced: `torch.nn.functional.kl_div`, without gradients.
+    """Sum or mean of target (log target - input), in place of `torch.nn.functional.kl_div`, without gradients.
 
-    Computed in float64 whatever the tensors' dtype, and rounded once. 0 log 0 is 0 here, in either space.
+    It is computed in float64 and rounded once to the tensors' dtype. 0 log 0 is 0, also with `log_target`.
 
     Parameters
     ----------
     input : Tensor
-        Logarithms of probabilities, on the CPU: any floating dtype that torch computes with. Nothing is normalised.
+        Logarithms of probabilities, on the CPU, of any floating dtype that torch computes with. They are not normalised.
     target : Tensor
-        Probabilities, or their logarithms; input and target broadcast.
+        Probabilities, or their logarithms. It broadcasts with `input`.
     size_average, reduce : bool, optional
-        Deprecated by torch: together they stand for a `reduction`, "mean" if both are true or None, "none" if `reduce` is
+        Deprecated by torch. Together they stand for a `reduction`: "mean" if both are true or None, "none" if `reduce` is
         false, else "sum".
     reduction : {"none", "mean", "sum", "batchmean"}, default "mean"
-        No reduction; the sum, divided by the number of entries; the sum; the sum, divided by the length of `input`'s first
-        axis, which is the mean divergence of the rows of a matrix.
+        "none" returns the terms, "sum" their sum, "mean" their sum divided by their number, and "batchmean" their sum
+        divided by the length of the first axis of `input`, which is the mean divergence of the rows of a matrix.
     log_target : bool, default False
         Whether `target` holds logarithms.
 
     Returns
     -------
     Tensor
-        Of the dtype that torch promotes the two to; without axes, unless `reduction` is "none".
+        A tensor of the dtype that torch promotes the operands to. It has no axes unless `reduction` is "none".
 
     Raises
     ------
     TypeError
-        For operands that are no tensors.
+        If an operand is not a tensor.
     RuntimeError
-        For a tensor that requires a gradient or is not on the CPU, for integer and complex dtypes, and shapes that do not
+        If a tensor requires a gradient, is not on the CPU or has an integer or complex dtype, or if the shapes do not
         broadcast.
     ValueError
-        For an unknown `reduction`.
+        If `reduction` is unknown.
 
     Warns
     -----
     UserWarning
-        For reduction="mean", which is no mean of divergences, and for deprecated arguments.
+        For reduction="mean", which is not the mean of the rows' divergences, and for deprecated arguments.
+
+    See Also
+    --------
+    fastkl.kl_divergence : The divergence of normalised rows, also from logits.
 
     Notes
     -----
-    Accuracy: an entry is off by 4 ε target (|log target| + |input|) at most, ε being float64's, before it is rounded.
+    A term is at most 4 ε target (|log target| + |input|) from its exact value before it is rounded, ε being float64's.
 
     Examples
     --------
@@ -93,24 +93,22 @@ def kl_div(
     way = _way(size_average, reduce, reduction)
 
     dtype = torch.result_type(input, target)
-    shape = torch.broadcast_shapes(input.shape, target.shape)
     # NumPy has no bfloat16; float32 holds its values.
-    arrays = [(x.float() if x.dtype == torch.bfloat16 else x).numpy() for x in (input, target)]
+    tensors = [x.float() if x.dtype == torch.bfloat16 else x for x in (input, target)]
+    tensors = torch.broadcast_tensors(*tensors)  # type: ignore[no-untyped-call, unused-ignore]  # torch gives it no types
+    x, t = (tensor.numpy() for tensor in tensors)
     terms = _log_terms if log_target else _terms
-    if way == "none":
-        result = torch.from_numpy(terms(*arrays))
-    else:
-        total = _total(terms, *arrays)
-        count = np.float64(np.prod(shape) if way == "mean" else 1)
-        with np.errstate(all="ignore"):
-            result = torch.tensor(total / count, dtype=torch.float64)
+    values = terms(x.astype(float), t.astype(float)) if way == "none" else add_terms(terms, x, t, None)
+    result = torch.from_numpy(np.asarray(values))
+    if way == "mean":
+        result = result / x.size
     if reduction == "batchmean" and input.ndim:
         result = result / input.shape[0]
     return result.to(dtype)
 
 
 def _way(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
-    """What is done to the terms: "none", "mean" or "sum"."""
+    """The reduction of the terms: "none", "mean" or "sum"."""
     if size_average is not None or reduce is not None:
         averaged, reduced = size_average is None or size_average, reduce is None or reduce
         way = ("mean" if averaged else "sum") if reduced else "none"
@@ -126,28 +124,14 @@ def _way(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     return ways[reduction]
 
 
-def _total(terms: Any, x: Array, t: Array) -> np.float64:
-    """The sum of all terms, from blocks that stay in the cache."""
-    blocks = np.nditer(
-        [x, t],
-        flags=["external_loop", "buffered", "zerosize_ok"],
-        op_dtypes=[np.float64, np.float64],
-        buffersize=_BLOCK,
-    )
-    with np.errstate(all="ignore"):
-        return np.sum([np.sum(terms(a, b)) for a, b in blocks], dtype=np.float64)
-
-
+@np.errstate(all="ignore")
 def _terms(x: Array, t: Array) -> Array:
-    """The terms t (log t - x), and 0 for t = 0 whatever x is, but for NaN."""
-    x, t = x.astype(np.float64, copy=False), t.astype(np.float64, copy=False)
-    with np.errstate(all="ignore"):
-        return np.where((t == 0) & ~np.isnan(x), 0.0, t * (np.log(t) - x))
+    """The terms t (log t - x), and 0 for t = 0 unless x is NaN."""
+    return np.where((t == 0) & ~np.isnan(x), 0.0, t * (np.log(t) - x))
 
 
+@np.errstate(all="ignore")
 def _log_terms(x: Array, t: Array) -> Array:
-    """The terms e^t (t - x): 0 for t = -inf whatever x is, but for NaN; inf for x = -inf < t, however small e^t is."""
-    x, t = x.astype(np.float64, copy=False), t.astype(np.float64, copy=False)
-    with np.errstate(all="ignore"):
-        zero, infinite = (t == -np.inf) & ~np.isnan(x), (x == -np.inf) & (t > -np.inf)
-        return np.select([zero, infinite], [0.0, np.inf], np.exp(t) * (t - x))
+    """The terms e^t (t - x): 0 for t = -inf unless x is NaN, and inf for x = -inf < t, however small e^t is."""
+    zero, infinite = (t == -np.inf) & ~np.isnan(x), (x == -np.inf) & (t > -np.inf)
+    return np.select([zero, infinite], [0.0, np.inf], np.exp(t) * (t - x))

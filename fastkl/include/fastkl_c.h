@@ -1,19 +1,20 @@
-/* fastkl for C and C++: the measures of one row, and of a block of rows, without Python's objects, without the GIL.
+/* fastkl for C and C++: a measure of one row, and of a block of rows, without Python's objects and without the GIL.
 
-   A file that calls them includes this, and calls fastkl_import() once before, with the GIL held:
+   A file that calls the functions includes this, and calls fastkl_import() once before, with the GIL held:
 
        if (fastkl_import() < 0)
            return NULL; // an ImportError is set
-       double d = fastkl_kl_divergence_row_f64(p, sizeof *p, q, sizeof *q, n);
+       double d = fastkl_row_f64(FASTKL_KL_DIVERGENCE, p, sizeof *p, q, sizeof *q, n, 0);
 
    There is nothing to link with: the functions come from the fastkl that Python imports. The folder of this file is
    fastkl.get_include(); docs/compiled.md has a program.
 
    A row is n numbers, p_stride or q_stride bytes apart; the next row starts p_row_stride or q_row_stride bytes
-   further. Strides may be negative or 0, and numbers need not be aligned. A row stands for itself divided by its
-   sum. Its value is in nats: infinite where a measure is, and NaN for a row that has a negative, infinite or NaN
-   entry, no positive one, or none at all. float values are rounded once, at the end. The rows functions write
-   theirs to out, out_stride bytes apart, which must not overlap p and q.
+   further. Strides may be negative or 0, and numbers need not be aligned. q is NULL for the entropy. A row stands for
+   itself divided by its sum. Its value is in nats: infinite where a measure is, and NaN for an unknown measure and for a
+   row that has a negative, infinite or NaN entry, no positive one, or none at all. float values are rounded once, at
+   the end. The rows functions write the values to out, out_stride bytes apart, which must not overlap p and q, and
+   return how many rows were invalid. `parameter` is ignored by the measures that have none.
 
    Any number of threads may call; each call computes in its own. The floating-point mode of the caller does not
    matter and stays as it is, flags included. */
@@ -23,46 +24,31 @@
 #include <Python.h>
 #include <stddef.h>
 
+#include "fastkl_measures.h"
+
 /* Incremented when anything changes that is there already. What is added, at the end of the table, changes its size
-   alone. */
-#define FASTKL_INTERFACE_VERSION 1
+   alone; a new measure changes neither. */
+#define FASTKL_INTERFACE_VERSION 2
 #define FASTKL_CAPSULE "fastkl._kernels.c_interface"
 
-/* The functions of entropy, then those of the measures that compare p with q. */
-typedef double fastkl_row_f64(const double *p, ptrdiff_t p_stride, ptrdiff_t n);
-typedef float fastkl_row_f32(const float *p, ptrdiff_t p_stride, ptrdiff_t n);
-typedef double fastkl_pair_row_f64(const double *p, ptrdiff_t p_stride, const double *q, ptrdiff_t q_stride, ptrdiff_t n);
-typedef float fastkl_pair_row_f32(const float *p, ptrdiff_t p_stride, const float *q, ptrdiff_t q_stride, ptrdiff_t n);
-typedef void fastkl_rows_f64(const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
-                             ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride);
-typedef void fastkl_rows_f32(const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
-                             ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride);
-typedef void fastkl_pair_rows_f64(const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
-                                  const double *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
-                                  ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride);
-typedef void fastkl_pair_rows_f32(const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride,
-                                  const float *q, ptrdiff_t q_row_stride, ptrdiff_t q_stride,
-                                  ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride);
+/* FASTKL_ENTROPY = 0, FASTKL_CROSS_ENTROPY = 1 and so on. */
+#define FASTKL_ROW(name, upper, ...) FASTKL_##upper,
+enum { FASTKL_MEASURES(FASTKL_ROW) };
+#undef FASTKL_ROW
 
 typedef struct {
     int version;
     size_t size; /* in bytes */
-    fastkl_row_f64 *entropy_row_f64;
-    fastkl_row_f32 *entropy_row_f32;
-    fastkl_rows_f64 *entropy_rows_f64;
-    fastkl_rows_f32 *entropy_rows_f32;
-    fastkl_pair_row_f64 *cross_entropy_row_f64;
-    fastkl_pair_row_f32 *cross_entropy_row_f32;
-    fastkl_pair_rows_f64 *cross_entropy_rows_f64;
-    fastkl_pair_rows_f32 *cross_entropy_rows_f32;
-    fastkl_pair_row_f64 *kl_divergence_row_f64;
-    fastkl_pair_row_f32 *kl_divergence_row_f32;
-    fastkl_pair_rows_f64 *kl_divergence_rows_f64;
-    fastkl_pair_rows_f32 *kl_divergence_rows_f32;
-    fastkl_pair_row_f64 *js_divergence_row_f64;
-    fastkl_pair_row_f32 *js_divergence_row_f32;
-    fastkl_pair_rows_f64 *js_divergence_rows_f64;
-    fastkl_pair_rows_f32 *js_divergence_rows_f32;
+    double (*row_f64)(int measure, const double *p, ptrdiff_t p_stride, const double *q, ptrdiff_t q_stride, ptrdiff_t n,
+                      double parameter);
+    float (*row_f32)(int measure, const float *p, ptrdiff_t p_stride, const float *q, ptrdiff_t q_stride, ptrdiff_t n,
+                     double parameter);
+    ptrdiff_t (*rows_f64)(int measure, const double *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride, const double *q,
+                          ptrdiff_t q_row_stride, ptrdiff_t q_stride, ptrdiff_t rows, ptrdiff_t n, double *out,
+                          ptrdiff_t out_stride, double parameter);
+    ptrdiff_t (*rows_f32)(int measure, const float *p, ptrdiff_t p_row_stride, ptrdiff_t p_stride, const float *q,
+                          ptrdiff_t q_row_stride, ptrdiff_t q_stride, ptrdiff_t rows, ptrdiff_t n, float *out,
+                          ptrdiff_t out_stride, double parameter);
 } fastkl_interface;
 
 static const fastkl_interface *fastkl_imported = NULL;
@@ -83,21 +69,9 @@ static inline int fastkl_import(void) {
     return 0;
 }
 
-#define fastkl_entropy_row_f64 (fastkl_imported->entropy_row_f64)
-#define fastkl_entropy_row_f32 (fastkl_imported->entropy_row_f32)
-#define fastkl_entropy_rows_f64 (fastkl_imported->entropy_rows_f64)
-#define fastkl_entropy_rows_f32 (fastkl_imported->entropy_rows_f32)
-#define fastkl_cross_entropy_row_f64 (fastkl_imported->cross_entropy_row_f64)
-#define fastkl_cross_entropy_row_f32 (fastkl_imported->cross_entropy_row_f32)
-#define fastkl_cross_entropy_rows_f64 (fastkl_imported->cross_entropy_rows_f64)
-#define fastkl_cross_entropy_rows_f32 (fastkl_imported->cross_entropy_rows_f32)
-#define fastkl_kl_divergence_row_f64 (fastkl_imported->kl_divergence_row_f64)
-#define fastkl_kl_divergence_row_f32 (fastkl_imported->kl_divergence_row_f32)
-#define fastkl_kl_divergence_rows_f64 (fastkl_imported->kl_divergence_rows_f64)
-#define fastkl_kl_divergence_rows_f32 (fastkl_imported->kl_divergence_rows_f32)
-#define fastkl_js_divergence_row_f64 (fastkl_imported->js_divergence_row_f64)
-#define fastkl_js_divergence_row_f32 (fastkl_imported->js_divergence_row_f32)
-#define fastkl_js_divergence_rows_f64 (fastkl_imported->js_divergence_rows_f64)
-#define fastkl_js_divergence_rows_f32 (fastkl_imported->js_divergence_rows_f32)
+#define fastkl_row_f64 (fastkl_imported->row_f64)
+#define fastkl_row_f32 (fastkl_imported->row_f32)
+#define fastkl_rows_f64 (fastkl_imported->rows_f64)
+#define fastkl_rows_f32 (fastkl_imported->rows_f32)
 
 #endif

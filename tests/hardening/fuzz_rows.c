@@ -1,24 +1,23 @@
-/* What libFuzzer calls: bytes are made rows, and every tier of this machine has to say of them what must hold. fuzz_rows.sh
-   compiles and runs it. Knows of the core what fastkl.h says.
+/* The function that libFuzzer calls: it makes rows of bytes, and asserts what must hold of them on every tier of this
+   machine. fuzz_rows.sh compiles and runs it. Knows of the core what fastkl.h and sums.h say.
 
-   Rows stand in memory of exactly their size, so that AddressSanitizer sees each read beside them. What is asserted:
-     - the status is that of a plain look at the entries, and the same on every tier;
-     - the value of a valid row is no NaN, not negative, and infinite only where q is zero and p is not, and there always;
+   Rows stand in memory of exactly their size, so that AddressSanitizer notices each read beside them. The assertions are:
+     - the status is that of a simple check of the entries, and the same on every tier;
+     - the value of a valid row is not NaN and not negative; it is infinite where q is zero and p is not, and only there;
      - JS <= log 2, H <= log n; D and JS of equal rows are 0; H, H(p, q) and D are right, by sums in long double;
-     - tiers are no farther apart than the documented errors of both;
+     - the values of tiers differ at most by the documented errors of both;
      - a row alone, at another alignment, and in pieces has the same bits as among others. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "fastkl.h"
+#include "sums.h"
 
-#define LN2 0x1.62e42fefa39efp-1
 #define MOST_ROWS 132
-#define MOST_WRONG 1e300 /* beyond, logits times their scale may make a true divergence overflow */
+#define MOST_WRONG 1e300 /* above, logits times their scale may make a true divergence overflow */
 
-enum { ROWS, LOGITS, LOSSES, COMPARE, KINDS };
+enum { ROWS, LOGITS, NLL, COMPARE, KINDS };
 
 typedef struct {
     const uint8_t *data;
@@ -54,14 +53,14 @@ static unsigned take(bytes *from) {
     return *from->data++;
 }
 
-/* One that is as good as the first half of the time. */
+/* A number below `count`, which is 0 half of the time. */
 static unsigned often_first(bytes *from, unsigned count) {
     const unsigned byte = take(from);
     return byte < 128 ? 0 : byte % count;
 }
 
 static void fail(const call *now, const char *tier, const char *what, ptrdiff_t row, double is, double wanted) {
-    static const char *const kinds[] = {"rows", "logits", "losses", "compare"};
+    static const char *const kinds[] = {"rows", "logits", "nll", "compare"};
     fprintf(stderr, "%s, %s: row %td: %s: %a (%.17g), not %a (%.17g)\n", tier, kinds[now->kind], row, what, is, is, wanted,
             wanted);
     fprintf(stderr,
@@ -255,29 +254,29 @@ static void fill(bytes *from, array *to, ptrdiff_t n, ptrdiff_t count, const arr
     }
 }
 
-/* ---- what should come out ---- */
+/* ---- the right results ---- */
 
 typedef struct {
-    int entry, weight, edge; /* is an entry invalid; is one positive; is the sum too near its tolerance to tell? */
-    int far; /* from its tolerance */
+    int entry, weight, edge; /* is an entry invalid; is one positive; is the sum too near its tolerance to judge? */
+    int far; /* is the sum beyond its tolerance? */
 } checked;
 
 static checked check_row(fastkl_operand row, ptrdiff_t n, double eps, double tolerance) {
-    checked found = {0, 0, 0, 0};
+    checked result = {0, 0, 0, 0};
     long double sum = 0;
     for (ptrdiff_t i = 0; i < n; i++) {
         const double x = fastkl_entry(row, i);
         if (row.logits ? !(x < INFINITY) : !(x >= 0 && x < INFINITY))
-            found.entry = 1;
-        found.weight |= row.logits ? x > -INFINITY : x > 0 || eps > 0;
+            result.entry = 1;
+        result.weight |= row.logits ? x > -INFINITY : x > 0 || eps > 0;
         sum += x;
     }
-    if (!row.logits && tolerance < INFINITY && !found.entry) {
+    if (!row.logits && tolerance < INFINITY && !result.entry) {
         const double off = (double)fabsl(sum - 1);
-        found.far = off > tolerance;
-        found.edge = fabs(off - tolerance) <= 1e-5 * (1 + off) * (fastkl_is_single(row.dtype) ? 1 : 1e-6);
+        result.far = off > tolerance;
+        result.edge = fabs(off - tolerance) <= 1e-5 * (1 + off) * (fastkl_is_single(row.dtype) ? 1 : 1e-6);
     }
-    return found;
+    return result;
 }
 
 static int64_t label_at(fastkl_operand labels) {
@@ -289,11 +288,11 @@ static int64_t label_at(fastkl_operand labels) {
     return whole;
 }
 
-/* The status; -1 where a sum is too near its tolerance. */
+/* The right status; -1 where a sum is too near its tolerance to judge. */
 static int wanted_status(const call *now, fastkl_operand p, fastkl_operand q, fastkl_operand labels) {
     const fastkl_task *const task = &now->task;
     const double eps = now->kind == COMPARE ? 0 : task->eps;
-    if (now->kind == LOSSES) {
+    if (now->kind == NLL) {
         const int64_t label = label_at(labels);
         if (task->ignores && label == task->ignored)
             return FASTKL_VALID;
@@ -329,38 +328,38 @@ static int wanted_status(const call *now, fastkl_operand p, fastkl_operand q, fa
 typedef struct {
     int equal, lacks; /* same values; p > 0 = q somewhere */
     int moderate; /* no logit so large that differences overflow */
-    long double entropy, cross, error; /* of probabilities, and by how much these may be off */
+    long double entropy, cross, error; /* of probabilities, and the error that these may have */
 } facts;
 
 static facts facts_of(const call *now, fastkl_operand p, fastkl_operand q, int with_values) {
     const double eps = now->kind == COMPARE ? 0 : now->task.eps;
-    facts found = {p.logits == q.logits, 0, 1, 0, 0, 0};
+    facts known = {p.logits == q.logits, 0, 1, 0, 0, 0};
     long double p_sum = 0, q_sum = 0, p_terms = 0, q_terms = 0, size = 0;
     for (ptrdiff_t i = 0; i < now->n; i++) {
         const double a = fastkl_entry(p, i), b = q.data ? fastkl_entry(q, i) : a;
-        const double raised = !q.logits && b < eps ? eps : b;
-        found.equal &= a == b;
-        found.lacks |= (p.logits ? a > -INFINITY : a > 0) && (q.logits ? b == -INFINITY : raised == 0) && eps == 0;
+        const double clipped = !q.logits && b < eps ? eps : b;
+        known.equal &= a == b;
+        known.lacks |= (p.logits ? a > -INFINITY : a > 0) && (q.logits ? b == -INFINITY : clipped == 0) && eps == 0;
         if (p.logits || q.logits)
-            found.moderate &= !((p.logits && fabs(a) * now->task.scale > MOST_WRONG && a > -INFINITY) ||
+            known.moderate &= !((p.logits && fabs(a) * now->task.scale > MOST_WRONG && a > -INFINITY) ||
                                 (q.logits && fabs(b) * now->task.scale > MOST_WRONG && b > -INFINITY));
         if (with_values) {
-            p_sum += a, q_sum += raised;
+            p_sum += a, q_sum += clipped;
             if (a > 0) {
-                const long double p_log = logl(a), q_log = raised > 0 ? logl(raised) : 0;
+                const long double p_log = logl(a), q_log = clipped > 0 ? logl(clipped) : 0;
                 p_terms += a * p_log, q_terms += a * q_log, size += a * (fabsl(p_log) + fabsl(q_log));
             }
         }
     }
     if (with_values) {
-        found.entropy = logl(p_sum) - p_terms / p_sum;
-        found.cross = logl(q_sum) - q_terms / p_sum;
-        found.error = 0x1p-62L * (now->n + 4) * (1 + fabsl(logl(p_sum)) + fabsl(logl(q_sum)) + size / p_sum);
+        known.entropy = logl(p_sum) - p_terms / p_sum;
+        known.cross = logl(q_sum) - q_terms / p_sum;
+        known.error = 0x1p-62L * (now->n + 4) * (1 + fabsl(logl(p_sum)) + fabsl(logl(q_sum)) + size / p_sum);
     }
-    return found;
+    return known;
 }
 
-/* What the documented error of a value may be; `eps` is that of the result's type. */
+/* The documented error of a value; `eps` is that of the result's type. */
 static double bound(const call *now, int measure, double value, double eps) {
     const int logits = now->p.operand.logits + (now->q.operand.data ? now->q.operand.logits : now->p.operand.logits);
     if (measure == FASTKL_entropy || measure == FASTKL_cross_entropy)
@@ -376,8 +375,8 @@ static void check_value(const call *now, const char *tier, ptrdiff_t row, int me
     const double log_n = log((double)now->n);
     if (value != value || signbit(value))
         fail(now, tier, "NaN or negative", row, value, 0);
-    if (measure == FASTKL_js_divergence && value > LN2)
-        fail(now, tier, "JS above log 2", row, value, LN2);
+    if (measure == FASTKL_js_divergence && value > FASTKL_LN2)
+        fail(now, tier, "JS above log 2", row, value, FASTKL_LN2);
     if (measure == FASTKL_entropy && value > log_n + bound(now, measure, log_n, eps))
         fail(now, tier, "H above log n", row, value, log_n);
     const int may = measure == FASTKL_cross_entropy || measure == FASTKL_kl_divergence;
@@ -406,7 +405,7 @@ static void compute(const fastkl_tier *tier, const call *now, const fastkl_opera
     switch (now->kind) {
     case ROWS: tier->rows(&now->task, p, q, now->n, count, value, status); break;
     case LOGITS: tier->logits(&now->task, p, q, now->n, count, value, status); break;
-    case LOSSES: tier->losses(&now->task, p, labels, now->n, count, value, status); break;
+    case NLL: tier->nll(&now->task, p, labels, now->n, count, value, status); break;
     default: tier->compare(&now->task, p, q, labels, now->n, count, value, status);
     }
 }
@@ -438,19 +437,22 @@ static void check_places(const fastkl_tier *tier, const call *now, const double 
     const ptrdiff_t i = take(from) % now->count;
     const fastkl_operand p_row = row_of(&p, i), q_row = row_of(&q, i), label = row_of(&labels, i);
     double alone[FASTKL_FIELD_COUNT];
-    uint8_t found;
-    compute(tier, now, &p_row, &q_row, &label, 1, alone, &found);
-    if (found != status[i])
-        fail(now, tier->name, "status alone", i, found, status[i]);
+    uint8_t own_status;
+    compute(tier, now, &p_row, &q_row, &label, 1, alone, &own_status);
+    if (own_status != status[i])
+        fail(now, tier->name, "status alone", i, own_status, status[i]);
     for (int k = 0; k < compared; k++)
         if (!same_bits(&alone[k], &value[i * fields + k], 1))
             fail(now, tier->name, "value alone, elsewhere", i, alone[k], value[i * fields + k]);
-    if (now->kind == ROWS && tier->together(&p_row, &q_row, now->n) == 1) {
-        fastkl_sums sums[3];
-        for (ptrdiff_t k = 0; k * FASTKL_PIECE < now->n; k++)
-            tier->piece(&now->task, &p_row, &q_row, now->n, k, &sums[k]);
-        tier->finish(&now->task, &p_row, &q_row, now->n, sums, alone, &found);
-        if (found != status[i] || !same_bits(alone, &value[i], 1))
+    if (now->kind == ROWS) {
+        fastkl_sums sums, next;
+        for (ptrdiff_t k = 0; k * tier->piece(&p_row, &q_row) < now->n; k++) {
+            tier->pass(&now->task, &p_row, &q_row, now->n, k, 1, k ? &next : &sums);
+            if (k)
+                fastkl_join_sums(&sums, &next);
+        }
+        tier->finish(&now->task, &p_row, &q_row, now->n, &sums, alone, &own_status);
+        if (own_status != status[i] || !same_bits(alone, &value[i], 1))
             fail(now, tier->name, "value in pieces", i, alone[0], value[i]);
     }
     if (p.operand.data)
@@ -461,7 +463,7 @@ static void check_places(const fastkl_tier *tier, const call *now, const double 
         free(labels.memory);
 }
 
-static void check_losses(const call *now, const char *tier, ptrdiff_t row, double loss, fastkl_operand q,
+static void check_nll(const call *now, const char *tier, ptrdiff_t row, double loss, fastkl_operand q,
                          fastkl_operand labels, double eps) {
     const int64_t label = label_at(labels);
     const int ignored = now->task.ignores && label == now->task.ignored;
@@ -492,7 +494,7 @@ static void check(const call *now, bytes *from) {
     for (int i = 0; fastkl_tiers[i]; i++)
         if (fastkl_tiers[i]->usable())
             tiers[count++] = fastkl_tiers[i];
-    if (count == 3) /* two see what one does otherwise */
+    if (count == 3) /* two are enough to show that one differs */
         tiers[(more >> 5) % 3] = tiers[--count];
     for (int t = 0; t < count; t++)
         compute(tiers[t], now, &now->p.operand, &now->q.operand, &now->labels.operand, now->count, values[t], statuses[t]);
@@ -511,10 +513,10 @@ static void check(const call *now, bytes *from) {
                     fail(now, tiers[t]->name, "value of an invalid row", i, values[t][i * fields], NAN);
             continue;
         }
-        if (now->kind == LOSSES) {
+        if (now->kind == NLL) {
             for (int t = 0; t < count; t++) {
                 const double loss = values[t][i], off = fabs(loss - first[0]);
-                check_losses(now, tiers[t]->name, i, loss, p, label, now->task.eps);
+                check_nll(now, tiers[t]->name, i, loss, p, label, now->task.eps);
                 if (loss != first[0] && !(off <= 2 * eps * (32 * first[0] + 4)))
                     fail(now, tiers[t]->name, "loss on other tiers", i, loss, first[0]);
             }
@@ -548,8 +550,8 @@ static void check(const call *now, bytes *from) {
                 fail(now, tiers[t]->name, "argmax on other tiers", i, field[FASTKL_same_argmax_field],
                      first[FASTKL_same_argmax_field]);
             if (now->labels.operand.data) {
-                check_losses(now, tiers[t]->name, i, field[FASTKL_nll_p_field], p, label, 0);
-                check_losses(now, tiers[t]->name, i, field[FASTKL_nll_q_field], q, label, 0);
+                check_nll(now, tiers[t]->name, i, field[FASTKL_nll_p_field], p, label, 0);
+                check_nll(now, tiers[t]->name, i, field[FASTKL_nll_q_field], q, label, 0);
             }
         }
     }
@@ -585,10 +587,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     now.kind = kind & 1 ? ROWS : (int)(kind >> 1) % KINDS;
     now.n = 1 + length % (length < 160 ? 8 : 40);
     now.count = 1 + (many < 160 ? 0 : many % 4);
-    /* What takes long is left to chance: an input that leads to it is not one to go on from. */
+    /* Chance chooses what takes long: the fuzzer would otherwise vary the inputs that lead to it. */
     const size_t any = (size_t)(chance >> 32);
     if (chance % 262144 == 0)
-        now.n = FASTKL_PIECE + (ptrdiff_t)(any % 3) - 1, now.count = 1;
+        now.n = (any & 4 ? FASTKL_PIECE : FASTKL_INTERLEAVED_PIECE) + (ptrdiff_t)(any % 3) - 1, now.count = 1;
     else if (chance % 16384 == 1)
         now.n = 1000 + (ptrdiff_t)(any % 100);
     else if (chance % 256 == 2)
@@ -598,14 +600,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     now.task.measure = (int)what % FASTKL_MEASURE_COUNT;
     now.task.root = now.task.measure == FASTKL_js_divergence && now.kind != COMPARE && what & 0x80;
     now.task.p_tolerance = now.task.q_tolerance = INFINITY;
-    if (flags & 1) /* of both or of neither: the sum of q is found beside that of p */
+    if (flags & 1) /* of both or of neither: the sum of q is computed beside that of p */
         now.task.p_tolerance = tolerance_of(flags >> 1), now.task.q_tolerance = tolerance_of(flags >> 3);
     now.task.scale = 1;
     if (now.kind == COMPARE)
         now.task.measure = FASTKL_kl_divergence;
-    const int pair = now.kind == LOSSES ? 0 : now.kind == COMPARE || now.task.measure != FASTKL_entropy;
+    const int pair = now.kind == NLL ? 0 : now.kind == COMPARE || now.task.measure != FASTKL_entropy;
     const int infinite =
-        now.kind == LOSSES || now.task.measure == FASTKL_cross_entropy || now.task.measure == FASTKL_kl_divergence;
+        now.kind == NLL || now.task.measure == FASTKL_cross_entropy || now.task.measure == FASTKL_kl_divergence;
     if (infinite && now.kind != COMPARE)
         now.task.eps = epsilons[often_first(&from, LENGTH(epsilons))];
     const int p_dtype = dtype_of(take(&from)), q_dtype = flags & 0x40 ? dtype_of(take(&from)) : p_dtype;
@@ -616,12 +618,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (now.kind != ROWS) {
         const unsigned which = take(&from);
         now.p.operand.logits = now.kind == LOGITS   ? which % 3 != 1
-                               : now.kind == LOSSES ? which & 1
+                               : now.kind == NLL ? which & 1
                                                     : which % 3 == 0 || which % 3 == 1;
         now.q.operand.logits = pair && (now.kind == LOGITS ? which % 3 != 2 || !now.p.operand.logits : which % 3 == 0);
         if (now.kind == LOGITS && !pair)
             now.p.operand.logits = 1;
-        if (now.kind == LOSSES || now.p.operand.logits || now.q.operand.logits)
+        if (now.kind == NLL || now.p.operand.logits || now.q.operand.logits)
             now.count = 1 + now.count % 2; /* these are taken row by row */
         if (now.p.operand.logits || now.q.operand.logits)
             now.task.scale = scales[often_first(&from, LENGTH(scales))];
@@ -633,12 +635,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         allocate(&now.q, now.n, now.count, p_layout < 96 ? 0 : q_layout, shifts & 128 ? shifts >> 3 & 7 : 0);
         fill(&from, &now.q, now.n, now.count, &now.p);
     }
-    if (now.kind == LOSSES || (now.kind == COMPARE && kind & 64)) {
+    if (now.kind == NLL || (now.kind == COMPARE && kind & 64)) {
         const unsigned which = take(&from);
         now.labels.operand.dtype = label_dtypes[which % LENGTH(label_dtypes)];
         now.labels.operand.swapped = which >> 6 == 3 && fastkl_size(now.labels.operand.dtype) > 1;
         now.task.ignores = which >> 5 & 1, now.task.ignored = which & 16 ? -100 : 1;
-        now.task.smoothing = now.kind == LOSSES ? smoothings[often_first(&from, LENGTH(smoothings))] : 0;
+        now.task.smoothing = now.kind == NLL ? smoothings[often_first(&from, LENGTH(smoothings))] : 0;
         allocate(&now.labels, 1, now.count, 1, 0);
         for (ptrdiff_t i = 0; i < now.count; i++) {
             const unsigned byte = take(&from);

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# libFuzzer on the row kernels: fuzz_rows.c says what is called and what must hold. First with the sanitizers of addresses and
-# undefined behaviour, its coverage that of the kernels, which clang then does not vectorise; then with the kernels as a build has
-# them. Each is ten runs, from nothing and of other seeds, no one longer than SECONDS: the inputs that a run comes upon first are
-# those that it goes on from. Whatever is found ends it, with the input in base64 and another code than 0.
+# Runs libFuzzer on the row kernels; fuzz_rows.c says what is called and what must hold. The first runs have the sanitizers of
+# addresses and of undefined behaviour, and coverage of the kernels, which clang then does not vectorise; the second have the kernels
+# as a build has them. Each is ten runs with different seeds that start without inputs, and none takes longer than SECONDS: which
+# inputs a run finds first decides what it finds later. A failure ends all, with its input in base64 and a code that is not 0.
 #
 #   tests/hardening/fuzz_rows.sh                      10^6 executions with the sanitizers, 10^8 without: half an hour of two processors
-#   tests/hardening/fuzz_rows.sh 1000000 [SECONDS]    a hundredth of so many with them, so many without
+#   tests/hardening/fuzz_rows.sh 1000000 [SECONDS]    a hundredth of that with the sanitizers, all of it without
 #   tests/hardening/fuzz_rows.sh control              a kernel is broken in a copy: succeeds if the fuzzer finds it
 #
-# Needs clang with its runtime libraries (Debian: clang, libclang-rt-14-dev or as new as that clang).
+# Needs clang with its runtime libraries (Debian: clang, libclang-rt-14-dev of clang's own version).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -18,7 +18,7 @@ trap 'rm -rf "$work"' EXIT
 # As in setup.py.
 flags=(-std=c11 -fno-math-errno -fno-trapping-math -ffp-contract=off)
 tiers=(tier_baseline tier_avx2 tier_avx512)
-rest=(careful careful_logits dispatch)
+rest=(fallback_rows fallback_logits tables)
 
 # Compiles the core in folder $1 as $2, every file with clang and the options that follow.
 build_checked() {
@@ -31,7 +31,7 @@ build_checked() {
     clang "${flags[@]}" -O1 -g1 -Wno-pass-failed -fno-sanitize-recover=all "$@" -I"$core" "${sources[@]}" -lm -o "$target"
 }
 
-# The same with the tiers as a build has them, by $CC or cc. What they call is what tells the fuzzer where it comes.
+# The same with the tiers as a build has them, by $CC or cc. The fuzzer has coverage of the functions that they call.
 build_fast() {
     local core=$1 target=$2 source
     local -a objects=() more=()
@@ -47,7 +47,7 @@ build_fast() {
     clang -fsanitize=fuzzer "${objects[@]}" -lm -o "$target"
 }
 
-# A run from nothing, of seed $1: $3 executions of $2 in at most $4 seconds; what it found is in its log's last lines.
+# A run of seed $1 without inputs: $3 executions of $2 in at most $4 seconds. Its log's last lines have its failure.
 one() {
     local seed=$1 target=$2 runs=$3 seconds=$4 code=0
     shift 4
@@ -60,11 +60,11 @@ one() {
     for input in "$target.found$seed"-*; do
         echo "$(basename "$input"): $(base64 -w0 "$input")"
     done
-    return 255 # no other is begun
+    return 255 # xargs then starts no other run
 }
 export -f one
 
-# $2 executions of $1, as ten runs of a tenth of them, as many at a time as there are processors; with libFuzzer's further options.
+# $2 executions of $1 as ten runs, as many at a time as there are processors, with the options of libFuzzer that follow.
 run() {
     local target=$1 runs=$2 seconds=$3
     shift 3
@@ -72,10 +72,10 @@ run() {
 }
 
 if [ "${1-}" = control ]; then
-    # Divergences of one binade are a millionth too large, on every tier.
+    # Values of one binade are a millionth too large, on every tier.
     cp -r fastkl/_core "$work/core"
-    sed -i 's/^FASTKL_INLINE double asked(int root, double value) {/& if (value > 0.25 \&\& value < 0.5) value *= 1 + 0x1p-20;/' "$work/core/tier.inc.h"
-    if cmp -s fastkl/_core/tier.inc.h "$work/core/tier.inc.h"; then
+    sed -i 's/^        value\[i\] = row.value;$/& value[i] *= row.value > 0.25 \&\& row.value < 0.5 ? 1 + 0x1p-20 : 1;/' "$work/core/rows.inc.h"
+    if cmp -s fastkl/_core/rows.inc.h "$work/core/rows.inc.h"; then
         echo "nothing was broken" >&2
         exit 2
     fi
@@ -94,5 +94,5 @@ echo "with the sanitizers:"
 run "$work/checked" $((runs / 100)) "$seconds"
 build_fast fastkl/_core "$work/fast"
 echo "as built:"
-# How often code ran is not looked at: a loop's rounds would count, and the fuzzer look for long rows that take long.
+# Coverage does not count how often code ran: the fuzzer would otherwise prefer long rows, which take long.
 run "$work/fast" "$runs" "$seconds" -use_counters=0

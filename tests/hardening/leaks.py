@@ -1,13 +1,13 @@
-"""A million calls, valid ones and every kind of error, leave nothing behind: no memory, no object.
+"""Tests that a million calls, valid ones and every kind of error, leave no memory and no object behind.
 
-    python tests/hardening/leaks.py [CALLS]            1,000,000 unless told otherwise
+    python tests/hardening/leaks.py [CALLS]            1,000,000 by default
     python tests/hardening/leaks.py control            succeeds if planted leaks are noticed
 
-The calls are made in rounds, each of which makes every call of a list and is as the last. The first rounds warm up:
-threads get their stacks, allocators their pools, Python its caches. After that, between the first look and the last, what
-one call of a round would leave each time is not there: not an object (the garbage collector's count), a block (that of
-Python's allocator) or 16 bytes, the least that malloc gives away (glibc's count, which has NumPy's and C's memory). The
-process's resident memory may grow by less than a byte a call. Needs Linux with glibc.
+The calls are made in equal rounds, each of which makes every call of a list. The first rounds warm up: threads get their
+stacks, allocators their pools, Python its caches. After that, the counts grow by less than they would if one call of each
+round left something: an object (counted by the garbage collector), a block (by Python's allocator) or 16 bytes, the least
+that malloc returns (by glibc, for NumPy and C). The process's resident memory may grow by less than a byte a call. Needs
+Linux with glibc.
 """
 
 from __future__ import annotations
@@ -29,18 +29,19 @@ if TYPE_CHECKING:
 
     Call = Callable[[], Any]
 
-PAIRS = [fastkl.cross_entropy, fastkl.kl_divergence, fastkl.js_divergence, fastkl.js_distance]
+NOT_OF_PAIRS = ("Comparison", "compare", "entropy", "nll")
+PAIRS = [getattr(fastkl, name) for name in fastkl.measures.__all__ if name not in NOT_OF_PAIRS]
 
 
 def valid() -> Iterator[Call]:
-    """Calls that return something."""
+    """Return calls that return something."""
     rng = np.random.default_rng(0)
     p, q = rng.dirichlet(np.ones(9), (2, 30))
     x, y = rng.standard_normal((2, 30, 9))
     labels = rng.integers(9, size=30)
     out, half = np.empty(30), np.empty(30, "e")
     big = rng.random((300, 300))  # enough for two threads
-    wide = np.full(70_000, 1 / 70_000)  # pieces, of which the sums are allocated
+    wide = np.full(70_000, 1 / 70_000)  # more than a piece: the sums of pieces are allocated
     for measure in PAIRS:
         for keywords in (
             {},
@@ -54,7 +55,7 @@ def valid() -> Iterator[Call]:
         yield lambda m=measure: m(p[0].tolist(), q[:, ::-1])
         yield lambda m=measure: m(p.astype("f4"), q.astype(">f8"), normalize=True)
         yield lambda m=measure: m(x, y, from_logits=True, temperature=0.7)
-        yield lambda m=measure: m(p, y, from_logits=(False, True))
+        yield lambda m=measure: m(p, y, from_logits="q")
         yield lambda m=measure: m(-p, q, invalid="nan")
         yield lambda m=measure: m(-p, q, invalid="ignore")
         yield lambda m=measure: m(p, p, out=p.copy()[:, 0])
@@ -68,33 +69,34 @@ def valid() -> Iterator[Call]:
         yield lambda d=dtype: fastkl.entropy(np.ones(3, d), normalize=True)
     yield lambda: fastkl.entropy(x, from_logits=True)
     yield lambda: fastkl.cross_entropy(p, q, eps=1e-3)
-    yield lambda: fastkl.cross_entropy(labels, y, from_logits=True, label_smoothing=0.1)
-    yield lambda: fastkl.cross_entropy(labels, q, ignore_index=3, out=half)
+    yield lambda: fastkl.nll(labels, y, from_logits=True, label_smoothing=0.1)
+    yield lambda: fastkl.nll(labels, q, ignore_index=3, out=half)
     yield lambda: fastkl.compare(p, q)
     yield lambda: fastkl.compare(p, q, labels, base=2)
     yield lambda: fastkl.compare(x, y, labels, from_logits=True, temperature=2.0, ignore_index=0)
-    yield lambda: fastkl.compare(x, q, from_logits=(True, False), invalid="nan")
+    yield lambda: fastkl.compare(x, q, from_logits="p", invalid="nan")
     yield lambda: fastkl.build_info()
 
 
 def errors() -> Iterator[Call]:
-    """Calls that raise."""
+    """Return calls that raise."""
     p, q = np.full((4, 5), 0.2), np.full((4, 5), 0.2)
     bad: dict[str, list[Any]] = {
         "axis": [2, -3, 1.5, "x"],
-        "base": [1, 0, -1, np.nan, "2", [2]],
+        "base": [1, 0.5, 0, -1, np.nan, "2", [2]],
         "eps": [-1, 1, np.nan, "x", [1]],
         "invalid": ["no", None, 3],
         "out": [np.empty(3), np.empty(4, int), [0.0] * 4, p, np.broadcast_to(0.0, 4)],
         "threads": [0, -1, 1.5, True, "2"],
         "from_logits": ["x", (True,), 1],
         "temperature": [0, -1, np.inf, 2, "x"],
-        "ignore_index": [1.5, 3],
-        "label_smoothing": [0.5, 2, "x"],
     }
     for name, values in bad.items():
         for value in values:
             yield lambda n=name, v=value: fastkl.cross_entropy(p, q, **{n: v})
+    for value in [1.5, "x"], [-0.5, 2, "x"]:
+        yield lambda v=value: fastkl.nll([0, 1, 2, 3], q, ignore_index=v[0])
+        yield lambda v=value: fastkl.nll([0, 1, 2, 3], q, label_smoothing=v[-1])
     negative, infinite, late = (p.copy() for _ in range(3))
     negative[2, 3], infinite[1, 0], late[3] = -1, np.inf, 0.3
     for measure, rows in itertools.product(
@@ -118,12 +120,12 @@ def errors() -> Iterator[Call]:
     yield lambda: fastkl.kl_divergence(np.full(5, -np.inf), p, from_logits=True)
     yield lambda: fastkl.kl_divergence(np.full(70_000, -1.0), np.full(70_000, 1.0), threads=2)
     for labels in [0, 1, 2, 5], [-1] * 4, [0] * 3, np.array(7), [0.5] * 4:
-        yield lambda y=labels: fastkl.cross_entropy(np.array(y), q)
+        yield lambda y=labels: fastkl.nll(np.array(y), q)
         yield lambda y=labels: fastkl.compare(p, q, y)
 
 
 class Mallinfo(ctypes.Structure):
-    """What glibc's mallinfo2 answers."""
+    """The struct that glibc's mallinfo2 returns."""
 
     _fields_ = [
         (name, ctypes.c_size_t)
@@ -147,7 +149,7 @@ mallinfo.restype = Mallinfo
 
 
 class Held(NamedTuple):
-    """What there is, of each kind."""
+    """The counts of everything that a call could leave behind."""
 
     objects: int
     blocks: int
@@ -156,7 +158,7 @@ class Held(NamedTuple):
 
 
 def held() -> Held:
-    """What the process holds now."""
+    """Return the counts of the process now."""
     gc.collect()
     status = Path("/proc/self/status").read_text().splitlines()
     resident = int(next(line for line in status if line.startswith("VmRSS")).split()[1]) * 1024
@@ -165,7 +167,7 @@ def held() -> Held:
 
 
 def rounds(calls: list[Call], raising: list[Call], number: int) -> None:
-    """Every call, so many times; those that must raise do."""
+    """Make every call so many times, and check that those raise that must."""
     for _ in range(number):
         for call in calls:
             call()
@@ -176,7 +178,7 @@ def rounds(calls: list[Call], raising: list[Call], number: int) -> None:
 
 
 def grown(calls: list[Call], raising: list[Call], number: int) -> list[str]:
-    """What there is more of after so many rounds, in words; nothing if nothing is."""
+    """Return a text for each count that has grown too much after so many rounds."""
     rounds(calls, raising, max(100, number // 20))
     before = held()
     rounds(calls, raising, number)
@@ -184,13 +186,13 @@ def grown(calls: list[Call], raising: list[Call], number: int) -> list[str]:
     made = number * (len(calls) + len(raising))
     more = Held(*(b - a for a, b in zip(before, after, strict=True)))
     print(f"{made} calls: {more}")
-    # Half of what a leak in one call of a round would be: caches may be topped up, now and then.
+    # Half of a leak by one call of a round: caches may be filled up, now and then.
     most = Held(number // 2, number // 2, 16 * number // 2, made)
     return [f"{m} more {name}" for name, m, limit in zip(Held._fields, more, most, strict=True) if m > limit]
 
 
 def planted() -> dict[str, Call]:
-    """One leak each, in one call of a round: what a missing free, a reference too many or a cache without end would do."""
+    """Return a leak each, in one call of a round: of a missing free, a reference too many or an endless cache."""
     kept: list[Any] = []
     malloc = ctypes.CDLL(None).malloc
     p = np.full(5, 0.2)
@@ -205,7 +207,7 @@ def planted() -> dict[str, Call]:
 
 
 def main() -> None:
-    """Make the calls, or see that leaks would be seen."""
+    """Make the calls, or check that planted leaks are noticed."""
     argument = sys.argv[1] if len(sys.argv) > 1 else "1000000"
     calls, raising = list(valid()), list(errors())
     print(f"{len(calls)} valid calls and {len(raising)} errors a round")

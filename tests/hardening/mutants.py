@@ -1,15 +1,15 @@
-"""Makes small wrong versions of fastkl, one at a time in a temporary folder, and tells which of them no test notices.
+"""Makes small wrong versions of fastkl, one at a time in a temporary folder, and lists those that no test notices.
 
     python tests/hardening/mutants.py core --tier avx2            # 200 mutants of the C maths
     python tests/hardening/mutants.py facade --number 300 --seed 1
-    python tests/hardening/mutants.py core --only careful.c --number 0      # all of one file
+    python tests/hardening/mutants.py core --only fallback_rows.c --number 0      # all of one file
 
-Exits with 1 if one survives. A seed gives the same mutants of the same sources, spread over the files by what there is to
-change. C is compiled for one tier, at -O1 and without OpenMP; a mutant that leaves the machine code as it is does not
+Exits with 1 if one survives. A seed gives the same mutants of the same sources, spread over the files in proportion to
+their possible changes. C is compiled for one tier, at -O1 and without OpenMP; a mutant with unchanged machine code does not
 count. The tests are collected and run once without a mutant. Then each mutant has a forked process, in which its functions
-stand in for the sound ones: the tests that killed a mutant before come first, then the quickest, and of the façade only
-those that run the line. In Python, what no function holds is not changed. Wants Linux, a C compiler, NumPy, Cython and
-what the tests need.
+replace the original ones: the tests that killed a mutant before come first, then the quickest; of Python only those that
+run the line. In Python, code outside of functions is not changed. Needs Linux, a C compiler, NumPy, Cython and the packages
+that the tests need.
 """
 
 from __future__ import annotations
@@ -44,15 +44,14 @@ NUMERIC = ["edges", "logits", "labels", "compare", "accuracy", "logits_accuracy"
 FACADE = ["messages", "arrays", "labels", "compare", "containers", "build"]
 BATCH = ["summary", "batch", "batch_output", "batch_npy", "batch_formats", "report"]
 
-# What is changed, and the tests that are to notice: not those that take long, or of what is the same in every mutant.
+# The files that are changed, the tests that should notice, and those that are left out: they are slow, or of other code.
 SETS: dict[str, tuple[list[str], list[str], str]] = {
     "core": (
         [
             f"fastkl/_core/{name}"
             for name in (
-                *("careful.c", "careful_logits.c", "convert.inc.h", "exponential.inc.h", "fastkl.h", "lanes.inc.h"),
-                *("logits.inc.h", "logratio.inc.h", "measures.inc.h", "moments.inc.h", "real.inc.h", "rows.inc.h"),
-                *("softmax.inc.h", "stage.inc.h", "tier.inc.h"),
+                *("fallback_rows.c", "fallback_logits.c", "fastkl.h", "operands.h", "sums.h"),
+                *(path.name for path in sorted((ROOT / "fastkl/_core").glob("*.inc.h"))),
             )
         ],
         NUMERIC,
@@ -60,11 +59,14 @@ SETS: dict[str, tuple[list[str], list[str], str]] = {
         "and not filled_in_blocks",
     ),
     "facade": (
-        [f"fastkl/{name}.py" for name in ("_rows", "measures", "_containers", "_build", "_pieces")],
+        [
+            *(f"fastkl/{name}.py" for name in ("call", "measures", "_build")),
+            *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "fastkl/containers").glob("*.py"))),
+        ],
         FACADE,
         "not from_source and not thread_limits and not allocate and not fork and not many_entries",
     ),
-    "batch": ([f"fastkl/batch/{name}.py" for name in ("summary", "totals")], BATCH, "not kill and not giga"),
+    "batch": ([f"fastkl/batch/{name}.py" for name in ("summary", "totals", "histogram")], BATCH, "not kill and not giga"),
 }
 
 
@@ -98,6 +100,11 @@ NUMBER = re.compile(r"(?<![\w.])(?:0x1(?:\.[0-9a-f]+)?p[+-]?\d+f?|\d+\.\d+|\d+(?
 SWAP = re.compile(
     r"(?<![\w.>])(?:p|q|a|b|p_\w+|q_\w+|\w+_p|\w+_q)(?!\w)|(?<=[.>])(?:p|q|p_\w+|q_\w+)(?!\w)|\b(?:high|low|most|least)\b"
 )
+# How the names of constants and thresholds begin: no other macro is changed.
+THRESHOLDS = (
+    "APART|BEYOND|COMPARABLE|D_BY_JS|E_|EXCESS|FACTOR|FAR |FASTKL_LN2|HEADROOM|LEAST|LN2|LOG|LOST|MAX_|MIN_|MISMATCH|"
+    "MOST_LOST|NEGLIGIBLE|RESCALED|ROUNDER|SMALL|SUM_|TERM_|TINY|T_"
+)
 OTHERS = {"p": "q", "q": "p", "a": "b", "b": "a", "high": "low", "low": "high", "most": "least", "least": "most"}
 
 
@@ -106,31 +113,14 @@ def _blank(match: re.Match[str]) -> str:
 
 
 def _code(path: str, text: str) -> str:
-    """C without comments, strings, and lines in which nothing is computed; every other character where it stood."""
+    """Return C without comments, strings, and lines that compute nothing; every other character keeps its position."""
     text = re.sub(r"/\*.*?\*/", _blank, text, flags=re.DOTALL)
     text = re.sub(r'"[^"\n]*"', _blank, text)
+    text = re.sub(rf"^#(?!define (?:{THRESHOLDS}))(?:.*\\\n)*.*$", _blank, text, flags=re.M)
     if path.endswith("real.inc.h"):  # all constants
-        return re.sub(
-            r"^#(?!define (?:T_|E_|LN2|LOG2E|SUM_|TERM_|EXCESS|TINY|SMALL|LOST|APART|LEAST|ROUNDER)).*$",
-            _blank,
-            text,
-            flags=re.M,
-        )
-    if path.endswith("moments.inc.h"):
-        text = re.sub(r"^#define (?!\w+ (?:32|60|1024|0x1p900)$).*$", _blank, text, flags=re.M)
-    else:
-        text = re.sub(
-            r"^#(?!define (?:SECOND|SMALL_VALUE|HEADROOM|BEYOND|FAR |LEAST|SMALL_D))(?:.*\\\n)*.*$",
-            _blank,
-            text,
-            flags=re.M,
-        )
-    text = re.sub(
-        r"^.*(?:PREFETCH|ask_for|ask_after|ahead|FASTKL_INLINE|FASTKL_NOINLINE|^static|^typedef|^extern).*$",
-        _blank,
-        text,
-        flags=re.M,
-    )
+        return text
+    declarations = r"^.*(?:PREFETCH|prefetch|ahead|FASTKL_INLINE|FASTKL_NOINLINE|^static|^typedef|^extern).*$"
+    text = re.sub(declarations, _blank, text, flags=re.M)
     return re.sub(r"^typedef struct.*?^}", _blank, text, flags=re.M | re.DOTALL)
 
 
@@ -187,7 +177,7 @@ ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 
 
 def _changed(node: ast.AST) -> list[ast.AST]:
-    """What may stand in a node's place."""
+    """Return the nodes that may replace a node."""
     if isinstance(node, ast.Compare):
         return [ast.Compare(node.left, [COMPARISONS[type(node.ops[0])](), *node.ops[1:]], node.comparators)]
     if isinstance(node, ast.BoolOp):
@@ -260,7 +250,7 @@ def candidates(path: str) -> list[Mutant]:
 
 
 def chosen(paths: list[str], number: int, seed: int) -> list[Mutant]:
-    """So many mutants, from each file in proportion."""
+    """Return so many mutants, from each file in proportion."""
     found = {path: candidates(path) for path in paths}
     everything = sum(map(len, found.values()))
     share = min(1.0, number / everything) if number else 1.0
@@ -274,19 +264,19 @@ def chosen(paths: list[str], number: int, seed: int) -> list[Mutant]:
 
 
 class Core:
-    """The core in the temporary folder: compiled as one tier, and once more where a mutant makes a difference."""
+    """The core in the temporary folder: compiled as one tier, and again where a mutant makes a difference."""
 
     def __init__(self, folder: Path, tier: str) -> None:
         self.folder, self.tier, self.objects = folder, tier, folder / "objects"
         self.objects.mkdir()
         self.library = folder / "mutant.so"
         core = folder / "fastkl/_core"
-        # One tier, in a table that can be written to; and inlined, all that would be compiled four times as long.
+        # One tier, in a table that can be written to. Without always_inline: compiling would take four times as long.
         other = "|".join({"avx512", "avx2", "baseline"} - {tier})
-        self.edit(core / "dispatch.c", rf"^ +&fastkl_tier_(?:{other}),\n", "")
-        for name in "dispatch.c", "fastkl.h":
+        self.edit(core / "tables.c", rf"^ +&fastkl_tier_(?:{other}),\n", "")
+        for name in "tables.c", "fastkl.h":
             self.edit(core / name, r"const fastkl_tier \*const fastkl_tiers", "const fastkl_tier *fastkl_tiers")
-        self.edit(core / "region.h", r"(?<=FASTKL_INLINE) static inline __attribute__\(\(always_inline\)\)", " static")
+        self.edit(core / "compiler.h", r"(?<=FASTKL_INLINE) static inline __attribute__\(\(always_inline\)\)", " static")
         flags = "-O1 -g0 -w -std=c11 -fPIC -fno-math-errno -fno-trapping-math -ffp-contract=off"
         includes = [folder / "fastkl", core, np.get_include(), sysconfig.get_paths()["include"]]
         self.command = [os.environ.get("CC", "cc"), *flags.split(), *(f"-I{path}" for path in includes)]
@@ -324,16 +314,14 @@ class Core:
         subprocess.run([self.command[0], "-shared", "-Wl,-Bsymbolic", "-o", to, *objects, "-lm", "-lpthread"], check=True)
 
     def prepare(self, mutant: Mutant, text: bytes) -> str:
-        """Compile and link what depends on the file; what there is to say if that is no mutant to be tested."""
+        """Compile and link the sources that depend on the file; return why it is not a mutant to be tested, or nothing."""
         path = self.folder / mutant.path
         before = path.read_bytes()
         assert before == (ROOT / mutant.path).read_bytes() or path.name == "fastkl.h"
         path.write_bytes(text if path.name != "fastkl.h" else text.replace(b"*const fastkl_tiers", b"*fastkl_tiers"))
         try:
             sources = [
-                x
-                for x in self.sources
-                if (path.suffix == ".c" and x == path) or (path.suffix == ".h" and x.stem.startswith("tier_"))
+                x for x in self.sources if x == path or (path.suffix == ".h" and x.stem.startswith(("tier_", "fallback_")))
             ]
             sources = self.sources if path.name == "fastkl.h" else sources
             compiled = {self.objects / f"{x.stem}.o": self.compile(x) for x in sources}
@@ -357,7 +345,7 @@ class Core:
 
 
 class Functions:
-    """The modules in the temporary folder, whose functions get new code."""
+    """The modules in the temporary folder: their functions get new code."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -376,7 +364,7 @@ class Functions:
                     full = f"{name}.{inner.co_name}"
                     while full in found:
                         full += "'"
-                    # What runs at import, and not later: bodies of classes, comprehensions outside of functions.
+                    # Code that runs at import only: bodies of classes, comprehensions outside of functions.
                     once = not kept and (
                         not inner.co_flags & inspect.CO_OPTIMIZED or inner.co_name.endswith(("comp>", "genexpr>"))
                     )
@@ -403,12 +391,12 @@ class Functions:
 
 # Tests ----------------------------------------------------------------------------------------------------------------
 
-SAME = "leaves the code as it is"
-BROKEN = "this script:"  # no mutant is killed by its own making
+SAME = "leaves the code unchanged"
+BROKEN = "this script:"  # begins an error that is not the mutant's
 
 
 class Judge:
-    """For pytest: runs the tests it has collected without a mutant, then for each."""
+    """A plugin of pytest that runs the collected tests without a mutant, then with each."""
 
     def __init__(
         self,
@@ -437,7 +425,7 @@ class Judge:
             self.failed = report.nodeid
 
     def run(self, item: Any) -> bool:
-        """Whether the test passes."""
+        """Return whether the test passes."""
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
         return not self.failed
 
@@ -482,12 +470,12 @@ class Judge:
             told.setdefault(mutant.path, Counter())[answer.split()[0]] += 1
             self.say(f"{mutant.path}:{mutant.line}: {mutant.what}\n    {answer}")
         for path, counts in [*sorted(told.items()), ("all", sum(told.values(), Counter()))]:
-            said = {"killed": "killed", "SURVIVES": "survive", "leaves": "leave the code as it is"}
+            said = {"killed": "killed", "SURVIVES": "survive", "leaves": "leave the code unchanged"}
             self.say(f"{path}: " + ", ".join(f"{counts[word]} {text}" for word, text in said.items()))
             self.survivors = counts["SURVIVES"]
 
     def killer(self, mutant: Mutant, text: bytes, items: list[Any]) -> str:
-        """The test that fails; '' if none does."""
+        """Return the test that fails; '' if none does."""
         reader, writer = os.pipe()
         child = os.fork()
         if not child:
@@ -515,7 +503,7 @@ class Judge:
         for item in sorted(items, key=lambda x: (-self.killers[x.nodeid], self.seconds[x.nodeid])):
             if time.process_time() > self.patience:
                 return
-            signal.alarm(10 + 5 * math.ceil(self.seconds[item.nodeid]))  # else an endless loop would be one
+            signal.alarm(10 + 5 * math.ceil(self.seconds[item.nodeid]))  # ends endless loops
             if not self.run(item):
                 os.write(writer, self.failed.encode())
                 return
@@ -526,7 +514,7 @@ def main() -> int:
     parser.add_argument("what", choices=SETS)
     parser.add_argument("--number", type=int, default=200, help="how many mutants; 0: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", metavar="NAME", default="", help="of files whose name has this in it")
+    parser.add_argument("--only", metavar="NAME", default="", help="only of files whose name contains this")
     parser.add_argument("--tier", choices=["baseline", "avx2"], default="baseline")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no mutant after so many")
     parser.add_argument(

@@ -4,7 +4,7 @@
 #
 #   tests/hardening/sanitizers.sh address                   AddressSanitizer and UndefinedBehaviorSanitizer; GCC; all tests
 #   tests/hardening/sanitizers.sh threads                   ThreadSanitizer; clang and LLVM's OpenMP, which archer explains to it
-#   tests/hardening/sanitizers.sh memcheck                  valgrind; the baseline tier, for it knows no AVX-512
+#   tests/hardening/sanitizers.sh memcheck                  valgrind; the baseline tier, because it has no AVX-512
 #   tests/hardening/sanitizers.sh address tests/test_x.py   these tests instead, with any of pytest's options
 #
 # Needs Linux on x86-64, an active environment with NumPy, Cython and the test extra, and Debian's gcc; clang, libomp-dev,
@@ -34,7 +34,7 @@ address)
     environment+=("LD_PRELOAD=$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
         ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 UBSAN_OPTIONS=print_stacktrace=1)
     # Whole vectors where the row ends within one.
-    fault=(_core/rows.inc.h 's|add(&lanes, &p_now, &q_now, count / LANES, &c)|add(\&lanes, \&p_now, \&q_now, count / LANES + 1, \&c)|'
+    fault=(_core/pass.inc.h 's|add(&lanes, &p_now, &q_now, count / LANES, &c)|add(\&lanes, \&p_now, \&q_now, count / LANES + 1, \&c)|'
         tier_baseline 'AddressSanitizer: .*overflow')
     tests=(tests)
     # It needs memory of its own, and this is no release's build.
@@ -48,9 +48,9 @@ threads)
     [ -e "$archer" ] || { echo "there is no $archer: Debian's libomp-dev of clang's version has it" >&2 && exit 1; }
     environment+=("OMP_TOOL_LIBRARIES=$archer" TSAN_OPTIONS=ignore_noninstrumented_modules=1:exitcode=66)
     # All threads write down their invalid rows in one place.
-    fault=(_kernels.pyx 's|&call.invalid\[thread\]|\&call.invalid[0]|'
+    fault=(_blocks.pxi 's|&call.invalid\[thread\]|\&call.invalid[0]|'
         _kernels 'ThreadSanitizer: data race')
-    tests=(tests/test_threads.py tests/test_manners.py)
+    tests=(tests/test_threads.py tests/test_process.py tests/test_forks.py)
     # A child forked by a process with threads may start none under it, and its own thread would be counted.
     without+=" or forked or small_work or more_threads or no_thread_is_started"
     calls=(200 4)
@@ -59,7 +59,7 @@ memcheck)
     compiler=gcc flags=()
     environment+=(FASTKL_SIMD=baseline)
     # Sums that start from what the stack held.
-    fault=(_core/rows.inc.h 's|^    NAME(clear)(&lanes);$||' tier_baseline 'depends on uninitialised value')
+    fault=(_core/pass.inc.h 's|^    NAME(clear)(&lanes);$||' tier_baseline 'depends on uninitialised value')
     tests=()
     calls=(2000)
     ;;
@@ -91,7 +91,7 @@ build() {
                 "$python" -m cython -3 -X boundscheck=False,wraparound=False,cdivision=True,initializedcheck=False \
                     -X freethreading_compatible=True fastkl/_kernels.pyx
             fi
-            # setup.py's flags, but for the first line
+            # The second line has setup.py's flags
             "$compiler" -O1 -g1 -fno-omit-frame-pointer "${flags[@]}" -w -fPIC \
                 -std=c11 -fno-math-errno -fno-trapping-math -ffp-contract=off -fvisibility=hidden -fopenmp \
                 -DNPY_NO_DEPRECATED_API=NPY_2_0_API_VERSION -Ifastkl "${includes[@]}" -c "$source" -o "objects/$name.o"
@@ -143,7 +143,7 @@ import fastkl
 from fastkl import _kernels
 
 _kernels.use_tier("baseline")
-p = np.ones((1, 1001))  # too wide to be looked at with others, and no whole number of vectors
+p = np.ones((1, 1001))  # too wide for a group, and not a whole number of vectors
 fastkl.kl_divergence(p, p.copy(), normalize=True)
 rows = np.full((100_000, 50), -1.0)
 for _ in range(20):  # a busy machine may leave all of one to one thread

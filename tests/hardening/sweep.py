@@ -1,11 +1,10 @@
-"""Calls of every kind on memory that ends where the operands do, for the tools that watch memory and threads.
+"""Calls of every kind on memory that ends where the operands end, under tools that watch memory and threads.
 
     python tests/hardening/sweep.py 1000           calls 0 to 999, on every tier of this machine
-    python tests/hardening/sweep.py 1000 4         the same by four Python threads at once, who share their operands
+    python tests/hardening/sweep.py 1000 4         the same by four Python threads at once, which share operands
 
-The operands of `tests/inputs.py` stand within poison, which shows in values; these have a block of their own, which shows
-in AddressSanitizer and valgrind as soon as an entry beyond it is read. Values are others' business: only that every result
-is there is asked.
+The operands of `tests/inputs.py` stand within poison, which shows in values. Each operand here has its own block of memory:
+AddressSanitizer and valgrind report any read of an entry beyond it. Values are tested elsewhere: here only shapes are.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ import numpy as np
 
 import fastkl
 from fastkl import _kernels
-from fastkl._rows import BFLOAT16
+from fastkl.call import BFLOAT16
 
 Array = np.ndarray[Any, Any]
 
 DTYPES = [np.dtype(char) for char in "dfe?bBhHiIqQ"] + [BFLOAT16, np.dtype(">f8"), np.dtype(">f4"), np.dtype(">i4")]
-MEASURES = [fastkl.entropy, fastkl.cross_entropy, fastkl.kl_divergence, fastkl.js_divergence, fastkl.js_distance]
-# Around the lanes, their groups of four, the chunks and, rarely, the pieces of a row.
+MEASURES = [getattr(fastkl, name) for name in fastkl.measures.__all__ if name not in ("Comparison", "compare", "nll")]
+# Near the numbers of lanes, of lanes in groups of four, of entries in a chunk and, rarely, in a piece of a row.
 LENGTHS = [*range(1, 36), 63, 64, 65, 100, 127, 129, 255, 257, 513, 1023, 1025, 2049]
 WIDE = [65_535, 65_537, 131_073]
 ROWS = [1, 2, 3, 4, 5, 7, 8, 9, 15, 17, 31, 33, 64, 67, 513]
 
 
 def ending(pick: random.Random, rows: int, n: int, dtype: np.dtype[Any]) -> Array:
-    """Rows of numbers in a block that has no byte before the first entry or after the last, but for a step of alignment."""
+    """Return rows of numbers in a block without a byte before the first entry or after the last, except for alignment."""
     size, step = dtype.itemsize, pick.choice([1, 1, 1, 2, 3])
     by_column = pick.random() < 0.3
     strides = (size * step, size * step * rows) if by_column else (size * step * n, size * step)
@@ -48,7 +47,7 @@ def ending(pick: random.Random, rows: int, n: int, dtype: np.dtype[Any]) -> Arra
 
 
 def call(number: int, threads: int | None) -> None:
-    """The call of this number."""
+    """Make the call of this number."""
     pick = random.Random(number)
     rare = pick.random() < 0.01
     n, rows = (pick.choice(WIDE), pick.choice([1, 2])) if rare else (pick.choice(LENGTHS), pick.choice(ROWS))
@@ -58,7 +57,7 @@ def call(number: int, threads: int | None) -> None:
     floats = [x if x.dtype.kind in "fV" else x.astype(pick.choice("dfe")) for x in (p, q)]
     labels = np.array([pick.randrange(n) for _ in range(rows)], pick.choice("bhiq" if n < 128 else "iq"))
     if kind == "labels":
-        result = fastkl.cross_entropy(labels, floats[0], from_logits=True, label_smoothing=number % 2 / 10, **keywords)
+        result = fastkl.nll(labels, floats[0], from_logits=True, label_smoothing=number % 2 / 10, **keywords)
     elif kind == "compare":
         result = fastkl.compare(floats[0], floats[1], labels, from_logits=True, **keywords)[0]
     elif kind == "refused":
@@ -78,11 +77,11 @@ def call(number: int, threads: int | None) -> None:
 
 
 def shared(count: int, python_threads: int) -> None:
-    """Python threads who call at once, on the same operands and on their own."""
+    """Make calls from Python threads at once, on the same operands and on their own."""
     source = np.random.default_rng(0)
     p, q = source.random((300, 700)), source.random((300, 700))
     wide = source.random((2, 140_000))
-    spoilt = np.where(source.random((300, 1)) < 0.3, -1, p)
+    invalid = np.where(source.random((300, 1)) < 0.3, -1, p)
     expected = fastkl.kl_divergence(p, q, normalize=True, threads=1)
 
     def work(first: int) -> None:
@@ -91,7 +90,7 @@ def shared(count: int, python_threads: int) -> None:
             if number % 20 == 0:
                 result = fastkl.kl_divergence(p, q, normalize=True, threads=3)
                 assert (result == expected).all()
-                fastkl.kl_divergence(spoilt, q, normalize=True, threads=3, invalid="nan")
+                fastkl.kl_divergence(invalid, q, normalize=True, threads=3, invalid="nan")
                 fastkl.js_divergence(wide[:1], wide[1:], normalize=True, threads=3)
 
     with ThreadPoolExecutor(python_threads) as pool:
@@ -100,7 +99,7 @@ def shared(count: int, python_threads: int) -> None:
 
 
 def main(count: int, python_threads: int = 0) -> None:
-    """Call, on every tier that FASTKL_SIMD leaves."""
+    """Make the calls, on every tier or on that of FASTKL_SIMD."""
     tiers = [os.environ["FASTKL_SIMD"]] if "FASTKL_SIMD" in os.environ else _kernels.tiers()
     for tier in tiers:
         _kernels.use_tier(tier)

@@ -1,0 +1,294 @@
+/* Owns sums side by side: columns of LANES entries are added up, one sum of each kind in each lane. In REAL. Knows nothing
+   of where entries come from: a column may belong to one row or to LANES rows.
+
+   Four entries of a lane are added pairwise, the lane's sum takes in the sum of the four, and what rounding takes from that
+   is summed beside it. So a sum of non-negative terms is right to 2 units in the last place, however long the row is. */
+
+#define COLUMN_BYTES (FASTKL_VECTOR_BITS / 8)
+
+/* The search for zeros tests after so many columns whether it may end. */
+#define COLUMNS_PER_TEST 8
+
+/* A sum in each lane, and what rounding took from it. */
+typedef struct {
+    REAL sum[LANES], low[LANES];
+} NAME(lane_sum);
+
+/* The state of the lanes: the three sums, the OR of the bits of p, the least q and at most 1, and the guard bits of
+   fastkl_sums. */
+typedef struct {
+    NAME(lane_sum) term, other, weight;
+    UINT p_bits[LANES], guard_bits[LANES];
+    REAL least_q[LANES];
+} NAME(lanes);
+
+/* Columns of LANES entries of type `dtype`, which stand side by side: column i `step` i bytes from `data` on. The `left`
+   entries of one more column, and zeros after them, stand at `last`. All belong to one row, or each lane has a row of its
+   own. While column i is added, the memory `ahead_step` i bytes from `ahead` on is prefetched. */
+typedef struct {
+    const char *data;
+    ptrdiff_t step;
+    int dtype;
+    const REAL *last;
+    int left, one_row;
+    const char *ahead;
+    ptrdiff_t ahead_step;
+} NAME(columns);
+
+typedef NAME(entry) NAME(term)(REAL p, REAL q, NAME(factor) c);
+
+FASTKL_INLINE void NAME(clear)(NAME(lanes) *lanes) {
+    FASTKL_VECTORIZE
+    for (int j = 0; j < LANES; j++) {
+        lanes->term.sum[j] = lanes->term.low[j] = lanes->other.sum[j] = lanes->other.low[j] = 0;
+        lanes->weight.sum[j] = lanes->weight.low[j] = 0;
+        lanes->p_bits[j] = lanes->guard_bits[j] = 0;
+        lanes->least_q[j] = 1;
+    }
+}
+
+/* sum + low += x where |x| <= |sum| (Dekker's fast two-sum). An x that is larger costs half a unit of it; among
+   non-negative x such are at least twice as large each time, so that all cost 1 unit of the last. */
+FASTKL_INLINE void NAME(accumulate)(NAME(lane_sum) *to, int j, REAL x) {
+    const REAL total = to->sum[j] + x;
+    to->low[j] += x - (total - to->sum[j]);
+    to->sum[j] = total;
+}
+
+FASTKL_INLINE NAME(entry) NAME(both)(NAME(entry) a, NAME(entry) b) {
+    return (NAME(entry)){a.term + b.term, a.other + b.other, a.weight + b.weight};
+}
+
+/* The same columns, with a type and a step that are constants. */
+FASTKL_INLINE NAME(columns) NAME(known)(NAME(columns) from, int dtype, int side_by_side) {
+    from.dtype = dtype;
+    if (side_by_side)
+        from.step = LANES * fastkl_size(dtype);
+    return from;
+}
+
+/* The columns from `count` further on. */
+FASTKL_INLINE NAME(columns) NAME(advance)(NAME(columns) from, ptrdiff_t count) {
+    from.data += count * from.step;
+    from.ahead += count * from.ahead_step;
+    return from;
+}
+
+/* `count` columns as REALs: where they stand if they are REALs, else in `to`. */
+FASTKL_INLINE NAME(columns) NAME(as_reals)(NAME(columns) from, int count, REAL *to) {
+    if (from.dtype != REAL_DTYPE) {
+        for (int i = 0; i < count; i++)
+            NAME(convert_column)(to + i * LANES, from.dtype, from.data + i * from.step);
+        from.data = (const char *)to;
+        from.step = COLUMN_BYTES;
+        from.dtype = REAL_DTYPE;
+    }
+    return from;
+}
+
+/* Column i as REALs: where it stands if it holds REALs, else in `to`. */
+FASTKL_INLINE const NAME(loose) *NAME(column)(NAME(columns) from, ptrdiff_t i, ptrdiff_t count, REAL *to) {
+    if (i == count)
+        return from.last;
+    return (const NAME(loose) *)NAME(as_reals)(NAME(advance)(from, i), 1, to).data;
+}
+
+/* Searches for a p > 0 where q is zero or nearly; in one row, until q is zero. */
+FASTKL_INLINE void NAME(find_zeros)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
+    const ptrdiff_t all = count + (p.left > 0);
+    const UINT sign = (UINT)1 << (REAL_BITS - 1);
+    UINT found = 0;
+    for (ptrdiff_t i = 0; i < all && !(p.one_row && (found & sign >> 1)); i++) {
+        REAL p_column[LANES], q_column[LANES];
+        const NAME(loose) *const a = NAME(column)(p, i, count, p_column), *const b = NAME(column)(q, i, count, q_column);
+        FASTKL_VECTORIZE
+        for (int j = 0; j < LANES; j++) {
+            const UINT small = NAME(bits)(b[j] - SMALL) & NAME(bits)(b[j] - a[j]);
+            const UINT zero = NAME(bits)(b[j] - LEAST) & NAME(bits)(0 - a[j]);
+            guard_bits[j] |= (small & sign) | (zero & sign) >> 1;
+        }
+        if (i % COLUMNS_PER_TEST == 0)
+            for (int j = 0; j < LANES; j++)
+                found |= guard_bits[j];
+    }
+}
+
+/* Prefetches what will be added some time after column i. */
+FASTKL_INLINE void NAME(prefetch)(NAME(columns) from, ptrdiff_t i) {
+    if (from.step != LANES * fastkl_size(from.dtype))
+        FASTKL_PREFETCH_L2(from.ahead + i * from.ahead_step);
+    else if (i % (FASTKL_LINE / COLUMN_BYTES) == 0)
+        FASTKL_PREFETCH(from.ahead + i * from.ahead_step);
+}
+
+/* Adds groups of four columns. */
+FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+                                    ptrdiff_t groups, NAME(factor) c) {
+    for (; groups; groups--, p = NAME(advance)(p, 4), q = NAME(advance)(q, 4)) {
+        /* A prefetch would keep the loop over lanes from being vectorised. */
+        for (int i = 0; i < 4; i++) {
+            NAME(prefetch)(p, i);
+            if (pair)
+                NAME(prefetch)(q, i);
+        }
+        REAL p_four[4 * LANES], q_four[4 * LANES];
+        const NAME(columns) p_now = NAME(as_reals)(p, 4, p_four), q_now = pair ? NAME(as_reals)(q, 4, q_four) : p_now;
+        FASTKL_VECTORIZE
+        for (int j = 0; j < LANES; j++) {
+            const REAL a0 = NAME(column)(p_now, 0, 4, NULL)[j], a1 = NAME(column)(p_now, 1, 4, NULL)[j];
+            const REAL a2 = NAME(column)(p_now, 2, 4, NULL)[j], a3 = NAME(column)(p_now, 3, 4, NULL)[j];
+            const REAL b0 = NAME(column)(q_now, 0, 4, NULL)[j], b1 = NAME(column)(q_now, 1, 4, NULL)[j];
+            const REAL b2 = NAME(column)(q_now, 2, 4, NULL)[j], b3 = NAME(column)(q_now, 3, 4, NULL)[j];
+            const NAME(entry) e = NAME(both)(NAME(both)(term(a0, b0, c), term(a1, b1, c)),
+                                             NAME(both)(term(a2, b2, c), term(a3, b3, c)));
+            NAME(accumulate)(&lanes->term, j, e.term);
+            NAME(accumulate)(&lanes->weight, j, e.weight);
+            lanes->p_bits[j] |= (NAME(bits)(a0) | NAME(bits)(a1)) | (NAME(bits)(a2) | NAME(bits)(a3));
+            if (pair) {
+                NAME(accumulate)(&lanes->other, j, e.other);
+                lanes->least_q[j] =
+                    NAME(lesser)(lanes->least_q[j], NAME(lesser)(NAME(lesser)(b0, b1), NAME(lesser)(b2, b3)));
+            }
+        }
+    }
+}
+
+/* Adds columns one by one, and the last, which may not be full. */
+FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+                                    ptrdiff_t count, NAME(factor) c) {
+    for (ptrdiff_t i = 0; i < count + (p.left > 0); i++) {
+        REAL p_column[LANES], q_column[LANES];
+        const NAME(loose) *const a = NAME(column)(p, i, count, p_column);
+        const NAME(loose) *const b = pair ? NAME(column)(q, i, count, q_column) : a;
+        const int real = i < count ? LANES : p.left;
+        NAME(prefetch)(p, i);
+        if (pair)
+            NAME(prefetch)(q, i);
+        FASTKL_VECTORIZE
+        for (int j = 0; j < LANES; j++) {
+            const NAME(entry) e = term(a[j], b[j], c);
+            NAME(accumulate)(&lanes->term, j, e.term);
+            NAME(accumulate)(&lanes->weight, j, e.weight);
+            lanes->p_bits[j] |= NAME(bits)(a[j]);
+            if (pair) {
+                NAME(accumulate)(&lanes->other, j, e.other);
+                lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], j < real ? b[j] : 1);
+            }
+        }
+    }
+}
+
+/* Adds columns by fours, and the rest one by one. */
+FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+                                 ptrdiff_t count, NAME(factor) c) {
+    const ptrdiff_t in_groups = count / 4 * 4;
+    NAME(add_groups)(lanes, term, pair, p, q, count / 4, c);
+    NAME(add_singly)(lanes, term, pair, NAME(advance)(p, in_groups), NAME(advance)(q, in_groups), count - in_groups, c);
+}
+
+/* Adds columns, compiled for two layouts: columns side by side, as they always are if scaled or of another type; and
+   columns of interleaved rows, which have another step. */
+FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, traits of, const NAME(columns) *p,
+                             const NAME(columns) *q, ptrdiff_t count, NAME(factor) c) {
+    NAME(lanes) now = *lanes;
+    if (of.dtype != REAL_DTYPE || c.scaled || (p->step == COLUMN_BYTES && q->step == COLUMN_BYTES))
+        NAME(add_all)(&now, term, of.pair, NAME(known)(*p, of.dtype, 1), NAME(known)(*q, of.dtype, 1), count, c);
+    else
+        NAME(add_all)(&now, term, of.pair, NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, c);
+    if (of.infinite) {
+        int small = 0;
+        for (int j = 0; j < LANES; j++)
+            small |= now.least_q[j] < SMALL;
+        if (small)
+            NAME(find_zeros)(NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, now.guard_bits);
+    }
+    *lanes = now;
+}
+
+/* Adds columns of any type that can go into the sums from where it stands. */
+FASTKL_INLINE void NAME(add_of_any_type)(NAME(lanes) *lanes, NAME(term) *term, int pair, int infinite,
+                                         const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count) {
+    const NAME(factor) one = {1, 0, 0};
+    switch (p->dtype) {
+    case REAL_DTYPE:
+        NAME(add)(lanes, term, (traits){pair, infinite, REAL_DTYPE}, p, q, count, one);
+        break;
+#define ROW(name)                                                                            \
+    case FASTKL_##name:                                                                      \
+        NAME(add)(lanes, term, (traits){pair, infinite, FASTKL_##name}, p, q, count, one);   \
+        break;
+        CONVERTED(ROW)
+#undef ROW
+    }
+}
+
+/* The functions that add columns, for each measure: without a factor, and with one, which no pass in float has. */
+typedef void NAME(adder)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count,
+                         const NAME(factor) *c);
+
+#define ROW(name, upper, pair, infinite, ...)                                                                          \
+    static void NAME(add_##name)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count,  \
+                                 const NAME(factor) *c) {                                                              \
+        (void)c;                                                                                                       \
+        NAME(add_of_any_type)(lanes, NAME(name), pair, infinite, p, q, count);                                         \
+    }                                                                                                                  \
+    static void NAME(add_scaled_##name)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q,            \
+                                        ptrdiff_t count, const NAME(factor) *c) {                                      \
+        if (REAL_BITS == 64)                                                                                           \
+            NAME(add)(lanes, NAME(name), (traits){pair, infinite, REAL_DTYPE}, p, q, count,                            \
+                      (NAME(factor)){c->high, c->low, 1});                                                             \
+    }
+FASTKL_MEASURES(ROW)
+#undef ROW
+#define ROW(name, ...) {NAME(add_##name), NAME(add_scaled_##name)},
+static NAME(adder) *const NAME(adders)[][2] = {FASTKL_MEASURES(ROW)};
+#undef ROW
+
+/* Adds the upper half of the lanes' sums to the lower half. For sums in float a double has digits to spare. */
+FASTKL_INLINE void NAME(halve)(int half, double *sum, double *low) {
+    FASTKL_VECTORIZE
+    for (int j = 0; j < half; j++) {
+        if (REAL_BITS == 64) {
+            two_sum(&sum[j], &low[j], sum[j + half]);
+            low[j] += low[j + half];
+        } else {
+            sum[j] += sum[j + half];
+        }
+    }
+}
+
+/* Adds the lanes up, by halving, to a sum in double. */
+FASTKL_INLINE void NAME(fold)(const NAME(lane_sum) *from, double *to, double *to_low) {
+    double sum[LANES], low[LANES];
+    FASTKL_VECTORIZE
+    for (int j = 0; j < LANES; j++) {
+        const double high = (double)from->sum[j], rest = (double)from->low[j];
+        sum[j] = REAL_BITS == 64 ? high : high + rest;
+        low[j] = REAL_BITS == 64 ? rest : 0;
+    }
+#if LANES >= 16
+    NAME(halve)(8, sum, low);
+#endif
+#if LANES >= 8
+    NAME(halve)(4, sum, low);
+#endif
+#if LANES >= 4
+    NAME(halve)(2, sum, low);
+#endif
+    NAME(halve)(1, sum, low);
+    *to = sum[0], *to_low = low[0];
+}
+
+/* The sums of one row whose entries were dealt out to the lanes. */
+FASTKL_INLINE void NAME(collect)(const NAME(lanes) *lanes, fastkl_sums *sums) {
+    UINT entry_bits = 0, guard_bits = 0;
+    NAME(fold)(&lanes->term, &sums->term, &sums->term_low);
+    NAME(fold)(&lanes->other, &sums->other, &sums->other_low);
+    NAME(fold)(&lanes->weight, &sums->weight, &sums->weight_low);
+    for (int j = 0; j < LANES; j++) {
+        entry_bits |= lanes->p_bits[j] | NAME(bits)(lanes->least_q[j]);
+        guard_bits |= lanes->guard_bits[j];
+    }
+    sums->entry_bits = (uint64_t)entry_bits << (64 - REAL_BITS);
+    sums->guard_bits = (uint64_t)guard_bits << (64 - REAL_BITS);
+}

@@ -1,0 +1,220 @@
+/* Owns the values of rows of logits of which no pass is accepted: differences beyond any float, weights that underflow
+   where their logarithms count. Plain double arithmetic, entry by entry, compiled once, the same on every tier. Knows
+   nothing of lanes.
+
+   Weights are kept as logarithms. A difference of logits is kept as a double and what its rounding took from it. */
+#include "sums.h"
+
+#define FASTKL_FMA 0
+#define FASTKL_INT64_TO_DOUBLE 0
+#define REAL_BITS 64
+#include "real.inc.h"
+#include "logratio.inc.h"
+#include "exponential.inc.h"
+
+/* The exponential of a larger logarithm is a normal number. */
+#define MIN_NORMAL_LOG -700
+/* A quotient of doubles above is a normal number. */
+#define MIN_NORMAL_RATIO 0x1p-1000
+/* A weight with a smaller logarithm makes 0 of any difference of two doubles: log(2^-1075 / (2 2^1024)). */
+#define MIN_LOG_BY_DIFFERENCE -1456
+/* The exponential of a larger logarithm of a sum may overflow, if multiplied further. */
+#define MAX_LOG 600
+/* If the largest logits of the rows differ by more, by temperature, the differences of their logits have lost too many
+   digits to be shifted by that. */
+#define MAX_EXACT_DIFFERENCE 1e9
+
+/* A row as logarithms of weights of which the largest is 1: of probabilities by `max`, or of logits less `max` by
+   temperature. No weight is below `min`. log_sum is the logarithm of the weights' sum. */
+typedef struct {
+    fastkl_operand operand;
+    ptrdiff_t n;
+    double scale, max, log_sum, min;
+} weights;
+
+static void add(fastkl_parts *to, double x) { two_sum(&to->high, &to->low, x); }
+
+static double total(fastkl_parts sum) { return isfinite(sum.high) ? sum.high + sum.low : sum.high; }
+
+/* a - b, exactly, unless it overflows. */
+static fastkl_parts minus(double a, double b) {
+    fastkl_parts result = {a, 0};
+    add(&result, -b);
+    return isfinite(result.high) ? result : (fastkl_parts){result.high, 0};
+}
+
+/* A difference of logits by temperature; 0 if the difference is, even if the scale is infinite. */
+static fastkl_parts scaled(fastkl_parts x, double scale) {
+    const double product = x.high * scale;
+    return x.high == 0 ? x : (fastkl_parts){product, isfinite(product) ? fma(x.high, scale, -product) + x.low * scale : 0};
+}
+
+/* a - b by temperature, also where that is finite and a - b overflows. */
+static fastkl_parts difference(double a, double b, double scale) {
+    const int halved = fabs(a) >= 0x1p1022 || fabs(b) >= 0x1p1022;
+    return halved ? scaled(minus(a / 2, b / 2), 2 * scale) : scaled(minus(a, b), scale);
+}
+
+/* log(x/y) for x <= y, also where the quotient is not normal. */
+static double log_of_quotient(double x, double y) { return x / y > MIN_NORMAL_RATIO ? log(x / y) : log(x) - log(y); }
+
+static double log_weight(const weights *of, ptrdiff_t i) {
+    const double x = fastkl_entry(of->operand, i);
+    double logarithm;
+    if (of->operand.logits)
+        logarithm = x == -INFINITY ? x : total(difference(x, of->max, of->scale));
+    else
+        logarithm = x > 0 ? log_of_quotient(x, of->max) : -INFINITY;
+    return logarithm > of->min ? logarithm : of->min;
+}
+
+static double sum_of_weights(const weights *of) {
+    fastkl_parts sum = {0, 0};
+    for (ptrdiff_t i = 0; i < of->n; i++)
+        add(&sum, exp(log_weight(of, i)));
+    return total(sum);
+}
+
+static weights weights_of(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n, double eps) {
+    weights result = {operand, n, operand.logits ? task->scale : 1, operand.logits ? -INFINITY : 0, 0, -INFINITY};
+    for (ptrdiff_t i = 0; i < n; i++)
+        result.max = fastkl_entry(operand, i) > result.max ? fastkl_entry(operand, i) : result.max;
+    if (!operand.logits && eps > 0) {
+        result.max = result.max > eps ? result.max : eps;
+        result.min = log_of_quotient(eps, result.max);
+    }
+    result.log_sum = log(sum_of_weights(&result));
+    if (operand.logits && eps > 0) { /* eps clips probabilities, which need the sum, and they are normalized again */
+        result.min = log(eps) + result.log_sum;
+        result.log_sum = log(sum_of_weights(&result));
+    }
+    return result;
+}
+
+/* x times an entry's weight, also where the weight alone would underflow. That of a small probability is a quotient,
+   because the exponential of its rounded logarithm is less exact. */
+static double times_weight(const weights *of, ptrdiff_t i, double x) {
+    const double logarithm = log_weight(of, i), quotient = fastkl_entry(of->operand, i) / of->max;
+    if (x == 0 || logarithm == -INFINITY || (isinf(x) && logarithm + log(of->scale) < MIN_LOG_BY_DIFFERENCE))
+        return 0;
+    if (!of->operand.logits && of->min == -INFINITY && quotient > MIN_NORMAL_RATIO)
+        return quotient * x;
+    return logarithm > MIN_NORMAL_LOG ? exp(logarithm) * x : copysign(exp(logarithm + log(fabs(x))), x);
+}
+
+/* Is an entry masked or zero, and not clipped? Its weight may underflow to 0 without that. */
+static int is_absent(const weights *of, ptrdiff_t i) {
+    return of->min == -INFINITY && fastkl_entry(of->operand, i) <= (of->operand.logits ? -INFINITY : 0);
+}
+
+/* log(q/p) + *apart of weights relative to each row's largest. It is the difference of the logits as they are, with the
+   largest logits *apart, if both rows have them unclipped and that is exact enough; else that of the log weights. */
+static fastkl_parts log_ratio(const weights *p, const weights *q, ptrdiff_t i, fastkl_parts *apart) {
+    if (p->operand.logits && q->operand.logits && q->min == -INFINITY) {
+        *apart = difference(q->max, p->max, p->scale);
+        if (fabs(apart->high) < MAX_EXACT_DIFFERENCE)
+            return difference(fastkl_entry(q->operand, i), fastkl_entry(p->operand, i), p->scale);
+    }
+    *apart = (fastkl_parts){0, 0};
+    return minus(log_weight(q, i), log_weight(p, i));
+}
+
+static double cross_entropy_fallback(const weights *p, const weights *q) {
+    const double weight = sum_of_weights(p);
+    fastkl_parts sum = {0, 0};
+    for (ptrdiff_t i = 0; i < p->n; i++) {
+        if (!is_absent(p, i) && is_absent(q, i))
+            return INFINITY;
+        add(&sum, times_weight(p, i, (q->log_sum - log_weight(q, i)) / weight)); /* the sum of products may overflow */
+    }
+    return non_negative(total(sum));
+}
+
+/* There is no q, and p stands in for it. */
+static double entropy_fallback(const weights *p, const weights *q) { return cross_entropy_fallback(p, q); }
+
+/* D = log E[e^x] of x = log(q/p) less its mean; where e^x overflows, by logarithms. */
+static double kl_divergence_fallback(const weights *p, const weights *q) {
+    const double weight = sum_of_weights(p);
+    fastkl_parts excess = {0, 0}, rest = {0, 0}, mean = {0, 0}, apart = {0, 0};
+    for (int pass = 0; pass < 2; pass++) { /* the second time, of what the first left */
+        fastkl_parts first = {0, 0};
+        for (ptrdiff_t i = 0; i < p->n; i++) {
+            if (is_absent(p, i))
+                continue;
+            if (is_absent(q, i))
+                return INFINITY;
+            const fastkl_parts x = log_ratio(p, q, i, &apart);
+            add(&first, times_weight(p, i, (x.high - mean.high) + x.low));
+        }
+        mean = minus(mean.high, -total(first) / weight);
+    }
+    if (!(fabs(mean.high) < 2 * MAX_EXACT_DIFFERENCE)) /* so large is D, or it overflows */
+        return cross_entropy_fallback(p, q) - cross_entropy_fallback(p, p);
+    /* q's weights times e^shift are relative to the same as p's. */
+    const double shift = (apart.high - mean.high) + (apart.low - mean.low);
+    const double max = (q->min > 0 ? q->min : 0) + shift; /* clipped weights may be larger than 1 */
+    if (max > MAX_LOG)
+        return max + (q->log_sum - log(weight));
+    for (ptrdiff_t i = 0; i < p->n; i++) {
+        const double log_p = log_weight(p, i), q_weight = exp(log_weight(q, i) + shift);
+        if (log_p == -INFINITY) {
+            add(&excess, q_weight);
+        } else {
+            const fastkl_parts ratio = log_ratio(p, q, i, &apart);
+            const double x = (ratio.high - mean.high) + (ratio.low - mean.low);
+            double unused;
+            add(&rest, times_weight(p, i, x));
+            add(&excess,
+                fabs(x) < 1 ? times_weight(p, i, psi_f64(x, &unused)) : q_weight - times_weight(p, i, 1 + x));
+        }
+    }
+    const double left = total(rest) / weight;
+    return non_negative(log1p(total(excess) / weight + left) - left);
+}
+
+/* JS, of (p + q) g(u), u = tanh(x/2): logits_terms.inc.h has g. */
+static double js_divergence_fallback(const weights *p, const weights *q) {
+    fastkl_parts sum = {0, 0}, apart;
+    for (ptrdiff_t i = 0; i < p->n; i++) {
+        const double log_p = log_weight(p, i), log_q = log_weight(q, i);
+        const double both = exp(log_p - p->log_sum) + exp(log_q - q->log_sum);
+        const fastkl_parts ratio = log_ratio(p, q, i, &apart);
+        double x = fabs(((ratio.high - apart.high) - (q->log_sum - p->log_sum)) + (ratio.low - apart.low));
+        if (!(log_p > -INFINITY && log_q > -INFINITY))
+            x = INFINITY;
+        double g = 0;
+        if (x < 0.5) {
+            const double u = tanh(x / 2), z = u * u;
+            double power = z;
+            for (int k = 1; k < 20; k++, power *= z)
+                g += power / (k * (2 * k - 1));
+        } else {
+            const double e = exp(-x);
+            g = 2 * FASTKL_LN2 - 2 * log1p(e) - (x < MAX_LOG ? 2 * e * x / (1 + e) : 0);
+        }
+        add(&sum, both * g);
+    }
+    return total(sum) / 4 < FASTKL_LN2 ? total(sum) / 4 : FASTKL_LN2;
+}
+
+double fastkl_fallback_logits(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    const weights a = weights_of(task, p, n, 0), b = q.data ? weights_of(task, q, n, task->eps) : a;
+    switch (task->measure) {
+#define ROW(name, ...)  \
+    case FASTKL_##name: \
+        return name##_fallback(&a, &b);
+        FASTKL_MEASURES(ROW)
+#undef ROW
+    }
+    return NAN;
+}
+
+double fastkl_fallback_nll(const fastkl_task *task, fastkl_operand q, ptrdiff_t n, ptrdiff_t label) {
+    const weights of = weights_of(task, q, n, task->eps);
+    const double nll = of.log_sum - log_weight(&of, label);
+    fastkl_parts sum = {0, 0};
+    for (ptrdiff_t i = 0; task->smoothing > 0 && i < n; i++)
+        add(&sum, (of.log_sum - log_weight(&of, i)) / (double)n); /* the sum of logarithms may overflow */
+    return non_negative(fastkl_smoothed(task, nll, total(sum)));
+}

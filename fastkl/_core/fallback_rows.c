@@ -1,0 +1,226 @@
+/* Owns the rows that no pass of a tier accepts: entries to be checked one by one, subnormal numbers, sums that overflow,
+   quotients beyond any float. Plain double arithmetic, entry after entry, compiled once, the same on every tier. Knows
+   nothing of lanes.
+
+   Every number is kept as m 2^e with m in [1/2, 1), so that nothing overflows or is flushed, and the exponents of p and of
+   q count from those of their largest entries. */
+#include "sums.h"
+
+/* The element maths in double, with the plainest instructions. */
+#define FASTKL_FMA 0
+#define FASTKL_INT64_TO_DOUBLE 0
+#define REAL_BITS 64
+#include "real.inc.h"
+#include "logratio.inc.h"
+
+/* Terms are kept 2^HEADROOM times larger than p relative to its largest entry: room for small divergences. */
+#define HEADROOM 900
+/* Below this, the square of the sums' rounding to 2^-53 could show. Of nearly equal rows, JS is an eighth of D. */
+#define SMALL_DIVERGENCE 0x1p-100
+#define D_BY_JS 8
+/* Exponents of p and q that are farther apart leave no digit of the smaller in a sum of both. */
+#define COMPARABLE 64
+/* Numbers with a smaller exponent are near the smallest double. */
+#define LEAST_EXPONENT -1000
+
+double fastkl_entry(fastkl_operand operand, ptrdiff_t i) {
+    switch (operand.dtype) {
+#define ROW(name, type, value, single)                                                      \
+    case FASTKL_##name: {                                                                   \
+        type entry;                                                                         \
+        fastkl_read(&entry, operand.data + i * operand.col, sizeof entry, operand.swapped); \
+        return (double)value(entry);                                                        \
+    }
+        FASTKL_DTYPES(ROW)
+#undef ROW
+    }
+    return NAN;
+}
+
+/* An entry, clipped to eps from below. */
+static double clipped_entry(fastkl_operand operand, ptrdiff_t i, double eps) {
+    const double entry = fastkl_entry(operand, i);
+    return entry < eps ? eps : entry;
+}
+
+/* Logits may also be negative, and -inf. */
+static int all_valid(fastkl_operand operand, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double entry = fastkl_entry(operand, i);
+        if (!((entry >= 0 || (operand.logits && entry < 0)) && entry < INFINITY))
+            return 0;
+    }
+    return 1;
+}
+
+int fastkl_check_entries(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    if (!all_valid(p, n))
+        return FASTKL_P_ENTRY;
+    return q.data && !all_valid(q, n) ? FASTKL_Q_ENTRY : FASTKL_VALID;
+}
+
+/* Do all entries, of this size, have the same bytes? */
+static inline int same_bytes(fastkl_operand p, fastkl_operand q, ptrdiff_t n, ptrdiff_t size) {
+    if (p.col == size && q.col == size)
+        return !memcmp(p.data, q.data, (size_t)(n * size));
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (memcmp(p.data + i * p.col, q.data + i * q.col, (size_t)size))
+            return 0;
+    return 1;
+}
+
+int fastkl_order(fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    const ptrdiff_t size = fastkl_size(p.dtype);
+    if (p.dtype == q.dtype && p.swapped == q.swapped &&
+        (size == 4   ? same_bytes(p, q, n, 4) /* sizes that the compiler knows */
+         : size == 8 ? same_bytes(p, q, n, 8)
+                     : same_bytes(p, q, n, size)))
+        return 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double a = fastkl_entry(p, i), b = fastkl_entry(q, i);
+        if (a != b)
+            return a < b ? -1 : 1;
+    }
+    return 0;
+}
+
+int fastkl_has_weight(fastkl_operand operand, ptrdiff_t n, double eps) {
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (operand.logits ? fastkl_entry(operand, i) > -INFINITY : clipped_entry(operand, i, eps) > 0)
+            return 1;
+    return 0;
+}
+
+/* significand 2^exponent */
+typedef struct {
+    double significand;
+    int exponent;
+} scaled;
+
+static scaled split(double x) {
+    scaled result;
+    result.significand = frexp(x, &result.exponent);
+    return result;
+}
+
+static void add(fastkl_parts *to, double x) { two_sum(&to->high, &to->low, x); }
+
+/* The index of a row's largest entry. */
+static ptrdiff_t largest(fastkl_operand operand, ptrdiff_t n) {
+    ptrdiff_t at = 0;
+    for (ptrdiff_t i = 1; i < n; i++)
+        if (fastkl_entry(operand, i) > fastkl_entry(operand, at))
+            at = i;
+    return at;
+}
+
+/* A row's sum; the exponent is that of its largest entry. */
+static scaled sum_of(fastkl_operand operand, ptrdiff_t n, double eps) {
+    const int exponent = split(clipped_entry(operand, largest(operand, n), eps)).exponent;
+    fastkl_parts sum = {0, 0};
+    for (ptrdiff_t i = 0; i < n; i++)
+        add(&sum, ldexp(clipped_entry(operand, i, eps), -exponent));
+    return (scaled){sum.high + sum.low, exponent};
+}
+
+double fastkl_ratio_of_sums(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    const scaled Q = sum_of(q.data ? q : p, n, task->eps);
+    const scaled wanted = fastkl_is_divergence(task->measure) ? sum_of(p, n, 0) : (scaled){1, 0};
+    return ldexp(wanted.significand / Q.significand, wanted.exponent - Q.exponent);
+}
+
+/* phi(a, c b), or for `both`, phi(a, m) + phi(c b, m) with m = (a + c b) / 2. `difference` is a - c b, rounded once, where
+   a and c b nearly agree. */
+static double phi_of(int both, double a, double b, factor_f64 c, double difference) {
+    const double y = b * c.high;
+    double further;
+    if (both)
+        return phi_of_both_f64(a, y, a + y, -difference);
+    return fabs(difference) < a / 4 ? phi_to_mean_f64(a, y, difference) : phi_f64(a, b, c, &further);
+}
+
+/* a b - c d, exact except for one rounding where the products nearly agree. */
+static double difference_of_products(double a, double b, double c, double d) {
+    const double ab = a * b, cd = c * d;
+    return (ab - cd) + (fma(a, b, -ab) - fma(c, d, -cd));
+}
+
+/* D(x || y), with q scaled by the exact quotient P/Q. Any quotient will do: (sum of phi(p, c q) - phi(P, c Q)) / P. Or
+   their JS, or its square root: with both phis for phi and 2P for P; a quotient near P/Q will do. */
+static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled sum, scaled P,
+                         scaled Q) {
+    const int js = task->measure == FASTKL_js_divergence;
+    const double c = P.significand / Q.significand;
+    const factor_f64 factor = {c, fma(-c, Q.significand, P.significand) / Q.significand, 1};
+    fastkl_parts term = {0, 0}, difference = {0, 0};
+    for (ptrdiff_t i = 0; i < n; i++) {
+        scaled a = split(fastkl_entry(p, i)), b = split(clipped_entry(q, i, task->eps));
+        a.exponent -= P.exponent;
+        b.exponent -= Q.exponent;
+        const int apart = b.exponent - a.exponent;
+        const double x = ldexp(a.significand, a.exponent + HEADROOM);
+        const double y = ldexp(c * b.significand, b.exponent + HEADROOM);
+        if (a.significand == 0 || b.significand == 0) {
+            add(&term, js ? (x + y) * FASTKL_LN2 : y);
+            add(&difference, x - y);
+        } else if (-COMPARABLE <= apart && apart <= COMPARABLE) {
+            const double near = ldexp(b.significand, apart);
+            const double d = difference_of_products(a.significand, Q.significand, P.significand, near) / Q.significand;
+            add(&term, ldexp(phi_of(js, a.significand, near, factor, d), a.exponent + HEADROOM));
+            add(&difference, ldexp(d, a.exponent + HEADROOM));
+        } else {
+            add(&term, js ? (x + y) * FASTKL_LN2
+                          : x * (log(a.significand / (c * b.significand)) - apart * FASTKL_LN2 - 1) + y);
+            add(&difference, x - y);
+        }
+    }
+    const double weight = ldexp(sum.significand, sum.exponent - P.exponent + HEADROOM);
+    const double d = difference.high + difference.low;
+    const double excess = term.high + term.low -
+                          (js ? phi_of_both_f64(weight, weight - d, 2 * weight - d, -d) : phi_of_difference_f64(weight, d));
+    const double part = excess > 0 ? js ? excess / 2 : excess : 0;
+    const double quotient = part / weight, value = js && quotient > FASTKL_LN2 ? FASTKL_LN2 : quotient;
+    if (task->root && value < ldexp(1, LEAST_EXPONENT)) /* the quotient may have lost digits */
+        return sqrt(part) / sqrt(weight);
+    return task->root ? sqrt(value) : value;
+}
+
+/* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. Then
+   all entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
+static double exact_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, task->eps);
+    const double value = divergence(task, p, q, n, P, P, Q), square = task->root ? value * value : value;
+    if ((task->measure == FASTKL_js_divergence ? D_BY_JS * square : square) >= SMALL_DIVERGENCE)
+        return value;
+    const ptrdiff_t at = largest(p, n);
+    return divergence(task, p, q, n, P, split(fastkl_entry(p, at)), split(clipped_entry(q, at, task->eps)));
+}
+
+static double cross_entropy(fastkl_operand p, fastkl_operand q, ptrdiff_t n, double eps) {
+    const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, eps);
+    fastkl_parts term = {0, 0};
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double x = ldexp(fastkl_entry(p, i), -P.exponent);
+        scaled y = split(clipped_entry(q, i, eps));
+        y.significand /= Q.significand;
+        y.exponent -= Q.exponent;
+        if (x > 0)
+            add(&term, -x * (y.exponent > LEAST_EXPONENT ? log(ldexp(y.significand, y.exponent))
+                                                         : log(y.significand) + y.exponent * FASTKL_LN2));
+    }
+    const double value = (term.high + term.low) / P.significand;
+    return value > 0 ? value : 0;
+}
+
+double fastkl_fallback(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    switch (task->measure) {
+    case FASTKL_entropy: /* the cross-entropy of a row with itself */
+        return cross_entropy(p, p, n, 0);
+    case FASTKL_cross_entropy:
+        return cross_entropy(p, q, n, task->eps);
+    case FASTKL_kl_divergence:
+    case FASTKL_js_divergence:
+        return exact_divergence(task, p, q, n);
+    }
+    return NAN;
+}

@@ -1,0 +1,103 @@
+/* Owns what the three sums of a pass say of a row: name_finish gives the value of each measure, and whether it is accepted;
+   name_finish_ratios gives that of an f-divergence of logits. In double. Knows nothing of entries and of operands. */
+
+/* The limits within which the sums of lanes of one type can be trusted; real.inc.h says why. */
+typedef struct {
+    double sum_least, sum_most, term_least, excess_most;
+} limits;
+#define LIMITS {SUM_LEAST, SUM_MOST, TERM_LEAST, EXCESS_MOST}
+
+/* A row's three sums. */
+typedef struct {
+    double term, other, weight;
+} row_sums;
+
+/* The value; whether it is accepted, which it is not where rounding in these sums could show in it, so that the row needs a
+   rescaled pass; the sums of p and of the operand that such a pass scales, which is q, or p where there is no q; and the
+   excess, which is what that sum should be, less what it is. */
+typedef struct {
+    double value;
+    int accepted;
+    double sum_of_p, sum_of_q, excess;
+} finished;
+
+/* A correction of second order in P - Q, the mismatch, may take this share of the terms from which it is subtracted. */
+#define MISMATCH_MOST 0.0625
+
+/* Subtracting logarithms of the given size costs at most 4 units of the value, and 2 units of 1 besides, while this holds.
+   Where it does not, a pass over p/P (or q/Q), of which the logarithm of the sum is next to nothing, does better. */
+FASTKL_INLINE int loses_little(double size, double value) { return size <= 3 * value + 1; }
+
+/* The logarithm is the entries' own, which is exact near 1. */
+FASTKL_INLINE finished entropy_finish(row_sums sum) {
+    const double log_weight = log_f64(sum.weight), mean = sum.term / sum.weight, value = non_negative(log_weight - mean);
+    return (finished){value, loses_little(1.5 * fabs(mean) + fabs(log_weight), value), sum.weight, sum.weight,
+                      1 - sum.weight};
+}
+
+/* As entropy_finish. Logarithms of both signs may have met in the mean; none is larger than log Q. */
+FASTKL_INLINE finished cross_entropy_finish(row_sums sum) {
+    const double log_other = log_f64(sum.other), mean = sum.term / sum.weight, value = non_negative(log_other - mean);
+    return (finished){value,
+                      loses_little(1.5 * fabs(mean) + 4 * non_negative(log_other) + fabs(log_other), value),
+                      sum.weight, sum.other, 1 - sum.other};
+}
+
+/* Both terms are non-negative, and the second is of second order in P - Q. Where it takes too much of the first, a pass
+   over q P/Q makes it next to nothing. So does one where Q, which is P + (Q - P), has lost digits, or where the terms are
+   too small for a double without being 0. */
+FASTKL_INLINE finished kl_divergence_finish(row_sums sum) {
+    const double mismatch = phi_of_difference_f64(sum.weight, -sum.other);
+    const int accepted = (mismatch <= MISMATCH_MOST * sum.term) & (2 * sum.other >= -sum.weight) &
+                         ((sum.term > 0) | (sum.other == 0));
+    return (finished){non_negative(sum.term - mismatch) / sum.weight, accepted, sum.weight, sum.weight + sum.other,
+                      -sum.other};
+}
+
+/* The sum of all terms is (P + Q) JS + phi(P, (P + Q) / 2) + phi(Q, (P + Q) / 2), with a JS of the
+   weights P / (P + Q) and Q / (P + Q) instead of two halves. That JS is wrong by at most |P - Q| / (P + Q)
+   of itself: `acceptable` demands that this is small. */
+FASTKL_INLINE finished js_divergence_finish(row_sums sum) {
+    const double p = 0.5 * (sum.weight - sum.other), q = 0.5 * (sum.weight + sum.other);
+    const double mismatch = phi_of_both_f64(p, q, sum.weight, sum.other);
+    const double value = non_negative(sum.term - mismatch) / sum.weight;
+    const int accepted = (mismatch <= MISMATCH_MOST * sum.term) & ((sum.term > 0) | (sum.other == 0));
+    return (finished){value < FASTKL_LN2 ? value : FASTKL_LN2, accepted, p, q, -sum.other};
+}
+
+/* The mean of (p + q) g(u) by p is four times JS. */
+FASTKL_INLINE double js_divergence_finish_ratios(double mean) {
+    return 0.25 * mean > FASTKL_LN2 ? FASTKL_LN2 : 0.25 * mean;
+}
+
+FASTKL_INLINE finished finish_sums(int measure, row_sums sums) {
+    switch (measure) {
+#define ROW(name, ...)  \
+    case FASTKL_##name: \
+        return name##_finish(sums);
+        FASTKL_MEASURES(ROW)
+#undef ROW
+    }
+    return (finished){NAN, 0, NAN, NAN, NAN};
+}
+
+/* Can the sums be trusted, whatever the measure is? `signs` has the sign bit of what forbids it. */
+FASTKL_INLINE int trusted(double term, uint64_t signs, const finished *row, const limits *within) {
+    const double p = row->sum_of_p, q = row->sum_of_q;
+    return ((int64_t)signs >= 0) & (p >= within->sum_least) & (p <= within->sum_most) & (q >= within->sum_least) &
+           (q <= within->sum_most) & ((term == 0) | (fabs(term) >= within->term_least));
+}
+
+/* Is the value right if the sums can be trusted? An f-divergence is wrong where the sums of p and q differ. */
+FASTKL_INLINE int acceptable(int measure, const finished *row, const limits *within) {
+    const int equal = fabs(row->excess) <= within->excess_most * (row->sum_of_p + row->sum_of_q);
+    return row->accepted & (!fastkl_is_f_divergence(measure) || equal);
+}
+
+/* The measure or its square root, from the measure. */
+FASTKL_INLINE double apply_root(int root, double value) { return root ? sqrt(value) : value; }
+
+/* Does a sum differ from 1 by more than the tolerance? An infinite tolerance accepts any sum. */
+FASTKL_INLINE int differs_from_one(double sum, double tolerance) {
+    return tolerance < INFINITY && !(fabs(sum - 1) <= tolerance);
+}

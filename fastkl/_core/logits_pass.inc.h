@@ -1,0 +1,273 @@
+/* Owns the passes over rows of logits, chunk by chunk. In REAL. Knows nothing of what the sums mean.
+
+   A chunk's entries are used several times while they are in the first cache: for the largest logit, which is the reference
+   of the weights; for the weights and the mean of log(q/p) under them; for the terms of the measure. */
+#include "logits_load.inc.h"
+#include "logits_terms.inc.h"
+#include "logits_accumulate.inc.h"
+#include "logits_search.inc.h"
+
+/* The bit pattern of 1 for weights by 2^exponent, and the least logit that does not underflow. */
+FASTKL_INLINE void NAME(set_exponent)(int exponent, NAME(factor) c, UINT *unit, REAL *low) {
+    *unit = ONE_BITS - ((UINT)exponent << MANTISSA_BITS);
+    *low = (REAL)((exponent - LOST) * FASTKL_LN2 / (double)c.high);
+}
+
+/* The same, with the exponent that makes the weight of the logit x about 1, which is returned. */
+FASTKL_INLINE int NAME(set_reference)(REAL x, NAME(factor) c, UINT *unit, REAL *low) {
+    const int exponent = (int)floor((double)x * (double)c.high * (double)LOG2E + 0.5);
+    NAME(set_exponent)(exponent, c, unit, low);
+    return exponent;
+}
+
+/* Fills up both last groups with what adds next to nothing to the sums and changes no extreme: a p that just underflows,
+   and a q that is just below all others there. */
+FASTKL_INLINE void NAME(fill_up_pair)(NAME(logits_chunk) chunk, const NAME(term_constants) *at) {
+    const REAL q_low = at->p_low + at->min_difference, unit = REAL_BITS == 64 ? 0x1p-52 : 0x1p-23;
+    NAME(fill_up)(chunk.p, at->p_low);
+    NAME(fill_up)(chunk.q, q_low - (q_low < 0 ? -q_low : q_low) * unit);
+}
+
+/* Can the exponential of a chunk's largest logit, times c, be computed? */
+FASTKL_INLINE int NAME(in_range)(REAL max, NAME(factor) c) { return fabs((double)max * (double)c.high) <= MAX_LOG_WEIGHT; }
+
+/* Has the chunk no weight? Its logits are all -inf, or too far below the row's largest, or that of the chunks before, whose
+   weight and exponent are given. */
+FASTKL_INLINE int NAME(is_weightless)(REAL max, NAME(factor) c, const logits_row *row, double weight, int exponent) {
+    const double logarithm = (double)max * (double)c.high;
+    return max == -(REAL)INFINITY || (row->centred && logarithm < -MAX_LOG_WEIGHT) ||
+           (weight > 0 && logarithm < exponent * FASTKL_LN2 - 2 * MAX_LOG_WEIGHT);
+}
+
+/* The moments of a chunk of which p has no weight: q's weight is all that counts. */
+FASTKL_INLINE int NAME(weightless_moments)(NAME(logits_chunk) chunk, REAL q_max, const logits_row *q, NAME(factor) c,
+                                           moments *sums) {
+    NAME(term_constants) at = {.c = c};
+    sums->min_q = -INFINITY;
+    if (NAME(has_nan)(chunk.p) || NAME(has_nan)(chunk.q))
+        return PASS_NOT_FINITE;
+    if (NAME(is_weightless)(q_max, c, q, 0, 0))
+        return PASS_ACCEPTED;
+    if (!NAME(in_range)(q_max, c))
+        return PASS_OUT_OF_RANGE;
+    sums->exponent = NAME(set_reference)(q_max, c, &at.p_unit, &at.p_low);
+    chunk.p = chunk.q;
+    sums->psi = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 0, 0, 1}, chunk, &at).sum[0];
+    return PASS_ACCEPTED;
+}
+
+/* The moments of a chunk, about their own mean. If `guess`, the weights' reference is the largest logit of the first group:
+   that does as well, if it is not far from the chunk's. */
+FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, const logits_row *p, const logits_row *q, NAME(factor) c,
+                                      int guess, const moments *before, moments *sums) {
+    NAME(term_constants) at = {.c = c};
+    REAL max, min, q_max, q_min;
+    *sums = (moments){.max_x = -INFINITY, .min_q = INFINITY};
+    if (guess) {
+        max = NAME(max_of_group)(chunk.p, 0), q_max = NAME(max_of_group)(chunk.q, 0);
+        if (!NAME(in_range)(max, c) || !NAME(in_range)((q_max - max) / 2, c))
+            return PASS_RETRY;
+    } else {
+        NAME(find_extremes)(chunk.p, &max, &min);
+        NAME(find_extremes)(chunk.q, &q_max, &q_min);
+        if (!(max < INFINITY && q_max < INFINITY))
+            return PASS_NOT_FINITE;
+        if (NAME(is_weightless)(max, c, p, before->weight, before->exponent))
+            return NAME(weightless_moments)(chunk, q_max, q, c, sums);
+    }
+    /* If q's largest logit is so large that the rounding of q - p can exceed 32, or 2 in float, a weight that underflows
+       would count if it were multiplied by the exponential of that. It is not if all of q is masked. */
+    const int is_coarse = fabs((double)q_max * (double)c.high) > (REAL_BITS == 64 ? 0x1p58 : 0x1p25);
+    if (!NAME(in_range)(max, c) || (is_coarse && q_max > -(REAL)INFINITY))
+        return PASS_OUT_OF_RANGE;
+    sums->exponent = NAME(set_reference)(max, c, &at.p_unit, &at.p_low);
+    at.min_difference = q_max - max;
+    NAME(fill_up_pair)(chunk, &at);
+    term_sums found = NAME(sum_terms)(NAME(difference_term), (NAME(outputs)){2, 1, 2, 2}, chunk, &at);
+    if (guess && !((found.max - (double)max) * (double)c.high <= MAX_GUESSED_LOG_WEIGHT))
+        return PASS_RETRY;
+    sums->weight = found.sum[0];
+    sums->min_q = found.min;
+    at.shift = (REAL)(found.sum[1] / found.sum[0] * (double)c.high);
+    if (!isfinite(at.shift))
+        return PASS_NOT_FINITE;
+    sums->first = found.sum[1] * (double)c.high - (double)at.shift * sums->weight;
+    found = NAME(sum_terms)(NAME(psi_term), (NAME(outputs)){1, 1, 0, 0}, chunk, &at);
+    /* The error of a mean log(q/p) is 4 of its own units in the last place where the roundings of its sum do not cancel. It
+       may be 16 units of the divergence. A deviation of log(q/p) from the mean is as large as the divergence if that is
+       large, and as its root if that is small. The comparison is false if one of them is NaN. */
+    const double mean = (double)at.shift, divergence = log1p(found.sum[0] / sums->weight);
+    if (!(found.max <= MAX_ROUNDED_LOG_RATIO && found.min >= -APART && mean * mean <= 32 * divergence * (1 + divergence)))
+        for (int i = 0; i < 2; i++) { /* the second time, about the mean that the first time found */
+            found = NAME(sum_terms)(NAME(exact_psi_term), (NAME(outputs)){2, 1, 0, 0}, chunk, &at);
+            sums->first = found.sum[1];
+            double sum = (double)at.shift, low = (double)at.shift_low;
+            if (i == 1 || !isfinite(found.sum[1]) || fabs(found.sum[1]) <= MAX_MEAN * found.sum[0])
+                break;
+            two_sum(&sum, &low, found.sum[1] / sums->weight);
+            at.shift = (REAL)(sum + low);
+            at.shift_low = (REAL)((sum - (double)at.shift) + low);
+        }
+    sums->shift = (double)at.shift, sums->shift_low = (double)at.shift_low;
+    sums->psi = found.sum[0], sums->max_x = found.max;
+    if (guess && isfinite(sums->weight)) {
+        int above;
+        const double power = sums->weight / frexp(sums->weight, &above);
+        sums->exponent += above;
+        sums->weight /= power, sums->first /= power, sums->psi /= power;
+    }
+    return PASS_ACCEPTED;
+}
+
+FASTKL_INLINE int NAME(row_moments)(logits_row *p, logits_row *q, ptrdiff_t n, NAME(factor) c, moments *row) {
+    NAME(room) room;
+    *row = (moments){.max_x = -INFINITY, .min_q = INFINITY};
+    for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
+        const NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
+        moments sums;
+        int status = PASS_RETRY;
+        for (int guess = 1; guess >= 0 && status == PASS_RETRY; guess--)
+            status = NAME(chunk_moments)(chunk, p, q, c, guess, row, &sums);
+        if (status)
+            return status;
+        merge_moments(row, &sums);
+    }
+    return PASS_ACCEPTED;
+}
+
+/* The sums of a chunk for an entropy, a cross-entropy or a weight. p is NULL, and the chunk's p that of q, if there is
+   none. */
+FASTKL_INLINE int NAME(chunk_weights)(NAME(logits_chunk) chunk, const logits_row *p, const logits_row *q, NAME(factor) c,
+                                      int kind, int guess, const entropy_sums *before, entropy_sums *sums) {
+    const int has_p = kind == SUM_CROSS_ENTROPY;
+    REAL max = 0, min, q_max, q_min = INFINITY;
+    NAME(term_constants) at = {.c = c};
+    term_sums found;
+    *sums = (entropy_sums){.min_q = INFINITY};
+    if (guess) {
+        q_max = NAME(max_of_group)(chunk.q, 0);
+        if (!NAME(in_range)(q_max, c))
+            return PASS_RETRY;
+    } else {
+        NAME(find_extremes)(chunk.q, &q_max, &q_min);
+        if (has_p)
+            NAME(find_extremes)(chunk.p, &max, &min);
+        if (!(max < INFINITY && q_max < INFINITY))
+            return PASS_NOT_FINITE;
+    }
+    const int p_counts = has_p && !NAME(is_weightless)(max, c, p, before->p_weight, before->p_exponent);
+    const int q_counts = guess || !NAME(is_weightless)(q_max, c, q, before->q_weight, before->q_exponent);
+    if ((p_counts && !NAME(in_range)(max, c)) || (q_counts && !NAME(in_range)(q_max, c)))
+        return PASS_OUT_OF_RANGE;
+    if ((has_p && !p_counts && NAME(has_nan)(chunk.p)) || (!q_counts && NAME(has_nan)(chunk.q)))
+        return PASS_NOT_FINITE;
+    sums->p_exponent = NAME(set_reference)(p_counts ? max : 0, c, &at.p_unit, &at.p_low);
+    sums->q_exponent = NAME(set_reference)(q_counts ? q_max : 0, c, &at.q_unit, &at.q_low);
+    at.q_reference = (REAL)(sums->q_exponent * FASTKL_LN2 / (double)c.high);
+    sums->q_reference = (double)at.q_reference;
+    if (p_counts) {
+        found = NAME(sum_terms)(NAME(cross_entropy_term), (NAME(outputs)){3, 0, 0, 2}, chunk, &at);
+        sums->product = found.sum[0], sums->p_weight = found.sum[1], sums->q_weight = q_counts ? found.sum[2] : 0;
+    } else if (q_counts) {
+        chunk.p = chunk.q;
+        at.p_unit = at.q_unit, at.p_low = at.q_low, at.p_reference = at.q_reference;
+        sums->p_exponent = sums->q_exponent;
+        if (kind == SUM_ENTROPY) {
+            found = NAME(sum_terms)(NAME(entropy_term), (NAME(outputs)){2, 0, 0, 1}, chunk, &at);
+            sums->product = found.sum[0], sums->q_weight = sums->p_weight = found.sum[1];
+        } else {
+            found = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 1, 0, 1}, chunk, &at);
+            sums->q_weight = found.sum[0];
+        }
+        if (guess) {
+            int above;
+            if (!((found.max - (double)q_max) * (double)c.high <= MAX_GUESSED_LOG_WEIGHT))
+                return PASS_RETRY;
+            if (isfinite(sums->q_weight))
+                sums->q_weight = frexp(sums->q_weight, &above), sums->q_exponent += above;
+            sums->q_reference = sums->q_exponent * FASTKL_LN2 / (double)c.high;
+        }
+    }
+    sums->min_q = has_p && !p_counts ? -INFINITY : (double)q_min;
+    return PASS_ACCEPTED;
+}
+
+FASTKL_INLINE int NAME(row_weights)(logits_row *p, logits_row *q, ptrdiff_t n, NAME(factor) c, int kind,
+                                    entropy_sums *row) {
+    NAME(room) room;
+    *row = (entropy_sums){.min_q = INFINITY};
+    for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
+        const NAME(logits_chunk) chunk = NAME(load_pair)(kind == SUM_CROSS_ENTROPY ? p : NULL, q, &room, start, n);
+        entropy_sums sums;
+        int status = PASS_RETRY;
+        for (int guess = kind == SUM_WEIGHT; guess >= 0 && status == PASS_RETRY; guess--)
+            status = NAME(chunk_weights)(chunk, p, q, c, kind, guess, row, &sums);
+        if (status)
+            return status;
+        merge_entropy_sums(row, &sums);
+    }
+    return PASS_ACCEPTED;
+}
+
+/* The terms of the ratio pass that `terms` names: those of an f-divergence, or of a comparison. */
+FASTKL_INLINE void NAME(row_ratios)(logits_row *p, logits_row *q, ptrdiff_t n, NAME(factor) c, int terms,
+                                    const ratio_reference *reference, term_sums *row) {
+    NAME(room) room;
+    NAME(term_constants) at = {.c = c};
+    NAME(set_exponent)(reference->exponent, c, &at.p_unit, &at.p_low);
+    at.shift = (REAL)reference->shift;
+    at.shift_low = (REAL)((reference->shift - (double)at.shift) + reference->shift_low);
+    at.min_difference = at.shift / c.high;
+    at.p_reference = (REAL)reference->p_reference;
+    *row = (term_sums){{0}, INFINITY, -INFINITY};
+    for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
+        const NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
+        NAME(fill_up_pair)(chunk, &at);
+        term_sums sums = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 1, 1, 2}, chunk, &at);
+        row->min = sums.min < row->min ? sums.min : row->min;
+        switch (terms) {
+#define ROW(name, ...)                                                                           \
+    case FASTKL_##name:                                                                          \
+        sums = NAME(sum_terms)(NAME(name##_term), (NAME(outputs)){2, 0, 0, 0}, chunk, &at);      \
+        break;
+            FASTKL_F_DIVERGENCES(ROW)
+#undef ROW
+        default:
+            sums = NAME(sum_terms)(NAME(comparison_term), (NAME(outputs)){3, 0, 0, 0}, chunk, &at);
+        }
+        for (int i = 0; i < 3; i++)
+            row->sum[i] += sums.sum[i];
+    }
+}
+
+FASTKL_INLINE NAME(factor) NAME(scaling_of)(fastkl_parts c, int scaled) {
+    const REAL high = (REAL)c.high;
+    return (NAME(factor)){scaled ? high : 1, scaled ? (REAL)((c.high - (double)high) + c.low) : 0, scaled};
+}
+
+/* The passes, compiled for logits as they are and for logits that a temperature divides. */
+FASTKL_NOINLINE int NAME(moments_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, moments *row) {
+    return c.high == 1 ? NAME(row_moments)(p, q, n, NAME(scaling_of)(c, 0), row)
+                       : NAME(row_moments)(p, q, n, NAME(scaling_of)(c, 1), row);
+}
+
+FASTKL_NOINLINE int NAME(weights_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, int kind,
+                                       entropy_sums *row) {
+    return c.high == 1 ? NAME(row_weights)(p, q, n, NAME(scaling_of)(c, 0), kind, row)
+                       : NAME(row_weights)(p, q, n, NAME(scaling_of)(c, 1), kind, row);
+}
+
+FASTKL_NOINLINE void NAME(ratio_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, int terms,
+                                      const ratio_reference *reference, term_sums *row) {
+    if (c.high == 1)
+        NAME(row_ratios)(p, q, n, NAME(scaling_of)(c, 0), terms, reference, row);
+    else
+        NAME(row_ratios)(p, q, n, NAME(scaling_of)(c, 1), terms, reference, row);
+}
+
+static const logits_lanes NAME(logits_lanes) = {
+    NAME(moments_pass), NAME(weights_pass), NAME(ratio_pass), NAME(find_masks), NAME(sum_logits),
+    .is_float = REAL_BITS == 32, .epsilon = REAL_BITS == 64 ? 0x1p-52 : 0x1p-23,
+    .lost_bits = LOST, .negligible = REAL_BITS == 64 ? 1024 : 128, .max_log_ratio = APART,
+    .min_divergence = REAL_BITS == 64 ? 0x1p-800 : 0x1p-66, .max_shift_squared = REAL_BITS == 64 ? 0x1p113 : 0x1p54,
+};

@@ -1,0 +1,125 @@
+/* Owns what a pair of logits adds to the sums of a pass, as branch-free scalar code. In REAL. Knows nothing of loops.
+
+   A logit whose weight is below 2^-LOST underflows: it counts as one of just that weight, so that no weight is 0 and every
+   ratio of weights is finite. The least logits, which the passes report, tell whether that can matter. */
+
+/* What is the same for all entries of a chunk: the least logit that does not underflow; what is subtracted from logits in
+   products; the least q - p where p underflows; what is subtracted from log(q/p); the bit pattern of 2^-exponent; the
+   factor of logits. */
+typedef struct {
+    REAL p_low, q_low, p_reference, q_reference, min_difference, shift, shift_low;
+    UINT p_unit, q_unit;
+    NAME(factor) c;
+} NAME(term_constants);
+
+/* An entry's terms of up to three sums, and two numbers of which a pass finds the least and the largest. */
+typedef struct {
+    REAL first, second, third, min, max;
+} NAME(logit_terms);
+
+/* The logits of an entry; p's weight and q - p, after a first term has written them. */
+typedef struct {
+    REAL p, q, w, d;
+} NAME(entry_logits);
+
+typedef NAME(logit_terms) NAME(logit_term)(NAME(entry_logits) *x, const NAME(term_constants) *at);
+
+FASTKL_INLINE REAL NAME(weight_of_p)(REAL p, const NAME(term_constants) *at) {
+    return NAME(exp)(NAME(greater)(at->p_low, p), at->c, at->p_unit);
+}
+
+/* The first term for D writes p's weight w and the difference d = q - p; the sums of w and of w d; min q, max p. */
+FASTKL_INLINE NAME(logit_terms) NAME(difference_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    const REAL clipped = NAME(greater)(at->p_low, e->p), difference = e->q - clipped;
+    e->w = NAME(exp)(clipped, at->c, at->p_unit);
+    e->d = e->p > at->p_low ? difference : NAME(greater)(at->min_difference, difference);
+    return (NAME(logit_terms)){e->w, e->w * e->d, 0, e->q, e->p};
+}
+
+/* What rounding took from a - b = difference. This is Knuth's two-sum, in the form for which GCC schedules loops best. */
+FASTKL_INLINE REAL NAME(difference_low)(REAL a, REAL b, REAL difference) {
+    const REAL b_part = a - difference;
+    return (a - (difference + b_part)) + (b_part - b);
+}
+
+/* x = log(q/p) - shift and, in *low, what rounding took from it. It matters where p and q nearly agree in all entries that
+   count, or differ so much that the error of e^x does, which is x times that of x. */
+FASTKL_INLINE REAL NAME(exact_log_ratio)(REAL p, REAL q, const NAME(term_constants) *at, REAL *low) {
+    const REAL clipped = NAME(greater)(at->p_low, p), plain = q - clipped;
+    const REAL difference = p > at->p_low ? plain : NAME(greater)(at->min_difference, plain);
+    const REAL product = NAME(scale)(difference, at->c), x = product - at->shift;
+    const REAL d_low = difference == plain ? NAME(difference_low)(q, clipped, difference) : 0;
+    const REAL x_low = NAME(difference_low)(product, at->shift, x);
+    const REAL product_low =
+        at->c.scaled ? FMA(difference, at->c.high, -product) + (difference * at->c.low + d_low * at->c.high) : d_low;
+    const REAL all_low = x_low + (product_low - at->shift_low), sum = x + all_low;
+    *low = x > -4 * APART ? all_low - (sum - x) : 0;
+    return x > -4 * APART ? sum : x; /* -inf has no parts */
+}
+
+/* psi(x + low), e^(x + low) and e^(x + low) - 1, for x within APART of 0. */
+FASTKL_INLINE REAL NAME(psi_of_parts)(REAL x, REAL low, REAL *exp, REAL *exp_less_1) {
+    const REAL of_x = NAME(psi)(x, exp), less_1 = x * x < 1 ? x + of_x : *exp - 1;
+    *exp_less_1 = NAME(mul_add)(*exp, low, less_1);
+    *exp = NAME(mul_add)(*exp, low, *exp);
+    return NAME(mul_add)(less_1, low, of_x);
+}
+
+/* The second term for D: p's weight times psi(x), from the difference that was written; min and max x. Where that is not
+   exact enough, from the logits, and p's weight times x besides. */
+FASTKL_INLINE NAME(logit_terms) NAME(psi_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    const REAL x = NAME(scale)(e->d, at->c) - at->shift;
+    REAL exp;
+    return (NAME(logit_terms)){e->w * NAME(psi_and_exp)(x, x, 0, &exp), 0, 0, x, x};
+}
+FASTKL_INLINE NAME(logit_terms) NAME(exact_psi_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    REAL exp, less_1, low;
+    const REAL x = NAME(exact_log_ratio)(e->p, e->q, at, &low), psi = NAME(psi_of_parts)(x, low, &exp, &less_1);
+    return (NAME(logit_terms)){e->w * psi, e->w * (x + low), 0, x, x};
+}
+
+/* For H(p): p's weight times its logit less p_reference, and p's weight. */
+FASTKL_INLINE NAME(logit_terms) NAME(entropy_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    const REAL weight = NAME(weight_of_p)(e->p, at);
+    return (NAME(logit_terms)){weight * (e->p > at->p_low ? e->p - at->p_reference : 0), weight, 0, 0, 0};
+}
+
+/* For H(p, q): p's weight times q's logit less q_reference, p's weight, and q's weight. */
+FASTKL_INLINE NAME(logit_terms) NAME(cross_entropy_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    const REAL weight = NAME(weight_of_p)(e->p, at);
+    return (NAME(logit_terms)){weight * (e->p > at->p_low ? e->q - at->q_reference : 0), weight,
+                               NAME(exp)(NAME(greater)(at->q_low, e->q), at->c, at->q_unit), 0, 0};
+}
+
+/* p's weight, which is written as the first term for ratios; min and max p. */
+FASTKL_INLINE NAME(logit_terms) NAME(weight_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    e->w = NAME(weight_of_p)(e->p, at);
+    return (NAME(logit_terms)){e->w, 0, 0, e->p, e->p};
+}
+
+FASTKL_INLINE NAME(ratio) NAME(ratio_of)(REAL p, REAL q, const NAME(term_constants) *at) {
+    REAL low;
+    const REAL unclamped = NAME(exact_log_ratio)(p, q, at, &low), high = unclamped < APART ? unclamped : APART;
+    NAME(ratio) r = {.x = high > -APART ? high : -APART};
+    r.psi = NAME(psi_of_parts)(r.x, low, &r.exp, &r.exp_less_1);
+    return r;
+}
+
+/* For a comparison, times p's weight: JS, the reverse divergence's (x - 1) e^x + 1 = x (e^x - 1) - psi(x), and p's logit
+   less p_reference. */
+FASTKL_INLINE NAME(logit_terms) NAME(comparison_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    const NAME(ratio) r = NAME(ratio_of)(e->p, e->q, at);
+    const REAL reverse = r.x * r.x < 1 ? r.x * r.exp_less_1 - r.psi : (r.x - 1) * r.exp + 1;
+    const REAL logit = e->p > at->p_low ? e->p - at->p_reference : 0;
+    return (NAME(logit_terms)){e->w * NAME(js_divergence_of_ratio)(r), e->w * reverse, e->w * logit, 0, 0};
+}
+
+/* For an f-divergence, times p's weight: the measure, and e^x - 1, of which the mean under p is 0 if the ratio of the rows'
+   sums is exact. */
+#define ROW(name, ...)                                                                                          \
+    FASTKL_INLINE NAME(logit_terms) NAME(name##_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {  \
+        const NAME(ratio) r = NAME(ratio_of)(e->p, e->q, at);                                                   \
+        return (NAME(logit_terms)){e->w * NAME(name##_of_ratio)(r), e->w * r.exp_less_1, 0, 0, 0};              \
+    }
+FASTKL_F_DIVERGENCES(ROW)
+#undef ROW

@@ -1,0 +1,189 @@
+/* Owns what the sums of passes over logits say of a pair of rows: how the sums of chunks are merged, which measure needs
+   which pass, and whether its value is accepted. In double. Knows nothing of loops over entries and of invalid rows. */
+
+/* Makes the shift of the moments smaller by x: psi(x + y) = e^x psi(y) + psi(x) + (e^x - 1) y. Nothing cancels where the
+   sum of w y is nearly 0. */
+FASTKL_INLINE void shift_moments(moments *of, double x) {
+    double exp;
+    const double psi = psi_f64(x, &exp);
+    if (x > logits_lanes_f64.max_log_ratio)
+        exp = INFINITY;
+    of->psi = exp * of->psi + psi * of->weight + (x + psi) * of->first;
+    of->first += x * of->weight;
+}
+
+static void merge_moments(moments *to, const moments *next) {
+    moments a = *to, b = *next;
+    a.min_q = b.min_q = to->min_q < next->min_q ? to->min_q : next->min_q;
+    if ((a.weight == 0 && a.psi == 0) || (b.weight == 0 && b.psi == 0)) {
+        *to = a.weight == 0 && a.psi == 0 ? b : a;
+        return;
+    }
+    const int exponent = a.exponent > b.exponent ? a.exponent : b.exponent;
+    const double p = ldexp(1, a.exponent - exponent), q = ldexp(1, b.exponent - exponent);
+    double shift = a.shift, low = a.shift_low;
+    const double difference = (b.shift - a.shift) + (b.shift_low - a.shift_low);
+    if (difference != 0) {
+        /* To the weighted mean of both, so that the sum of w x stays nearly 0. */
+        const double weight = p * a.weight + q * b.weight, step = weight > 0 ? difference * (q * b.weight / weight) : 0;
+        two_sum(&shift, &low, step);
+        shift_moments(&a, -step);
+        shift_moments(&b, difference - step);
+    }
+    *to = (moments){exponent, shift, low, p * a.weight + q * b.weight, p * a.first + q * b.first, p * a.psi + q * b.psi,
+                    a.max_x > b.max_x ? a.max_x : b.max_x, a.min_q};
+}
+
+static void merge_entropy_sums(entropy_sums *to, const entropy_sums *next) {
+    const int by_next_p = to->p_weight == 0 || (next->p_weight != 0 && next->p_exponent > to->p_exponent);
+    const int by_next_q = to->q_weight == 0 || (next->q_weight != 0 && next->q_exponent > to->q_exponent);
+    const entropy_sums *const by_p = by_next_p ? next : to, *const by_q = by_next_q ? next : to;
+    entropy_sums both = {by_p->p_exponent, by_q->q_exponent, .q_reference = by_q->q_reference,
+                         .min_q = to->min_q < next->min_q ? to->min_q : next->min_q};
+    for (int i = 0; i < 2; i++) {
+        const entropy_sums *const now = i ? next : to;
+        const double p = ldexp(1, now->p_exponent - both.p_exponent), q = ldexp(1, now->q_exponent - both.q_exponent);
+        if (now->p_weight != 0) { /* true of NaN */
+            both.p_weight += p * now->p_weight;
+            both.product += p * (now->product + now->p_weight * (now->q_reference - both.q_reference));
+        }
+        if (now->q_weight != 0)
+            both.q_weight += q * now->q_weight;
+    }
+    *to = both;
+}
+
+/* log(2^exponent / e^(reference c)), of nearly equal numbers. */
+static double log_beyond_reference(int exponent, double reference, fastkl_parts c) {
+    const double product = reference * c.high, low = fma(reference, c.high, -product) + reference * c.low;
+    return fma(exponent, FASTKL_LN2, -product) + (exponent * FASTKL_LN2_LOW - low);
+}
+
+/* The logarithm of e^logit for the least logit that does not underflow. */
+static double min_log_weight(const logits_lanes *lanes, int exponent) { return (exponent - lanes->lost_bits) * FASTKL_LN2; }
+
+/* Whether q is masked where p is not, or a weight of p that underflows may count: a pass status. Only logits of q that are
+   below `far` are worth a search. Any weight of probabilities p may count there, because it has to be better than the
+   exponential of a rounded logarithm. */
+static int check_masks(const logits_pair *pair, int exponent, double min_q, double far) {
+    const double c = pair->c.high, low = min_log_weight(pair->lanes, exponent), negligible = low - pair->lanes->negligible;
+    logits_row p = pair->p_row, q = pair->q_row;
+    if (min_q * c >= far)
+        return PASS_ACCEPTED;
+    return pair->lanes->find_masks(&p, &q, pair->n, far / c, pair->p->logits ? low / c : INFINITY, negligible / c);
+}
+
+/* May the rounding of a shift show in the divergence? */
+static int shift_is_inexact(const logits_pair *pair, double shift, double divergence) {
+    return pair->c.high != 1 && shift * shift > divergence * pair->lanes->max_shift_squared;
+}
+
+/* May a divergence of 0 be one of rows that differ, by weights that underflow in float? */
+static int may_differ(const logits_pair *pair) {
+    return pair->lanes->is_float && fastkl_order(*pair->p, *pair->q, pair->n);
+}
+
+/* The weights pass, and whether its sums can be used. p is NULL for SUM_WEIGHT and SUM_ENTROPY. */
+static int sum_weights(const logits_pair *pair, logits_row *p, logits_row *q, int kind, entropy_sums *sums) {
+    int status = pair->lanes->weights_pass(p, q, pair->n, pair->c, kind, sums);
+    if (status)
+        return status;
+    if (isnan(sums->p_weight) || isnan(sums->q_weight))
+        return PASS_NOT_FINITE;
+    if (kind != SUM_WEIGHT && sums->p_weight == 0)
+        return PASS_INACCURATE;
+    if (kind == SUM_CROSS_ENTROPY)
+        status = check_masks(pair, sums->p_exponent, sums->min_q, sums->q_reference * pair->c.high - NEGLIGIBLE_LOG_RATIO);
+    return status ? status : sums->q_weight == 0 ? PASS_INACCURATE : PASS_ACCEPTED;
+}
+
+static double entropy_of_sums(const entropy_sums *sums, fastkl_parts c) {
+    return non_negative(log_beyond_reference(sums->q_exponent, sums->q_reference, c) + log_f64(sums->q_weight) -
+                        sums->product / sums->p_weight * c.high);
+}
+
+/* H(p, q), or H(p) if there is no q. */
+static int try_cross_entropy(logits_pair *pair, double *value) {
+    entropy_sums sums;
+    const int status = pair->q->data ? sum_weights(pair, &pair->p_row, &pair->q_row, SUM_CROSS_ENTROPY, &sums)
+                                     : sum_weights(pair, NULL, &pair->p_row, SUM_ENTROPY, &sums);
+    *value = status ? NAN : entropy_of_sums(&sums, pair->c);
+    return status || isfinite(*value) ? status : PASS_INACCURATE;
+}
+
+/* D(p || q), and its sums. */
+static int try_divergence(logits_pair *pair, double *value, moments *sums) {
+    const logits_lanes *const lanes = pair->lanes;
+    int status = lanes->moments_pass(&pair->p_row, &pair->q_row, pair->n, pair->c, sums);
+    if (status)
+        return status;
+    if (isnan(sums->weight) || isnan(sums->psi))
+        return PASS_NOT_FINITE;
+    if (sums->weight == 0)
+        return PASS_INACCURATE;
+    status = check_masks(pair, sums->exponent, sums->min_q,
+                         min_log_weight(lanes, sums->exponent) + sums->shift - NEGLIGIBLE_LOG_RATIO);
+    if (status)
+        return status;
+    const double mean = sums->first / sums->weight;
+    *value = non_negative(log1p(mean + sums->psi / sums->weight) - mean);
+    if (sums->psi == 0 && sums->first == 0 && sums->max_x <= 0 && !may_differ(pair))
+        return PASS_ACCEPTED;
+    const int exact = sums->psi >= (double)pair->n * lanes->min_divergence * sums->weight &&
+                      !shift_is_inexact(pair, sums->shift, *value) && sums->max_x <= lanes->max_log_ratio;
+    return exact && isfinite(*value) && fabs(mean) <= MAX_MEAN * *value ? PASS_ACCEPTED : PASS_INACCURATE;
+}
+
+/* The value of an f-divergence, from the mean of its terms under p. */
+static double (*const finish_ratios[FASTKL_MEASURE_COUNT])(double mean) = {
+#define ROW(name, ...) [FASTKL_##name] = name##_finish_ratios,
+    FASTKL_F_DIVERGENCES(ROW)
+#undef ROW
+};
+
+static const int can_be_infinite[] = {
+#define ROW(name, upper, pair, infinite, ...) infinite,
+    FASTKL_MEASURES(ROW)
+#undef ROW
+};
+
+/* An f-divergence: a weights pass gives the ratio of the rows' sums; ratio passes give the value, and correct the ratio by
+   `rest`. A wrong ratio makes JS larger by rest^2/8, and by at most |rest| of it: by a quarter of a unit in the last place,
+   and by 8 units, when no more passes are made. */
+#define MAX_RATIO_PASSES 4
+static int try_ratios(logits_pair *pair, double *value) {
+    const logits_lanes *const lanes = pair->lanes;
+    const int measure = pair->task->measure;
+    entropy_sums sums;
+    logits_row p = pair->p_row, q = pair->q_row;
+    int status = sum_weights(pair, &pair->p_row, &pair->q_row, SUM_CROSS_ENTROPY, &sums);
+    if (!can_be_infinite[measure] && (status & (PASS_MASKED | PASS_UNDERFLOW)))
+        status = sums.q_weight == 0 ? PASS_INACCURATE : PASS_ACCEPTED;
+    if (status)
+        return status;
+    ratio_reference from = {.exponent = sums.p_exponent, .shift = (sums.q_exponent - sums.p_exponent) * FASTKL_LN2};
+    two_sum(&from.shift, &from.shift_low, log(sums.q_weight / sums.p_weight));
+    for (int i = 0; i < MAX_RATIO_PASSES; i++) {
+        term_sums found;
+        lanes->ratio_pass(&p, &q, pair->n, pair->c, measure, &from, &found);
+        const double rest = found.sum[1] / sums.p_weight;
+        *value = finish_ratios[measure](found.sum[0] / sums.p_weight);
+        if (!(rest * rest > 2 * lanes->epsilon * *value || fabs(rest) > 8 * lanes->epsilon))
+            break;
+        two_sum(&from.shift, &from.shift_low, log1p(rest));
+    }
+    const int exact = *value >= (double)pair->n * lanes->min_divergence && !shift_is_inexact(pair, from.shift, *value);
+    return exact || (*value == 0 && from.shift == 0 && !may_differ(pair)) ? PASS_ACCEPTED : PASS_INACCURATE;
+}
+
+/* A measure by its pass. */
+static int try_measure(logits_pair *pair, double *value, moments *sums) {
+    switch (pair->task->measure) {
+    case FASTKL_entropy:
+    case FASTKL_cross_entropy:
+        return try_cross_entropy(pair, value);
+    case FASTKL_kl_divergence:
+        return try_divergence(pair, value, sums);
+    }
+    return try_ratios(pair, value);
+}

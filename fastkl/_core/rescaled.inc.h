@@ -1,0 +1,40 @@
+/* Owns the rescaled passes: passes in double over a valid row of which one operand is multiplied so that both sums agree,
+   or that the only one is 1. Rounding then no longer shows in the value. Knows nothing of float lanes and of groups of
+   rows. */
+
+/* Enough passes to take the factor from rough sums to a double, and on to its low part. */
+#define RESCALED_PASSES 4
+
+/* A factor above this stems from a sum of q that, as a difference, may have lost all digits. */
+#define FACTOR_MOST 0x1p40
+
+/* In a divergence below this, the square of the factor's error of 2^-107 could show. */
+#define SMALL_VALUE 0x1p-150
+
+/* The value of a valid row whose first pass, of which `first` tells, was not accepted. */
+static double rescale(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const finished *first) {
+    double c = (first->sum_of_q + first->excess) / first->sum_of_q, c_low = 0;
+    if (fastkl_is_symmetric(task->measure) && fastkl_order(p, q, n) > 0) { /* scale the same row, whether it is p or q */
+        const fastkl_operand before = p;
+        p = q, q = before, c = (first->sum_of_p - first->excess) / first->sum_of_p;
+    }
+    if (!(c > 0 && c < FACTOR_MOST))
+        c = fastkl_ratio_of_sums(task, p, q, n);
+    for (int i = 0; i < RESCALED_PASSES; i++) {
+        int exponent = 0; /* frexp need not set it where c is infinite, the quotient of sums that are far apart */
+        const double high = 2 * frexp(c, &exponent), power = ldexp(1, exponent - 1);
+        const factor_f64 factor = {high, c_low / power, 1};
+        fastkl_sums sums;
+        row_pass_f64(task, &p, &q, n, power, &factor, &sums);
+        const finished row = finish_sums(task->measure, rounded(&sums));
+        if (!trusted(sums.term, sums.guard_bits, &row, &limits_f64))
+            break;
+        if (acceptable(task->measure, &row, &limits_f64) && row.value >= SMALL_VALUE)
+            return apply_root(task->root, row.value);
+        const double before = c;
+        c_low += c * (row.excess / row.sum_of_q);
+        c += c_low;
+        c_low -= c - before;
+    }
+    return fastkl_fallback(task, p, q, n);
+}

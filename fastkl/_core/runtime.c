@@ -1,0 +1,74 @@
+/* Owns what the build and the process say: OpenMP and its number of threads, forks, the clock, the compiler. Knows nothing
+   of rows. */
+#define _POSIX_C_SOURCE 200809L /* clock_gettime */
+#include "fastkl.h"
+#include "compiler.h"
+
+#include <time.h>
+
+#ifdef FASTKL_POSIX
+#include <pthread.h>
+#endif
+
+#ifdef _OPENMP
+#include <omp.h>
+
+int fastkl_openmp(void) { return 1; }
+
+/* omp_get_max_threads follows OMP_NUM_THREADS and omp_set_num_threads (threadpoolctl); omp_get_num_procs follows the
+   affinity. A thread of another parallel region gets no region of its own. */
+int fastkl_openmp_threads(void) {
+    const int most = omp_get_max_threads(), processors = omp_get_num_procs();
+    return omp_in_parallel() ? 1 : most < processors ? most : processors;
+}
+
+/* More threads than this make nothing faster, and GCC's libgomp ends the process where the system refuses it a thread. */
+#define THREADS_PER_PROCESSOR 4
+#define LEAST_LIMIT 16
+
+int fastkl_most_threads(void) {
+    const int most = THREADS_PER_PROCESSOR * omp_get_num_procs();
+    return most < LEAST_LIMIT ? LEAST_LIMIT : most;
+}
+
+double fastkl_seconds(void) { return omp_get_wtime(); }
+#else
+int fastkl_openmp(void) { return 0; }
+int fastkl_openmp_threads(void) { return 1; }
+int fastkl_most_threads(void) { return 1; }
+
+double fastkl_seconds(void) {
+    struct timespec now;
+#ifdef FASTKL_POSIX
+    clock_gettime(CLOCK_MONOTONIC, &now);
+#else
+    timespec_get(&now, TIME_UTC);
+#endif
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+#endif
+
+/* An OpenMP library keeps threads for the next parallel region. A forked child has none of them, and libgomp would wait for
+   them without end. So a child computes with one thread. pthread_atfork also sees the forks of C code, which Python's
+   os.register_at_fork does not see. */
+static int forked;
+
+#ifdef FASTKL_POSIX
+static void note_fork(void) { forked = 1; }
+
+__attribute__((constructor)) static void register_at_fork(void) { pthread_atfork(NULL, NULL, note_fork); }
+#endif
+
+int fastkl_forked(void) { return forked; }
+
+const char *fastkl_compiler(void) {
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#elif defined(__GNUC__)
+    return "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+    return "msvc";
+#else
+    return "unknown";
+#endif
+}

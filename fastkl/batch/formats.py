@@ -1,0 +1,64 @@
+"""The file formats: how a file of each is recognised, and which modules read and write it.
+
+A format is a line here and a module of its name in readers/, and one in writers/ if results can be written in it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+
+class Format(NamedTuple):
+    """How a format is recognised, and what its module needs."""
+
+    reader: str  # the class in the module readers/NAME.py
+    suffixes: tuple[str, ...]
+    magic: bytes = b""  # the first bytes of a file; none: the format is a folder
+    markers: tuple[str, ...] = ()  # files that only a folder of this format has
+    needs: str = ""  # what a user reads if the library is missing
+    writes: bool = False  # whether writers/ has a module for it
+
+
+FORMATS: Final = {
+    "npy": Format("NpySource", (".npy",), b"\x93NUMPY"),
+    "npz": Format("NpzSource", (".npz",), b"PK"),
+    "parquet": Format("ParquetSource", (".parquet", ".pq"), b"PAR1", needs="Parquet files need pyarrow", writes=True),
+    "zarr": Format("ZarrSource", (".zarr",), b"", ("zarr.json", ".zarray", ".zgroup"), "Zarr arrays need zarr", True),
+}
+
+
+def of_path(path: Path) -> str:
+    """The name of the format of a file or folder that exists; ValueError if there is none."""
+    if path.is_dir():
+        folders = ((name, form) for name, form in FORMATS.items() if not form.magic)
+        marked = (
+            name for name, form in folders if path.suffix in form.suffixes or any((path / x).exists() for x in form.markers)
+        )
+        return next(marked, "parquet")  # whose folders have no markers
+    if not path.is_file():
+        raise ValueError(f"{path}: must be a file or a folder; a pipe cannot be read twice")
+    name = of_suffix(path.suffix)
+    if name is None or not FORMATS[name].magic:
+        with path.open("rb") as file:
+            start = file.read(8)
+        name = next((name for name, form in FORMATS.items() if form.magic and start.startswith(form.magic)), None)
+    if name is None:
+        raise ValueError(f"{path}: is none of .npy, .npz, Parquet and Zarr")
+    return name
+
+
+def of_suffix(suffix: str) -> str | None:
+    """The name of the format of that suffix, or None."""
+    return next((name for name, form in FORMATS.items() if suffix in form.suffixes), None)
+
+
+def load(package: str, name: str) -> Any:
+    """The format's module in the package. It is imported here, when it is first used, because most need a library."""
+    try:
+        return import_module(f"{package}.{name}")
+    except ImportError:
+        if not FORMATS[name].needs:
+            raise
+        raise ImportError(f"{FORMATS[name].needs}: pip install 'fastkl[{name}]'") from None

@@ -1,0 +1,27 @@
+"""Rows from files and arrays: a module for each format, and `open_source`, which finds the one that a path needs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .. import formats
+from .source import ArraySource, Source
+
+__all__ = ["Source", "open_source"]
+
+
+def open_source(name: str, operand: Any) -> Source:
+    """A reader of the operand `name`: of a path, which may have a member's name after a colon, or of an array."""
+    if not isinstance(operand, (str, os.PathLike)):
+        return ArraySource(name, operand)
+    text = os.fspath(operand)
+    path, member = text, None
+    if not os.path.exists(text):
+        path, _, member = text.rpartition(":")
+        if not os.path.exists(path):
+            raise FileNotFoundError(2, os.strerror(2), text)
+    kind = formats.of_path(Path(path))
+    source: Source = getattr(formats.load(__name__, kind), formats.FORMATS[kind].reader)(text, Path(path), member)
+    return source

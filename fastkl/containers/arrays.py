@@ -1,0 +1,103 @@
+"""Arrays of other libraries: torch, JAX, and every library with DLPack or the array API.
+
+A view is a NumPy array of an operand's memory; the result is wrapped, where possible without a copy.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from .. import call
+from ..call import Array, Request
+from .operands import by_name, kind
+
+_CPU: Final = (1, 3, 11)  # DLPack's devices whose memory this process can read: CPU, and pinned for CUDA, for ROCm
+
+
+def _run(
+    request: Request, own: Callable[[Any], bool], view: Callable[[str, Any], Array], wrap: Callable[[Array, Any], Any]
+) -> Any:
+    """What an adapter does. `own` tells its library's arrays; `wrap` makes a result one, of the kind of an operand."""
+    operands, out = by_name(request), request.out
+    request = request.replace(**{name: view(name, x) for name, x in operands.items() if own(x)})
+    if out is not None:
+        call.run(request.replace(out=view("out", out) if own(out) else out))
+        return out
+    return wrap(np.asarray(call.run(request)), next(x for x in operands.values() if own(x)))
+
+
+def torch(request: Request) -> Any:
+    """A tensor, for tensors on the CPU."""
+    library = sys.modules["torch"]
+    return _run(request, lambda x: isinstance(x, library.Tensor), _torch_view, lambda x, _: library.from_numpy(x))
+
+
+def _torch_view(name: str, tensor: Any) -> Array:
+    library = sys.modules["torch"]
+    if tensor.layout != library.strided or tensor.is_nested:
+        layout = "nested" if tensor.is_nested else tensor.layout
+        raise TypeError(f"{name} is a tensor of layout {layout}: must be dense (to_dense() makes it so)")
+    if tensor.device.type != "cpu":
+        raise TypeError(f"{name} is a tensor on device {tensor.device}: must be on the CPU ({name}.cpu() copies it there)")
+    if tensor.requires_grad:
+        raise TypeError(f"{name} requires grad: fastkl computes no gradients; {name}.detach() is accepted")
+    if tensor.dtype == library.bfloat16 and not tensor.is_neg():
+        bits: Array = tensor.view(library.int16).numpy()
+        return bits.view(call.BFLOAT16)
+    try:
+        array: Array = tensor.numpy()
+    except (TypeError, RuntimeError) as error:  # quantised, 8-bit floats, lazily conjugated or negated, fake
+        raise TypeError(f"{name} is a tensor of {tensor.dtype}, which is no NumPy array: {error}") from None
+    return array
+
+
+def jax(request: Request) -> Any:
+    """A JAX array, for JAX arrays on the CPU."""
+    library = sys.modules["jax"]
+    return _run(request, lambda x: isinstance(x, library.Array), _jax_view, lambda x, _: library.numpy.asarray(x))
+
+
+def _jax_view(name: str, array: Any) -> Array:
+    """The values. For a tracer, JAX's own error says why there are none."""
+    if not isinstance(array, sys.modules["jax"].core.Tracer):
+        platforms = {device.platform for device in array.devices()}
+        if platforms != {"cpu"}:
+            raise TypeError(f"{name} is an array on {', '.join(sorted(platforms))}: must be on the CPU (jax.device_put)")
+    return np.asarray(array)
+
+
+def is_array(cls: type) -> bool:
+    """Whether objects of a class have the array API or DLPack, and are not NumPy's."""
+    return not issubclass(cls, (np.ndarray, np.generic)) and (
+        hasattr(cls, "__array_namespace__") or hasattr(cls, "__dlpack__")
+    )
+
+
+def array_api(request: Request) -> Any:
+    """An array of the operands' namespace, or NumPy's where they have DLPack alone."""
+    return _run(request, lambda x: is_array(type(x)), _array_api_view, _array_api_wrap)
+
+
+def _array_api_view(name: str, array: Any) -> Array:
+    """The values by DLPack, on which array libraries agree."""
+    if not hasattr(array, "__dlpack__"):
+        return np.asarray(array)
+    if array.__dlpack_device__()[0] not in _CPU:
+        where = getattr(array, "device", array.__dlpack_device__())
+        raise TypeError(f"{name} is a {kind(array)} on device {where}: must be on the CPU")
+    try:
+        return np.from_dlpack(array)
+    except (BufferError, RuntimeError) as error:  # DLPack cannot express read-only memory and some dtypes
+        if not hasattr(array, "__array__") and not hasattr(array, "__buffer__"):
+            raise TypeError(f"{name} is a {kind(array)}, which is no NumPy array: {error}") from None
+        return np.asarray(array)
+
+
+def _array_api_wrap(result: Array, like: Any) -> Any:
+    if not hasattr(like, "__array_namespace__"):
+        return result[()]
+    return like.__array_namespace__().asarray(result, device=like.device)

@@ -1,0 +1,99 @@
+"""Typical calls with the types that a checker must infer: `mypy --strict` and `pyright` read this page, nothing runs it.
+
+A call that must be refused has a `type: ignore`, which both checkers report if it is unnecessary.
+"""
+
+# pyright: strict, reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import assert_type
+
+import fastkl
+
+
+class Tensor:
+    """A container of another library."""
+
+
+def typical_calls(p: NDArray[np.float32], q: NDArray[np.float64], labels: NDArray[np.int64], tensor: Tensor) -> None:
+    """The calls."""
+    row = [0.5, 0.5]
+
+    # Lists of floats are one row each: a NumPy scalar.
+    assert_type(fastkl.entropy(row), np.floating)
+    assert_type(fastkl.entropy([1, 0], base=2, threads=1), np.floating)
+    assert_type(fastkl.kl_divergence(row, (0.25, 0.75), eps=1e-9), np.floating)
+    assert_type(fastkl.nll(1, row, label_smoothing=0.1), np.floating)
+    assert_type(fastkl.js_distance(row, row, keepdims=True), NDArray[np.floating])
+
+    # An array, or a list of rows.
+    assert_type(fastkl.entropy(p), NDArray[np.floating])
+    assert_type(fastkl.entropy([row, row], invalid="nan"), NDArray[np.floating])
+    assert_type(fastkl.cross_entropy(p, q, axis=0, normalize=True), NDArray[np.floating])
+    assert_type(fastkl.kl_divergence(row, q, base=2), NDArray[np.floating])
+    assert_type(fastkl.js_divergence(p, [row, row], from_logits="p", temperature=2), NDArray[np.floating])
+    assert_type(fastkl.nll(labels, q, from_logits=True, ignore_index=-100), NDArray[np.floating])
+    assert_type(fastkl.nll([0, 1], q), NDArray[np.floating])
+
+    # `out` gives its own type.
+    assert_type(fastkl.js_distance(p, q, out=p), NDArray[np.float32])
+    assert_type(fastkl.nll(labels, tensor, out=tensor), Tensor)
+
+    # Another library's container gives one of its kind, which has no common name.
+    assert_type(fastkl.cross_entropy(tensor, tensor), Any)
+    assert_type(fastkl.cross_entropy(tensor, p, out=None), Any)
+    assert_type(fastkl.entropy(tensor, keepdims=True), Any)
+
+    result = fastkl.compare(p, q, labels, from_logits=True, ignore_index=-100)
+    assert_type(result, fastkl.Comparison)
+
+    try:
+        fastkl.entropy(p)
+    except fastkl.InvalidRowError as error:
+        assert_type(error.operand, str)
+        assert_type(error.index, tuple[int | slice, ...])
+        assert_type(error.reason, str)
+
+
+def every_keyword(p: NDArray[np.float32], q: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
+    """A keyword that an overload lacks is an error here."""
+    fastkl.entropy(
+        p,
+        axis=0,
+        base=2,
+        normalize=True,
+        from_logits=False,
+        temperature=1,
+        invalid="nan",
+        out=None,
+        keepdims=True,
+        threads=1,
+    )
+    fastkl.cross_entropy(p, q, axis=0, base=2, normalize=True, from_logits="q", temperature=1, eps=0)
+    fastkl.cross_entropy(p, q, invalid="nan", out=None, keepdims=True, threads=1)
+    fastkl.kl_divergence(p, q, axis=0, base=2, normalize=True, from_logits="q", temperature=1, eps=0)
+    fastkl.kl_divergence(p, q, invalid="nan", out=None, keepdims=True, threads=1)
+    fastkl.js_divergence(p, q, axis=0, base=2, normalize=True, from_logits="q", temperature=1)
+    fastkl.js_divergence(p, q, invalid="nan", out=None, keepdims=True, threads=1)
+    fastkl.js_distance(p, q, axis=0, base=2, normalize=True, from_logits="q", temperature=1)
+    fastkl.js_distance(p, q, invalid="nan", out=None, keepdims=True, threads=1)
+    fastkl.nll(labels, q, axis=0, base=2, normalize=True, from_logits=True, temperature=2, eps=0, ignore_index=None)
+    fastkl.nll(labels, q, label_smoothing=0, invalid="ignore", out=None, keepdims=True, threads=None)
+
+
+def refused_calls(p: NDArray[np.float32], q: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
+    """The calls that have no such argument, or not with such a value."""
+    fastkl.entropy(p, invalid="warn")  # type: ignore[call-overload]
+    fastkl.entropy(p, from_logits="p")  # type: ignore[call-overload]
+    fastkl.entropy(p, eps=0.1)  # type: ignore[call-overload]
+    fastkl.kl_divergence(p, q, from_logits=(True, False))  # type: ignore[call-overload]
+    fastkl.kl_divergence(p, q, from_logits="both")  # type: ignore[call-overload]
+    fastkl.js_divergence(p, q, eps=0.1)  # type: ignore[call-overload]
+    fastkl.cross_entropy(p, q, ignore_index=0)  # type: ignore[call-overload]
+    fastkl.nll(labels, q, from_logits="q")  # type: ignore[call-overload]
+    fastkl.compare(p, q, invalid="warn")  # type: ignore[arg-type]
