@@ -18,7 +18,7 @@ FASTKL_INLINE NAME(logit_terms) NAME(add_terms)(NAME(logit_terms) a, NAME(logit_
                                NAME(greater)(a.max, b.max)};
 }
 
-FASTKL_INLINE void NAME(halve_sum)(double *sum, int half) {
+FASTKL_INLINE void NAME(halve_sum)(int half, double *sum) {
     FASTKL_VECTORIZE
     for (int j = 0; j < half; j++)
         sum[j] += sum[j + half];
@@ -33,22 +33,22 @@ FASTKL_INLINE double NAME(sum_of_lanes)(const REAL *lanes) {
     return sum[0];
 }
 
-/* A chunk of a pair of rows, and room for p's weights and for q - p. */
+/* A chunk of a pair of rows, and room for p's weights and for q - p, where terms write them. */
 typedef struct {
     NAME(logits) p, q;
     REAL *w, *d;
 } NAME(logits_chunk);
 
-/* Room for a chunk's logits, weights and differences. */
+/* Room for a chunk's logits. */
 typedef struct {
-    REAL p[CHUNK_LOGITS + GROUP], q[CHUNK_LOGITS + GROUP], w[CHUNK_LOGITS + GROUP], d[CHUNK_LOGITS + GROUP];
+    REAL p[CHUNK_LOGITS + GROUP], q[CHUNK_LOGITS + GROUP];
 } NAME(room);
 
-/* The chunk of a pair of rows that begins at `start`; q stands in for p if p is NULL. */
+/* The chunk of a pair of rows that begins at `start`, without room for more; q stands in for p if p is NULL. */
 FASTKL_INLINE NAME(logits_chunk) NAME(load_pair)(logits_row *p, logits_row *q, NAME(room) *room, ptrdiff_t start,
                                                  ptrdiff_t n) {
     const NAME(logits) of_q = NAME(load_logits)(q, room->q, start, n);
-    return (NAME(logits_chunk)){p ? NAME(load_logits)(p, room->p, start, n) : of_q, of_q, room->w, room->d};
+    return (NAME(logits_chunk)){p ? NAME(load_logits)(p, room->p, start, n) : of_q, of_q, room->p, room->p};
 }
 
 /* The sums of the terms over all entries of the chunk. */
@@ -96,8 +96,8 @@ FASTKL_INLINE term_sums NAME(sum_terms)(NAME(logit_term) *term, NAME(outputs) ou
     if (out.sums > 2)
         result.sum[2] = NAME(sum_of_lanes)(lanes.third);
     if (out.extremes) {
-        result.min = NAME(min_of_lanes)(lanes.min);
-        result.max = NAME(max_of_lanes)(lanes.max);
+        result.min = (double)NAME(extreme)(lanes.min, 1);
+        result.max = (double)NAME(extreme)(lanes.max, 0);
     }
     return result;
 }

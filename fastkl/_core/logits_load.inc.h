@@ -31,22 +31,16 @@ FASTKL_INLINE void NAME(fill_up)(NAME(logits) x, REAL filler) {
         x.last[i] = filler;
 }
 
-FASTKL_INLINE void NAME(halve_max)(REAL *lanes, int half) {
+FASTKL_INLINE void NAME(halve_extremes)(int half, REAL *lanes, int least) {
     FASTKL_VECTORIZE
     for (int j = 0; j < half; j++)
-        lanes[j] = NAME(greater)(lanes[j], lanes[j + half]);
+        lanes[j] = least ? NAME(lesser)(lanes[j], lanes[j + half]) : NAME(greater)(lanes[j], lanes[j + half]);
 }
 
-FASTKL_INLINE double NAME(max_of_lanes)(REAL *lanes) {
-    HALVE_LANES(NAME(halve_max), lanes);
-    return (double)lanes[0];
-}
-
-FASTKL_INLINE double NAME(min_of_lanes)(REAL *lanes) {
-    FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++)
-        lanes[j] = -lanes[j];
-    return -NAME(max_of_lanes)(lanes);
+/* The largest of the lanes, or the least. */
+FASTKL_INLINE REAL NAME(extreme)(REAL *lanes, int least) {
+    HALVE_LANES(NAME(halve_extremes), lanes, least);
+    return lanes[0];
 }
 
 /* Replaces the chunk's probabilities by the logarithms of `factor` times them, -inf of zero. */
@@ -126,8 +120,8 @@ FASTKL_INLINE void NAME(find_extremes)(NAME(logits) x, REAL *max, REAL *min) {
             least[j] = NAME(lesser)(least[j], j < valid ? now : (REAL)INFINITY);
         }
     }
-    *max = (REAL)NAME(max_of_lanes)(largest);
-    *min = (REAL)NAME(min_of_lanes)(least);
+    *max = NAME(extreme)(largest, 0);
+    *min = NAME(extreme)(least, 1);
 }
 
 /* The largest logit of group i. */
@@ -138,7 +132,7 @@ FASTKL_INLINE REAL NAME(max_of_group)(NAME(logits) x, ptrdiff_t i) {
     for (int j = 0; j < LANES; j++)
         largest[j] = NAME(greater)(NAME(greater)(now[j], now[LANES + j]),
                                    NAME(greater)(now[2 * LANES + j], now[3 * LANES + j]));
-    return (REAL)NAME(max_of_lanes)(largest);
+    return NAME(extreme)(largest, 0);
 }
 
 /* Has the chunk a NaN? That matters if no sum of it is made, since its extremes may miss one. */

@@ -121,9 +121,11 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, const logits_row
 
 FASTKL_INLINE int NAME(row_moments)(logits_row *p, logits_row *q, ptrdiff_t n, NAME(factor) c, moments *row) {
     NAME(room) room;
+    REAL w[CHUNK_LOGITS + GROUP], d[CHUNK_LOGITS + GROUP];
     *row = (moments){.max_x = -INFINITY, .min_q = INFINITY};
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
-        const NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
+        NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
+        chunk.w = w, chunk.d = d;
         moments sums;
         int status = PASS_RETRY;
         for (int guess = 1; guess >= 0 && status == PASS_RETRY; guess--)
@@ -213,6 +215,7 @@ FASTKL_INLINE int NAME(row_weights)(logits_row *p, logits_row *q, ptrdiff_t n, N
 FASTKL_INLINE void NAME(row_ratios)(logits_row *p, logits_row *q, ptrdiff_t n, NAME(factor) c, int terms,
                                     const ratio_reference *reference, term_sums *row) {
     NAME(room) room;
+    REAL w[CHUNK_LOGITS + GROUP];
     NAME(term_constants) at = {.c = c};
     NAME(set_exponent)(reference->exponent, c, &at.p_unit, &at.p_low);
     at.shift = (REAL)reference->shift;
@@ -221,7 +224,8 @@ FASTKL_INLINE void NAME(row_ratios)(logits_row *p, logits_row *q, ptrdiff_t n, N
     at.p_reference = (REAL)reference->p_reference;
     *row = (term_sums){{0}, INFINITY, -INFINITY};
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
-        const NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
+        NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
+        chunk.w = w;
         NAME(fill_up_pair)(chunk, &at);
         term_sums sums = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 1, 1, 2}, chunk, &at);
         row->min = sums.min < row->min ? sums.min : row->min;

@@ -127,8 +127,8 @@ static void logits(const fastkl_task *task, const fastkl_operand *p, const fastk
                    double *value, uint8_t *status) {
     fastkl_task exchanged = *task;
     exchanged.p_tolerance = task->q_tolerance, exchanged.q_tolerance = task->p_tolerance;
-    for (ptrdiff_t i = 0; i < count; i++) {
-        const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0);
+    fastkl_operand p_row = *p, q_row = *q;
+    for (ptrdiff_t i = 0; i < count; i++, p_row.data += p->row, q_row.data = advance(q_row.data, q->row)) {
         /* The same row is p in either order, so that a symmetric measure has the same bits. */
         const int exchanges = fastkl_is_symmetric(task->measure) &&
                               (p->logits == q->logits ? fastkl_order(p_row, q_row, n) > 0 : p->logits);

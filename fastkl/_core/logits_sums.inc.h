@@ -21,10 +21,10 @@ enum {
 /* Entries that are added to the lanes at a time: four for each lane. */
 #define GROUP (4 * LANES)
 
-/* Merges the upper half of an array of LANES with the lower, until one is left: `halve` gets the half's length. */
-#define HALVE_LANES(halve, lanes)                                                       \
-    ((LANES > 8 ? halve(lanes, 8) : (void)0), (LANES > 4 ? halve(lanes, 4) : (void)0),  \
-     (LANES > 2 ? halve(lanes, 2) : (void)0), halve(lanes, 1))
+/* Merges the upper half of an array of LANES with the lower, until one is left: `halve` gets the half's length first. */
+#define HALVE_LANES(halve, ...)                                                                     \
+    ((LANES > 8 ? halve(8, __VA_ARGS__) : (void)0), (LANES > 4 ? halve(4, __VA_ARGS__) : (void)0),  \
+     (LANES > 2 ? halve(2, __VA_ARGS__) : (void)0), halve(1, __VA_ARGS__))
 
 /* Limits that both lane types share.
    MAX_LOG_WEIGHT         if a logit by temperature is farther from 0, the row's largest is subtracted first. The k of an

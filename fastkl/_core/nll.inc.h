@@ -114,8 +114,7 @@ static int nll_of_row(const fastkl_task *task, const fastkl_operand *q, const fa
 
 static void nll(const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n,
                 ptrdiff_t count, double *value, uint8_t *status) {
-    for (ptrdiff_t i = 0; i < count; i++) {
-        const fastkl_operand row = moved(q, i, 0), label = moved(labels, i, 0);
+    fastkl_operand row = *q, label = *labels;
+    for (ptrdiff_t i = 0; i < count; i++, row.data += q->row, label.data += labels->row)
         status[i] = (uint8_t)nll_of_row(task, &row, &label, n, &value[i]);
-    }
 }
