@@ -198,23 +198,28 @@ cdef Place _place(const Call *call, ptrdiff_t run, ptrdiff_t row) noexcept nogil
     return at
 
 
-cdef inline void _store(const Call *call, char *to, double value) noexcept nogil:
-    """A result, which may stand at any address."""
-    cdef float single = <float>value
-    if call.single:
-        memcpy(to, &single, sizeof(single))
-    else:
-        memcpy(to, &value, sizeof(value))
+cdef inline void _store(const Call *call, char *out, const double *values, ptrdiff_t count) noexcept nogil:
+    """The values of rows into the result, which may stand at any address."""
+    cdef ptrdiff_t step = call.run.out, i
+    cdef int fields = call.fields, k
+    cdef double unit, value
+    cdef float single
+    for k in range(fields):
+        unit = 1 if k == FASTKL_same_argmax_field else call.unit
+        if call.single:
+            for i in range(count):
+                single = <float>(values[i * fields + k] / unit)
+                memcpy(out + i * step, &single, sizeof(single))
+        else:
+            for i in range(count):
+                value = values[i * fields + k] / unit
+                memcpy(out + i * step, &value, sizeof(value))
+        out += call.field
 
 
-cdef void _finish_row(
-    Call *call, char *out, const double *values, int status, ptrdiff_t row, Invalid *invalid
-) noexcept nogil:
-    """The values of a row into the result; its status, if it is the first invalid one."""
-    cdef int k
-    for k in range(call.fields):
-        _store(call, out + k * call.field, values[k] if k == FASTKL_same_argmax_field else values[k] / call.unit)
-    if status and (not invalid.status or row < invalid.row):
+cdef inline void _note_invalid(Call *call, ptrdiff_t row, int status, Invalid *invalid) noexcept nogil:
+    """The status of a row, if it is the first invalid one that the thread has met."""
+    if not invalid.status or row < invalid.row:
         invalid.row, invalid.status = row, status
         if call.stop_at_invalid:
             fastkl_set(&call.found)
@@ -236,9 +241,10 @@ cdef void _block(Call *call, ptrdiff_t block, Invalid *invalid) noexcept nogil:
         call.tier.nll(&call.task, &at.q, &at.labels, call.n, count, values, status)
     else:
         call.tier.compare(&call.task, &at.p, &at.q, &at.labels, call.n, count, values, status)
+    _store(call, at.out, values, count)
     for i in range(count):
-        _finish_row(call, at.out + i * call.run.out, values + i * call.fields, status[i],
-                    run * call.run.length + first + i, invalid)
+        if status[i]:
+            _note_invalid(call, run * call.run.length + first + i, status[i], invalid)
 
 
 cdef void _piece(Call *call, ptrdiff_t i) noexcept nogil:
@@ -259,7 +265,9 @@ cdef void _row_of_pieces(Call *call, ptrdiff_t i, Invalid *invalid) noexcept nog
     if row < call.run.length:
         at = _place(call, run, row)
         call.tier.finish(&call.task, &at.p, &at.q, call.n, call.row_sums + i, &value, &status)
-        _finish_row(call, at.out, &value, status, run * call.run.length + row, invalid)
+        _store(call, at.out, &value, 1)
+        if status:
+            _note_invalid(call, run * call.run.length + row, status, invalid)
 
 
 cdef void _work(Call *call, int thread) noexcept nogil:
