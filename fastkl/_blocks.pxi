@@ -123,7 +123,7 @@ cdef void _cut_into_blocks(Call *call) noexcept:
         call.missing = before // rows.row % call.block_rows
     call.blocks_per_run = (call.run.length + call.missing + call.block_rows - 1) // call.block_rows
     call.stage, call.taken, call.stop = BLOCKS, 0, call.runs * call.blocks_per_run
-    # Rows of more than one piece can be cut, whichever way bits are the same.
+    # Rows of more than one piece can be cut; the bits are the same either way.
     call.group = min(<ptrdiff_t>INTERLEAVED_ROWS, call.run.length) if interleaved else 1
     call.pieces = 1
     if call.kind == ROWS:
