@@ -47,12 +47,19 @@ class NpzSource(Source):
 
     def _find(self, name: str, member: str | None, size: int) -> zipfile.ZipInfo:
         """The member of that name, or the only one, if its sizes are possible."""
-        members = {info.filename.removesuffix(".npy"): info for info in self._archive.infolist()}
+        infos = self._archive.infolist()
+        members = {info.filename.removesuffix(".npy"): info for info in infos}
         info = members[choose(name, "members", members, member)]
         packed, unpacked = info.compress_size, info.file_size
         most = {zipfile.ZIP_STORED: packed, zipfile.ZIP_DEFLATED: _MOST_DEFLATED * packed}.get(info.compress_type, math.inf)
         if packed > size or unpacked > most:
             raise ValueError(f"{name}: is damaged: {unpacked} bytes cannot be {packed} of the {size} in the file")
+        # Of two members at one offset, some versions of zipfile only warn, and others say nothing.
+        place = range(info.header_offset, info.header_offset + packed)
+        if sum(other.header_offset in place for other in infos) > 1:
+            raise ValueError(
+                f"{name}: is damaged: another member begins in the bytes {place.start} to {place.stop - 1} of this"
+            )
         return info
 
     def _restart(self, name: str) -> None:
