@@ -10,7 +10,6 @@ import io
 import math
 import os
 import threading
-import warnings
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -18,7 +17,7 @@ import numpy as np
 
 from ...call import Array
 from ..files import naming
-from .source import Source, Stamp, damage
+from .source import Source, Stamp, damage, quietly
 
 # By version, the bytes of the header's length, and what parses it; version 3.0 exists for names of fields.
 _VERSIONS: Final = {(1, 0): (2, np.lib.format.read_array_header_1_0), (2, 0): (4, np.lib.format.read_array_header_2_0)}
@@ -44,8 +43,7 @@ def read_header(name: str, file: IO[bytes], size: int) -> tuple[tuple[int, ...],
     if length > _MOST_HEADER:
         raise ValueError(f"{name}: its header is damaged: it has {length} bytes, more than {_MOST_HEADER}")
     text = file.read(length)
-    with damage(f"{name}: its header is damaged"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the parser warns of damaged text
+    with damage(f"{name}: its header is damaged"), quietly():  # the parser warns of damaged text
         shape, fortran, dtype = read(io.BytesIO(length.to_bytes(width, "little") + text))
     if dtype.hasobject:
         raise TypeError(f"{name}: holds pickled objects, which are never read: must hold numbers")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 import uuid
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -142,6 +144,20 @@ class Stamp:
     def identity(self) -> dict[str, Any]:
         """Size and time, as a checkpoint holds them."""
         return {"size": self.size, "mtime_ns": self._was.st_mtime_ns}
+
+
+_filters = threading.Lock()
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Ignore a library's warnings.
+
+    The filters belong to the process. If two threads changed them at once, one could restore those of the other for ever.
+    """
+    with _filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def first_line(error: Exception) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +16,7 @@ import numpy as np
 import zarr
 
 from ...call import Array
-from .source import Source, Stamp, choose, damage, first_line
+from .source import Source, Stamp, choose, damage, first_line, quietly
 
 _MOST_METADATA: Final = 1 << 24  # bytes: those of a single array are a few hundred
 _MOST_CHUNK: Final = 1 << 28  # bytes, decompressed: every thread holds a chunk, and its rows
@@ -70,8 +69,7 @@ class ZarrSource(Source):
         metadata, blosc = _metadata(name, path, self._folder)
         self.stamps = [Stamp(name, metadata)]
         self._walked = self._walk()
-        with damage(f"{name}: is no Zarr array that can be read"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # zarr warns of damaged metadata
+        with damage(f"{name}: is no Zarr array that can be read"), quietly():  # zarr warns of damaged metadata
             store = _Store(os.path.abspath(self._folder), **_READ)
             self._array = zarr.open_array(store, mode="r")
         store.blosc = blosc

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +14,7 @@ import zarr
 from ...call import Array
 from ..files import naming
 from ..output import Write
-from ..readers.source import Source
+from ..readers.source import Source, quietly
 from ..readers.zarr import boxes
 
 CHUNK: Final = 1 << 17  # values in a chunk
@@ -56,6 +55,5 @@ def _create(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Any:
         chunks.insert(0, max(1, min(length, room)))
         room //= max(1, length)
     fill = False if dtype.kind == "b" else math.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         return zarr.create(shape, chunks=tuple(chunks), dtype=dtype, store=os.path.abspath(path), fill_value=fill)
