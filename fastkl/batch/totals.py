@@ -79,8 +79,9 @@ class Bins(NamedTuple):
         keys = _ordered(values.view(np.int64)) >> cut
         first = int(keys.min())
         if int(keys.max()) - first < _NEAR:
-            counts = np.bincount(keys - first)
-            keys = np.flatnonzero(counts)
+            # NumPy takes and returns np.intp here, which has 32 bits on some machines.
+            counts = np.bincount((keys - first).astype(np.intp)).astype(np.int64)
+            keys = np.flatnonzero(counts).astype(np.int64)
             return cls(cut, keys + first, counts[keys])
         keys.sort()
         return cls(cut, *_united(keys, np.ones(len(keys), np.int64)))
