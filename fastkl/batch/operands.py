@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from .scoring import MEASURES, Options
 # Bytes of an operand in a part that one thread computes; a quarter of it would make a run a tenth slower.
 PART: Final = 1 << 26
 _HELD: Final = 1 << 24  # for formats that are not read in small pieces, because the whole part is held in memory
+MOST: Final = sys.maxsize  # bytes of a row: NumPy has no larger arrays
 
 
 class Operands(dict[str, Source]):
@@ -103,6 +105,8 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
                     "must be the same, or one row"
                 )
         for x in operands.values():
+            if x.row_bytes > MOST:
+                raise ValueError(f"{x.name}: has rows of {x.row_bytes} bytes: must have at most {MOST} on this machine")
             x.hold_single_row()
         stack.pop_all()
     return operands

@@ -57,7 +57,11 @@ class Source(ABC):
 
     def index(self, row: int) -> tuple[int, ...]:
         """The index of a row in the array; a single row serves as every row."""
-        return tuple(int(i) for i in np.unravel_index(row if self.rows > 1 else 0, self.leading))
+        row, places = row if self.rows > 1 else 0, list[int]()
+        for length in reversed(self.leading):  # np.unravel_index has limits that files do not have
+            row, place = divmod(row, length)
+            places.insert(0, place)
+        return tuple(places)
 
     @abstractmethod
     def read(self, start: int, stop: int, buffer: Array | None = None) -> Array:
