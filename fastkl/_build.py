@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from . import _kernels
+
+_MOST_BYTES: Final = 16_384  # of the list of control groups, which has a dozen lines at the most
+# Two numbers of microseconds: the kernel's quotas are "max" or -1 where there is none, and its periods at most a second.
+_QUOTA: Final = re.compile(rb"([1-9]\d{0,15})\s+([1-9]\d{0,6})\s*")
 
 
 def choose_tier() -> None:
@@ -29,25 +34,29 @@ def limit_threads(membership: Path = Path("/proc/self/cgroup"), mount: Path = Pa
 
 def quota_files(membership: Path, mount: Path) -> list[tuple[Path, ...]]:
     """The files with the limits of this process's control group (v1 or v2) and its parents: quota and period, or both."""
-    found = []
     try:
-        lines = [os.fsdecode(line) for line in membership.read_bytes().splitlines()]
+        with membership.open("rb") as file:
+            text = file.read(_MOST_BYTES)
     except OSError:
         return []
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
+    found: dict[tuple[Path, ...], None] = {}
+    # What follows the last end of a line may have been cut off.
+    for line in text.split(b"\n")[:-1]:
+        _, separator, rest = os.fsdecode(line).partition(":")
+        controllers, separator, group = rest.partition(":")
         top, names = mount, ["cpu.max"]
         if controllers:
             top, names = mount / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
-            if "cpu" not in controllers.split(","):
-                continue
         folder = top / group.lstrip("/")
+        # A group outside of the mounted ones begins with "/..".
+        if not separator or ".." in folder.parts or (controllers and "cpu" not in controllers.split(",")):
+            continue
         for place in (folder, *folder.parents):
             files = tuple(place / name for name in names)
             # Unlike Path.exists, os.path.exists is False in a folder that may not be read.
             if place.is_relative_to(top) and all(map(os.path.exists, files)):
-                found.append(files)
-    return found
+                found[files] = None
+    return list(found)
 
 
 def cpu_quota(files: list[tuple[Path, ...]]) -> float | None:
@@ -57,10 +66,10 @@ def cpu_quota(files: list[tuple[Path, ...]]) -> float | None:
 
 def _quota_in(files: tuple[Path, ...]) -> float | None:
     try:
-        quota, period = b" ".join(map(_read, files)).split()
-        return int(quota) / int(period) if int(quota) > 0 else None
-    except (OSError, ValueError):  # the quota is "max", or the group has been deleted
+        found = _QUOTA.fullmatch(b" ".join(map(_read, files)))
+    except OSError:  # The group has been deleted, or the file is of another kind.
         return None
+    return int(found[1]) / int(found[2]) if found else None
 
 
 def _read(file: Path) -> bytes:
