@@ -21,6 +21,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+try:
+    from . import _kernels as _kernels
+except ImportError:
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    if find_spec(f"{__name__}._kernels"):
+        raise  # It is there, and the error says why it does not load.
+    _folder = Path(__file__).parent
+    _others = ", ".join(path.name for path in _folder.glob("_kernels.*") if path.suffix in (".so", ".pyd"))
+    raise ImportError(
+        f"{_folder} has no compiled module fastkl._kernels for this Python{_others and f' (it has {_others})'}: "
+        "install fastkl with `pip install .`, or compile it in place with `python setup.py build_ext --inplace` to work on "
+        "it, in the folder of setup.py; where fastkl is installed already, run Python in another folder"
+    ) from None
+
 from . import measures
 from ._build import build_info, choose_tier, get_include, limit_threads
 from ._version import __version__
