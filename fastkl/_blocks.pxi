@@ -135,11 +135,11 @@ cdef int _count_threads(const Call *call, int most) except -1:
     cdef ptrdiff_t per_thread = ENTRIES_PER_REQUESTED_THREAD if most > 0 else ENTRIES_PER_THREAD
     cdef double parts = max(<double>call.stop, <double>call.pieces)
     cdef double worth = min(parts, 1 + <double>call.rows * <double>call.n / per_thread)
-    if worth < 2 or most == 1:
+    if worth < 2 or most == 1 or fastkl_forked():
         return 1
-    if most > 0:
-        return 1 if fastkl_forked() else <int>min(worth, min(most, fastkl_most_threads()))
-    return <int>min(worth, _default_threads())
+    if before_threads is not None:
+        before_threads(most)
+    return <int>min(worth, min(most, fastkl_most_threads()) if most > 0 else _default_threads())
 
 
 cdef inline ptrdiff_t _groups_in_run(const Call *call) noexcept nogil:

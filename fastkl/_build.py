@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
+import warnings
 from pathlib import Path
+from threading import Lock
 from typing import Any, Final
 
 from . import _kernels
@@ -12,6 +15,8 @@ from . import _kernels
 _MOST_BYTES: Final = 16_384  # of the list of control groups, which has a dozen lines at the most
 # Two numbers of microseconds: the kernel's quotas are "max" or -1 where there is none, and its periods at most a second.
 _QUOTA: Final = re.compile(rb"([1-9]\d{0,15})\s+([1-9]\d{0,6})\s*")
+
+_warned: Final = Lock()  # It is taken by the first call that warns, and is not released.
 
 
 def choose_tier() -> None:
@@ -30,6 +35,35 @@ def limit_threads(membership: Path = Path("/proc/self/cgroup"), mount: Path = Pa
     """
     files = quota_files(membership, mount)
     _kernels.limit_threads((lambda: cpu_quota(files)) if files else None)
+    if not _kernels.openmp():
+        _kernels.call_before_threads(lambda threads: warn_of_one_thread(threads, files))
+
+
+def threads_of_openmp(files: list[tuple[Path, ...]]) -> int:
+    """The number of threads that a call without a number would use in a build with OpenMP."""
+    try:
+        limits = [len(os.sched_getaffinity(0)), cpu_quota(files)]
+    except (AttributeError, OSError):
+        limits = [os.cpu_count(), cpu_quota(files)]
+    named = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if re.fullmatch("[1-9][0-9]{0,8}", named):
+        limits.append(int(named))
+    return max(1, round(min(filter(None, limits), default=1)))
+
+
+def warn_of_one_thread(threads: int, files: list[tuple[Path, ...]]) -> None:
+    """Warn, once, if a call would use more than one thread with OpenMP. `threads` is 0 if the call names no number."""
+    if _warned.locked() or (threads or threads_of_openmp(files)) == 1 or not _warned.acquire(blocking=False):
+        return
+    frame, level = inspect.currentframe(), 1
+    while frame and str(frame.f_globals.get("__name__")).partition(".")[0] == __package__:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(
+        "this build of fastkl has no OpenMP, so it computes with one thread: to use more, build it with a compiler that "
+        "has OpenMP (with FASTKL_REQUIRE_OPENMP=1 in the environment, the lack of OpenMP is an error of the build)",
+        RuntimeWarning,
+        stacklevel=level,
+    )
 
 
 def quota_files(membership: Path, mount: Path) -> list[tuple[Path, ...]]:

@@ -72,6 +72,7 @@ MOST_THREADS = INT_MAX
 
 cdef const fastkl_tier *tier = NULL
 cdef object cpu_quota = None
+cdef object before_threads = None
 cdef bint in_subinterpreter = PyInterpreterState_GetID(PyInterpreterState_Get()) != 0  # Each has a module of its own.
 
 
@@ -110,6 +111,15 @@ def limit_threads(quota):
     """Use at most as many threads as `quota()` processors run, unless a call asks for more. None: there is no limit."""
     global cpu_quota
     cpu_quota = quota
+
+
+def call_before_threads(function):
+    """Call `function(threads)` before a call that could use a second thread; `threads` is 0 if the call names none.
+
+    None: there is nothing to be called.
+    """
+    global before_threads
+    before_threads = function
 
 
 def default_threads():
