@@ -109,6 +109,7 @@ cdef void _cut_into_blocks(Call *call) noexcept:
     cdef bint probabilities = call.kind == ROWS or (call.kind == COMPARE and not call.p.logits and not call.q.logits)
     cdef ptrdiff_t group = call.tier.group(&call.p, &call.q, call.n) if probabilities else 1
     cdef ptrdiff_t groups = BLOCK_ENTRIES // call.n // group, before
+    cdef ptrdiff_t most_rows = COMPARED_ROWS if call.kind == COMPARE else BLOCK_ROWS
     cdef ptrdiff_t piece = call.tier.piece(&call.p, &call.q) if probabilities else call.n
     cdef bint interleaved = piece == FASTKL_INTERLEAVED_PIECE and probabilities
     if interleaved:
@@ -116,7 +117,7 @@ cdef void _cut_into_blocks(Call *call) noexcept:
         while group > INTERLEAVED_ROWS and group * call.n > MOST_ENTRIES:
             group //= 2
         groups = min(groups, MOST_ENTRIES // (group * call.n))
-    call.block_rows = group * max(1, min(groups, BLOCK_ROWS // group))
+    call.block_rows = group * max(1, min(groups, most_rows // group))
     call.missing = 0
     before = <size_t>rows.data % LINE
     if interleaved and rows.row > 0 and before % rows.row == 0:

@@ -48,7 +48,8 @@ cnp.import_array()
 cdef enum:
     BLOCK_ENTRIES = 32768  # A thread takes so many at a time: taking them costs little, and threads end at the same time.
     BLOCK_ROWS = 512
-    BLOCK_VALUES = BLOCK_ROWS * 9  # FASTKL_FIELD_COUNT values a row
+    COMPARED_ROWS = 128  # the same for a comparison: 512 would take 28 of the 128 kB that a thread's stack has under musl
+    BLOCK_VALUES = COMPARED_ROWS * 9  # FASTKL_FIELD_COUNT values a row
     MOST_ENTRIES = 262144  # the most in a block: it bounds how long a signal waits
     INTERLEAVED_GROUPS = 4  # groups of interleaved rows in a block, where there are many: neighbours share memory pages
     INTERLEAVED_ROWS = 16  # the fewest interleaved rows in a block: in float32 they share a cache line
