@@ -216,17 +216,24 @@ static void finish(const fastkl_task *task, const fastkl_operand *p, const fastk
     finish_rows(task, p, q, n, 1, &one, value, status);
 }
 
+/* The interleaved rows whose sums are joined at once: 128 would take 18 of the 128 kB of a thread's stack under musl. */
+#define JOINED_ROWS 16
+
 /* The sums of `count` interleaved rows that are wider than a piece. */
-static void join_pieces(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int count,
-                        group_sums *to) {
-    fastkl_sums sums[MOST_ROWS], next[MOST_ROWS];
-    for (ptrdiff_t index = 0; index * FASTKL_INTERLEAVED_PIECE < n; index++) {
-        pass(task, p, q, n, index, count, index ? next : sums);
-        for (int i = 0; index && i < count; i++)
-            fastkl_join_sums(&sums[i], &next[i]);
+FASTKL_NOINLINE void join_pieces(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                                 int count, group_sums *to) {
+    fastkl_sums sums[JOINED_ROWS], next[JOINED_ROWS];
+    for (int first = 0; first < count; first += JOINED_ROWS) {
+        const int now = count - first < JOINED_ROWS ? count - first : JOINED_ROWS;
+        const fastkl_operand p_rows = moved(p, first, 0), q_rows = moved(q, first, 0);
+        for (ptrdiff_t index = 0; index * FASTKL_INTERLEAVED_PIECE < n; index++) {
+            pass(task, &p_rows, &q_rows, n, index, now, index ? next : sums);
+            for (int i = 0; index && i < now; i++)
+                fastkl_join_sums(&sums[i], &next[i]);
+        }
+        for (int i = 0; i < now; i++)
+            enter(&sums[i], to, first + i);
     }
-    for (int i = 0; i < count; i++)
-        enter(&sums[i], to, i);
 }
 
 static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
