@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from . import _kernels
 
+MEMBERSHIP: Final = Path("/proc/self/cgroup")
+MOUNT: Final = Path("/sys/fs/cgroup")
 _MOST_BYTES: Final = 16_384  # of the list of control groups, which has a dozen lines at the most
 # Two numbers of microseconds: the kernel's quotas are "max" or -1 where there is none, and its periods at most a second.
 _QUOTA: Final = re.compile(rb"([1-9]\d{0,15})\s+([1-9]\d{0,6})\s*")
@@ -28,7 +30,7 @@ def choose_tier() -> None:
     _kernels.use_tier(wanted)
 
 
-def limit_threads(membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")) -> None:
+def limit_threads(membership: Path = MEMBERSHIP, mount: Path = MOUNT) -> None:
     """By default use no more threads than the CPU quota of the process pays for; OpenMP knows the other limits.
 
     The files with the quota are found now. They are read at every call that could use a second thread, as quotas change.
@@ -37,6 +39,13 @@ def limit_threads(membership: Path = Path("/proc/self/cgroup"), mount: Path = Pa
     _kernels.limit_threads((lambda: cpu_quota(files)) if files else None)
     if not _kernels.openmp():
         _kernels.call_before_threads(lambda threads: warn_of_one_thread(threads, files))
+
+
+def default_workers() -> int:
+    """The number of threads of their own that callers use by default: as many as OpenMP would, or would if it were here."""
+    if _kernels.openmp():
+        return _kernels.default_threads()
+    return threads_of_openmp(quota_files(MEMBERSHIP, MOUNT))
 
 
 def threads_of_openmp(files: list[tuple[Path, ...]]) -> int:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from .. import _kernels
+from .._build import default_workers
 from ..call import check_threads
 from . import writers
 from .files import check_apart, check_place, replace
@@ -141,7 +141,7 @@ def score(
     """
     measure = ("kl" if labels is None else "compare") if measure is None else measure
     options = Options(measure, from_logits, temperature, normalize, base, eps, invalid, labels=labels is not None)
-    count = _kernels.default_threads() if threads is None else check_threads(threads)
+    count = default_workers() if threads is None else check_threads(threads)
     run: Run = partial(in_threads, count)
     if dask is not None:
         from .cluster import on_cluster
