@@ -190,6 +190,8 @@ static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const 
         break;
         FASTKL_MEASURES(ROW)
 #undef ROW
+    default:
+        memset(accepts, 0, sizeof accepts); /* never reached: it tells GCC 16 that all entries which are read are set */
     }
     for (int i = 0; i < count; i++) {
         const int no_terms = divergence && sums->term[i] == 0;
