@@ -16,10 +16,11 @@
 int fastkl_openmp(void) { return 1; }
 
 /* omp_get_max_threads follows OMP_NUM_THREADS and omp_set_num_threads (threadpoolctl); omp_get_num_procs follows the
-   affinity. A thread of another parallel region gets no region of its own. */
+   affinity. A thread of another parallel region gets no region of its own. LLVM's libomp 14 takes what it cannot read in
+   OMP_NUM_THREADS for a number of its own, which may be negative. */
 int fastkl_openmp_threads(void) {
     const int most = omp_get_max_threads(), processors = omp_get_num_procs();
-    return omp_in_parallel() ? 1 : most < processors ? most : processors;
+    return omp_in_parallel() ? 1 : 0 < most && most < processors ? most : processors;
 }
 
 /* More threads than this make nothing faster, and GCC's libgomp ends the process where the system refuses it a thread. */
