@@ -1,8 +1,9 @@
 """The accuracy of fastkl and others on hard rows: `python benchmarks/accuracy.py [--rows N]`, with fastkl installed.
 
-Prints, for every tier, dtype and measure, the worst error over N rows of every kind in tests/rows.py, and the row that
-causes it; then how many of a million close rows have a negative divergence, and of a million equal rows one that is not 0.
-The others get normalised rows. Errors are defined in tests/reference.py. Exits with 1 if fastkl misses its bound.
+Prints, for every tier, dtype and measure, the worst error over N rows of every kind in tests/support/rows.py, and the row
+that causes it; then how many of a million close rows have a negative divergence, and of a million equal rows one that is
+not 0. The others get normalised rows. Errors are defined in tests/support/reference.py. Exits with 1 if fastkl misses its
+bound.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ from fastkl import _kernels
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import reference
-import rows
+from support import reference, rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

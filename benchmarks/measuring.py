@@ -1,8 +1,7 @@
 """Time, memory and error of calls: the one place that knows how they are measured, for every command in this folder.
 
 Times are medians of calls in turn, so that a machine whose speed drifts slows all equally, and only ratios of times from
-the same turns are compared. Errors are against the double-double references of tests/reference.py and logits_reference.py,
-on the same data.
+the same turns are compared. Errors are against the double-double references in tests/support/, on the same data.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ from peers import PEERS, Peer
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-import logits_reference
-import reference
-from double_double import LN2, DoubleDouble
+from support import logits_reference, reference
+from support.double_double import LN2, DoubleDouble
 
 Call = Callable[[], Any]
 

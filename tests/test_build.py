@@ -1,192 +1,118 @@
-"""The build: build_info, FASTKL_SIMD, what the extension exports, how it is hardened, other builds, CPU quotas.
+"""The build: build_info, FASTKL_SIMD, what the extension exports, how it is hardened, other builds.
 
-The tests named `..._from_source` compile the package in a temporary folder: with this environment's build tools if it has
-them and otherwise, as after a plain `pip install .[test]`, with those that pip fetches. `-k "not from_source"` omits them.
+The slow tests, `..._from_source`, compile the package in a temporary folder, with this environment's build tools if it has
+them and otherwise, as after a plain `pip install .[test]`, with those that pip fetches.
 """
 
-from __future__ import annotations
-
 import ast
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
+from support.processes import INSTALLED, python
 
 import fastkl
 from fastkl import _kernels
-from fastkl._build import cpu_quota, quota_files
 
 SOURCE = Path(__file__).parents[1]
-INSTALLED = Path(fastkl.__file__).parents[1]
-
-INFO = "import json, fastkl; print(json.dumps(fastkl.build_info()))"
+BUILT = shutil.ignore_patterns("*.so", "*.pyd", "_kernels.c", "__pycache__")
 
 
-def run(*command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True, check=False
-    )
+def run(*command, folder, **environment):
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
-def python(code: str, folder: Path = INSTALLED, **environment: str) -> str:
-    """The output of the code. Its interpreter starts in `folder`, and so imports fastkl from there."""
-    done = run(sys.executable, "-c", code, folder=folder, **environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def last_line(folder, **environment):
+    """The message with which the import of fastkl from the folder ends."""
+    done = run(sys.executable, "-c", "import fastkl.batch", folder=folder, **{"PYTHONPATH": ""} | environment)
+    assert done.returncode == 1
+    assert "circular import" not in done.stderr
+    return done.stderr.splitlines()[-1]
 
 
-# ---- build_info and the environment ----
-
-
-def test_version() -> None:
+def test_the_version_and_the_folder_to_include():
     assert str(Version(fastkl.__version__)) == fastkl.__version__
-
-
-def test_the_folder_to_include_has_the_header() -> None:
     assert Path(fastkl.get_include(), "fastkl_c.h").is_file()
 
 
-def test_build_info_names_the_tier_in_use(tier: str) -> None:
+def test_build_info_tells_what_this_build_is(tier):
     info = fastkl.build_info()
     assert info["simd"] == tier
     assert info["simd_available"] == _kernels.tiers()
-
-
-def test_build_info_speaks_of_openmp_and_the_compiler() -> None:
-    info = fastkl.build_info()
-    assert type(info["openmp"]) is bool
-    assert type(info["threads"]) is int
+    assert _kernels.tiers()[-1] in ("baseline", "neon")  # which every machine has
+    assert (type(info["openmp"]), type(info["threads"])) == (bool, int)
     assert info["threads"] >= 1
     assert info["openmp"] or info["threads"] == 1
     assert re.match(r"(gcc|clang) \d|msvc|unknown", info["compiler"])
 
 
-def test_the_last_tier_is_one_that_every_machine_has() -> None:
-    assert _kernels.tiers()[-1] in ("baseline", "neon")
+def test_every_tier_of_the_processor_is_there():
+    """Linux tells what an x86 processor can do; each of the others has one tier."""
+    listed = Path("/proc/cpuinfo")
+    found = re.search(r"^flags\s*: (.*)", listed.read_text() if listed.exists() else "", re.MULTILINE)
+    if found:
+        needed = {
+            "avx512": "avx512f avx512cd avx512bw avx512dq avx512vl",
+            "avx2": "avx2 fma bmi1 bmi2 f16c",
+            "baseline": "",
+        }
+        needed["avx512"] += " " + needed["avx2"]
+        assert _kernels.tiers() == [tier for tier, flags in needed.items() if {*flags.split()} <= {*found[1].split()}]
 
 
-@pytest.mark.parametrize("forced", _kernels.tiers())
-def test_fastkl_simd_forces_a_tier(forced: str) -> None:
-    assert json.loads(python(INFO, FASTKL_SIMD=forced))["simd"] == forced
-    assert python("import fastkl; print(fastkl.entropy([0.5, 0.25, 0.25], base=2))", FASTKL_SIMD=forced) == "1.5\n"
-
-
-def test_an_empty_fastkl_simd_forces_nothing() -> None:
-    assert json.loads(python(INFO, FASTKL_SIMD=""))["simd"] == _kernels.tiers()[0]
-
-
-@pytest.mark.parametrize("unusable", ["sse9", "AVX2", "avx2" if "neon" in _kernels.tiers() else "neon"])
-def test_an_unusable_fastkl_simd_is_an_error_on_import(unusable: str) -> None:
-    done = run(sys.executable, "-c", "import fastkl", folder=INSTALLED, FASTKL_SIMD=unusable)
+def test_fastkl_simd_forces_a_tier():
+    """An unusable one is an error on import."""
+    code = "print(fastkl.build_info()['simd'], fastkl.entropy([0.5, 0.25, 0.25], base=2))"
+    for forced in *_kernels.tiers(), "":
+        assert python(code, FASTKL_SIMD=forced) == f"{forced or _kernels.tiers()[0]} 1.5\n"
     usable = ", ".join(_kernels.tiers())
-    wanted = f"ImportError: FASTKL_SIMD={unusable!r}: must be one of {usable} on this machine"
-    assert done.returncode != 0
-    assert done.stderr.splitlines()[-1] == wanted
+    for unusable in "sse9", "AVX2", "avx2" if "neon" in usable else "neon":
+        wanted = f"ImportError: FASTKL_SIMD={unusable!r}: must be one of {usable} on this machine"
+        assert last_line(INSTALLED, FASTKL_SIMD=unusable) == wanted
 
 
-def test_omp_num_threads_is_respected() -> None:
-    assert json.loads(python(INFO, OMP_NUM_THREADS="1"))["threads"] == 1
+def test_sources_that_are_not_compiled_say_what_to_do(tmp_path):
+    """They name a module of another Python. Errors of a module that does not load, or of what it imports, are passed on."""
+    folder = tmp_path / "fastkl"
+    shutil.copytree(INSTALLED / "fastkl", folder, ignore=BUILT)
+    message = last_line(tmp_path)
+    assert message.startswith(f"ImportError: {folder} has no compiled module fastkl._kernels for this Python: ")
+    assert "`pip install .`" in message
+    assert "`python setup.py build_ext --inplace`" in message
+    (folder / "_kernels.cpython-27-pdp11.so").touch()
+    assert "for this Python (it has _kernels.cpython-27-pdp11.so): " in last_line(tmp_path)
+    compiled = folder / f"_kernels{EXTENSION_SUFFIXES[0]}"
+    compiled.write_bytes(b"of another system")
+    message = last_line(tmp_path)
+    assert "no compiled module" not in message
+    assert compiled.name in message
+    compiled.unlink()
+    for error in "ImportError: libgomp.so.1: cannot open it", "ModuleNotFoundError: No module named 'numpy'":
+        name, _, message = error.partition(": ")
+        (folder / "_kernels.py").write_text(f"raise {name}({message!r})")
+        assert last_line(tmp_path) == error
 
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity can't be set here")
-@pytest.mark.parametrize("when", ["before the import", "after it"])
-def test_affinity_is_respected(when: str) -> None:
-    confine = "import os; os.sched_setaffinity(0, list(os.sched_getaffinity(0))[:1])"
-    lines = [confine, "import fastkl"] if when == "before the import" else ["import fastkl", confine]
-    assert json.loads(python("\n".join([*lines, INFO])))["threads"] == 1
-
-
-# ---- CPU quota of control groups ----
-
-V1, V2 = ("cpu.cfs_quota_us", "cpu.cfs_period_us"), ("cpu.max",)
-
-
-@pytest.mark.parametrize(
-    ("membership", "files", "quota"),
-    [
-        pytest.param("0::/\n", {}, None, id="v2, no such file"),
-        pytest.param("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5, id="v2, at the top"),
-        pytest.param("0::/a/b\n", {"a/b/cpu.max": "200000 100000\n"}, 2.0, id="v2, own group"),
-        pytest.param("0::/a/b\n", {"a/b/cpu.max": "max 100000\n"}, None, id="v2, no limit"),
-        pytest.param(
-            "0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "50000 100000\n"}, 0.5, id="v2, parent's limit"
-        ),
-        pytest.param(
-            "0::/a\n", {"a/cpu.max": "300000 100000\n", "cpu.max": "400000 100000\n"}, 3.0, id="v2, the least counts"
-        ),
-        pytest.param("0::/a\n", {"b/cpu.max": "100000 100000\n"}, None, id="v2, another group's"),
-        pytest.param("0::/a\n", {"a/cpu.max": "nonsense\n"}, None, id="v2, unreadable"),
-        pytest.param(
-            "5:memory:/m\n4:cpu,cpuacct:/a\n0::/\n",
-            {"cpu/a/cpu.cfs_quota_us": "250000\n", "cpu/a/cpu.cfs_period_us": "100000\n"},
-            2.5,
-            id="v1",
-        ),
-        pytest.param(
-            "4:cpuacct,cpu:/a\n",
-            {"cpu/a/cpu.cfs_quota_us": "-1\n", "cpu/a/cpu.cfs_period_us": "100000\n"},
-            None,
-            id="v1, no limit",
-        ),
-        pytest.param(
-            "4:cpu:/not/mounted/here\n",
-            {"cpu/cpu.cfs_quota_us": "100000\n", "cpu/cpu.cfs_period_us": "50000\n"},
-            2.0,
-            id="v1, of a container",
-        ),
-        pytest.param(
-            "4:cpuset:/a\n",
-            {"cpu/a/cpu.cfs_quota_us": "100000\n", "cpu/a/cpu.cfs_period_us": "50000\n"},
-            None,
-            id="v1, without the controller",
-        ),
-    ],
-)
-def test_cpu_quota(tmp_path: Path, membership: str, files: dict[str, str], quota: float | None) -> None:
-    (tmp_path / "membership").write_text(membership)
-    for name, text in files.items():
-        file = tmp_path / "mount" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    assert cpu_quota(quota_files(tmp_path / "membership", tmp_path / "mount")) == quota
-
-
-def test_no_control_groups_no_quota(tmp_path: Path) -> None:
-    assert quota_files(tmp_path / "membership", tmp_path / "mount") == []
-    assert cpu_quota([]) is None
-
-
-# ---- the extension file ----
 
 LINKERS_OWN = {"_init", "_fini", "__bss_start", "_edata", "_end"}  # exported by older linkers whatever a file asks for
 
 
-binutils = pytest.mark.skipif(
-    sys.platform != "linux" or not (shutil.which("nm") and shutil.which("readelf")),
-    reason="reads an ELF file with nm or readelf",
-)
-
-
-@binutils
-def test_the_extension_exports_its_init_function_alone() -> None:
-    done = run("nm", "-D", "--defined-only", "--format=posix", _kernels.__file__, folder=INSTALLED)
-    assert {line.split()[0] for line in done.stdout.splitlines()} - LINKERS_OWN == {"PyInit__kernels"}
-
-
-@binutils
-def test_the_extension_is_hardened() -> None:
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("readelf"), reason="reads an ELF file with readelf")
+def test_the_extension_exports_one_function_and_is_hardened():
     """No memory is both writable and executable, addresses are read-only after loading, and stacks are guarded."""
     done = run("readelf", "--wide", "--segments", "--dynamic", "--dyn-syms", _kernels.__file__, folder=INSTALLED)
     assert done.returncode == 0, done.stderr
+    exported = set(re.findall(r" (?:GLOBAL|WEAK|UNIQUE) +\w+ +(?!UND)\w+ (\w+)", done.stdout))
+    assert exported - LINKERS_OWN == {"PyInit__kernels"}
     segment = re.compile(r"^ +(\S+)(?: +0x\w+){5} (R?) ?(W?) ?(E?)", re.MULTILINE)
     segments = [(match[1], "".join(match.groups()[1:])) for match in segment.finditer(done.stdout)]
     assert ("GNU_STACK", "RW") in segments
@@ -198,32 +124,23 @@ def test_the_extension_is_hardened() -> None:
     assert "(TEXTREL)" not in done.stdout
 
 
-# ---- builds from source ----
-
 # The bits of all measures on all tiers: rows of a few entries, of some blocks, and wide enough to be shared by threads.
 DIGEST = """
 import hashlib
-import numpy as np
-import fastkl
-from fastkl import _kernels
-
 rng, digest = np.random.default_rng(1), hashlib.sha256()
 for tier in _kernels.tiers():
     _kernels.use_tier(tier)
     for dtype in "df":
         for shape in (2000, 3), (50, 1000), (2, 100_000):
             p, q = rng.random((2, *shape)).astype(dtype)
-            for result in (
-                fastkl.entropy(p, normalize=True),
-                fastkl.cross_entropy(p, q, normalize=True),
-                fastkl.kl_divergence(p, q, normalize=True),
-            ):
-                digest.update(result.tobytes())
+            digest.update(fastkl.entropy(p, normalize=True).tobytes())
+            for measure in fastkl.cross_entropy, fastkl.kl_divergence:
+                digest.update(measure(p, q, normalize=True).tobytes())
 print(digest.hexdigest())
 """
 
 
-def build_tools_are_here() -> bool:
+def build_tools_are_here():
     """Whether this environment has what pyproject.toml requires for a build. pip in isolation fetches it otherwise."""
     text = (SOURCE / "pyproject.toml").read_text()
     requires = ast.literal_eval(re.search(r"^requires = (\[.*?\])", text, re.MULTILINE | re.DOTALL)[1])
@@ -233,31 +150,32 @@ def build_tools_are_here() -> bool:
         return False
 
 
-def install(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def install(folder, **environment):
     """Build the sources, a copy of them, and install the package into folder/installed."""
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         (folder / "source").mkdir(exist_ok=True)
         shutil.copy(SOURCE / name, folder / "source")
-    built = shutil.ignore_patterns("*.so", "*.pyd", "_kernels.c", "__pycache__")
-    shutil.copytree(SOURCE / "fastkl", folder / "source" / "fastkl", ignore=built)
+    shutil.copytree(SOURCE / "fastkl", folder / "source" / "fastkl", ignore=BUILT)
     tools = ["--no-build-isolation"] if build_tools_are_here() else []
     pip = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-deps", *tools]
     return run(*pip, "--target", str(folder / "installed"), str(folder / "source"), folder=folder, **environment)
 
 
-def test_a_build_without_openmp_gives_the_same_bits_from_source(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_build_without_openmp_gives_the_same_bits_from_source(tmp_path):
     done = install(tmp_path, FASTKL_NO_OPENMP="1")
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "installed"
-    assert python("import fastkl; print(fastkl.__file__)", folder) == f"{folder / 'fastkl' / '__init__.py'}\n"
-    info = json.loads(python(INFO, folder))
-    assert (info["openmp"], info["threads"]) == (False, 1)
-    assert info["simd_available"] == _kernels.tiers()
+    info = "i = fastkl.build_info(); print(fastkl.__file__, i['openmp'], i['threads'], i['simd_available'])"
+    assert python(info, folder) == f"{folder / 'fastkl' / '__init__.py'} False 1 {_kernels.tiers()}\n"
     assert python(DIGEST, folder) == python(DIGEST)
+    call = "try: fastkl.entropy(np.ones((1000, 1000)), normalize=True, threads=2)\nexcept RuntimeWarning as x: print(x)"
+    assert python(call, folder, PYTHONWARNINGS="error").startswith("this build of fastkl has no OpenMP")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the compiler is wrapped in a shell script")
-def test_required_openmp_that_is_missing_from_source(tmp_path: Path) -> None:
+def test_required_openmp_that_is_missing_from_source(tmp_path):
     compiler = os.environ.get("CC") or sysconfig.get_config_var("CC")
     without = tmp_path / "cc-without-openmp"
     without.write_text(f'#!/bin/sh\ncase "$*" in *-fopenmp*) exit 1 ;; esac\nexec {compiler} "$@"\n')

@@ -1,8 +1,5 @@
 """The constants of fastkl/_core/real.inc.h and sums.h are those that their comments describe."""
 
-from __future__ import annotations
-
-import functools
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +10,7 @@ from mpmath import mp, mpf
 
 # The headers are not installed: they are read where they stand beside the tests.
 CORE = Path(__file__).parents[1] / "fastkl" / "_core"
-
-HEX = re.compile(r"-?0x[0-9a-f.]+(?:p[-+]?\d+)?")
-DIGITS = 60
+HEX = r"-?0x[0-9a-f.]+(?:p[-+]?\d+)?"
 
 
 class Lane(NamedTuple):
@@ -24,37 +19,32 @@ class Lane(NamedTuple):
     type: Any
     text: str
 
-    def numbers(self, name: str) -> list[float]:
-        """The numbers in a definition."""
+    def definition(self, name):
+        """What a macro is defined as."""
         definition = re.search(rf"#define {name}\b((?:.*\\\n)*.*)", self.text)
         assert definition, f"{name} is not defined"
-        return [float.fromhex(number) for number in HEX.findall(definition[1])]
+        return definition[1]
 
-    def number(self, name: str) -> float:
-        """The number in a definition."""
+    def numbers(self, name):
+        """The hexadecimal numbers in a definition."""
+        return [float.fromhex(number) for number in re.findall(HEX, self.definition(name))]
+
+    def number(self, name):
+        """The only one."""
         (number,) = self.numbers(name)
         return number
 
-    def polynomial(self) -> list[float]:
-        """T's coefficients, highest power first."""
-        return self.numbers("T_HIGHEST") + self.numbers("T_COEFFICIENTS")
+    def stated(self, what):
+        """The largest error that the header states."""
+        (error,) = re.findall(rf"largest error of {re.escape(what)}: (\S+)", self.text)
+        return float(error)
 
-    def e_polynomial(self) -> list[float]:
-        """E's coefficients, highest power first."""
-        return self.numbers("E_COEFFICIENTS")[::-1]
-
-    def integer(self, name: str) -> int:
-        """The decimal number in a definition."""
-        definition = re.search(rf"#define {name} (\d+)\n", self.text)
-        assert definition, f"{name} is not defined"
-        return int(definition[1])
-
-    def rounds(self, exact: mpf, constant: float) -> bool:
+    def rounds(self, exact, constant):
         """Whether the constant is the type's number nearest to the exact one."""
         return constant == self.type(constant) and abs(constant - exact) <= abs(float(np.spacing(self.type(constant)))) / 2
 
 
-def _lanes() -> list[Lane]:
+def lanes():
     text = (CORE / "real.inc.h").read_text()
     for name, value in re.findall(r"#define (FASTKL_LN2\w*) (\S+)", (CORE / "sums.h").read_text()):
         text = re.sub(rf"\b{name}\b", value, text)
@@ -66,64 +56,50 @@ def _lanes() -> list[Lane]:
     return lanes
 
 
-@pytest.fixture(params=_lanes(), ids=lambda lane: lane.type.__name__)
-def lane(request: pytest.FixtureRequest) -> Lane:
-    return request.param
+@pytest.fixture(params=lanes(), ids=lambda lane: lane.type.__name__)
+def lane(request):
+    with mp.workdps(60):
+        yield request.param
 
 
-def _exact_t(z: mpf) -> mpf:
-    s = mp.sqrt(z)
-    return (2 * mp.atanh(s) - 2 * s) / (s * z) if z else mpf(2) / 3
+def assert_interpolates(lane, coefficients, exact, nodes):
+    """The coefficients, highest power first, are those of the polynomial through the nodes."""
+    powers = mp.matrix([[x**i for i in reversed(range(len(nodes)))] for x in nodes])
+    assert all(map(lane.rounds, mp.lu_solve(powers, mp.matrix([exact(x) for x in nodes])), coefficients))
 
 
-def _exact_e(r: mpf) -> mpf:
-    return (mp.expm1(r) - r) / r**2 if abs(r) > 1e-20 else mpf(1) / 2 + r / 6
+def test_polynomial_of_the_logarithm(lane):
+    def exact(z):
+        s = mp.sqrt(z)
+        return (2 * mp.atanh(s) - 2 * s) / (s * z) if z else mpf(2) / 3
+
+    coefficients = lane.numbers("T_HIGHEST") + lane.numbers("T_COEFFICIENTS")
+    n, stated = len(coefficients), lane.stated("s T(s^2) on [0, 0.2]")
+    nodes = [mpf("0.0401") * mp.cos(mp.pi * (2 * i + 1) / (4 * n + 2)) ** 2 for i in range(n)]
+    assert_interpolates(lane, coefficients, exact, nodes)
+    # By Markov's inequality a polynomial of degree 15 (its own is 13, the rest of atanh's is hardly more) on
+    # [-0.2, 0.2] moves by at most 15^2/0.2 0.2/8000 = 3 % of its largest value to the nearest of these points.
+    s = np.arange(4001, dtype=object) * mpf("0.2") / 4000
+    largest = max(s * abs(np.polyval(coefficients, s * s) - [exact(z) for z in s * s]))
+    assert largest <= stated <= 1.3 * largest, f"stated {stated}, found {mp.nstr(largest, 3)}"
 
 
-def _horner(coefficients: list[float], z: mpf) -> mpf:
-    return functools.reduce(lambda total, coefficient: total * z + coefficient, coefficients)
+def test_polynomial_of_the_exponential(lane):
+    def exact(r):
+        return (mp.expm1(r) - r) / r**2 if abs(r) > 1e-20 else mpf(1) / 2 + r / 6
 
-
-def test_polynomial_interpolates(lane: Lane) -> None:
-    n = len(lane.polynomial())
-    with mp.workdps(DIGITS):
-        nodes = [mpf("0.0401") * mp.cos(mp.pi * (2 * i + 1) / (4 * n + 2)) ** 2 for i in range(n)]
-        powers = mp.matrix([[z**i for i in reversed(range(n))] for z in nodes])
-        exact = mp.lu_solve(powers, mp.matrix([_exact_t(z) for z in nodes]))
-        assert all(map(lane.rounds, exact, lane.polynomial()))
-
-
-def test_polynomial_is_as_exact_as_stated(lane: Lane) -> None:
-    stated = re.search(r"largest error of s T\(s\^2\) on \[0, 0.2\]: (\S+)", lane.text)
-    assert stated
-    # By Markov's inequality a polynomial of degree 15 (its own is 13, the rest of atanh's is hardly more) on [-0.2, 0.2]
-    # moves by at most 15^2/0.2 0.2/8000 = 3 % of its largest value between a point and the nearest of these.
-    points = [mpf("0.2") * i / 4000 for i in range(4001)]
-    with mp.workdps(DIGITS):
-        largest = max(s * abs(_horner(lane.polynomial(), s * s) - _exact_t(s * s)) for s in points)
-    assert largest <= float(stated[1]) <= 1.3 * largest, f"stated {stated[1]}, found {mp.nstr(largest, 3)}"
-
-
-def test_exponential_polynomial_interpolates(lane: Lane) -> None:
-    n = len(lane.e_polynomial())
-    with mp.workdps(DIGITS):
-        nodes = [mpf("0.3477") * mp.cos(mp.pi * (2 * i + 1) / (2 * n)) for i in range(n)]
-        powers = mp.matrix([[r**i for i in reversed(range(n))] for r in nodes])
-        exact = mp.lu_solve(powers, mp.matrix([_exact_e(r) for r in nodes]))
-        assert all(map(lane.rounds, exact, lane.e_polynomial()))
-
-
-def test_exponential_polynomial_is_as_exact_as_stated(lane: Lane) -> None:
-    stated = re.search(r"largest error of E on \[-0.3477, 0.3477\]: (\S+)", lane.text)
-    assert stated
+    coefficients = lane.numbers("E_COEFFICIENTS")[::-1]
+    n, stated = len(coefficients), lane.stated("E on [-0.3477, 0.3477]")
+    interval = mpf("0.3477")
+    nodes = [interval * mp.cos(mp.pi * (2 * i + 1) / (2 * n)) for i in range(n)]
+    assert_interpolates(lane, coefficients, exact, nodes)
     # Markov's inequality for degree 10, as above: 10^2/0.3477 0.3477/4000 = 2.5 % from the nearest of these points.
-    points = [mpf("0.3477") * i / 2000 for i in range(-2000, 2001)]
-    with mp.workdps(DIGITS):
-        largest = max(abs(_horner(lane.e_polynomial(), r) - _exact_e(r)) for r in points)
-    assert largest <= float(stated[1]) <= 1.3 * largest, f"stated {stated[1]}, found {mp.nstr(largest, 3)}"
+    r = np.arange(-2000, 2001, dtype=object) * interval / 2000
+    largest = max(abs(np.polyval(coefficients, r) - [exact(x) for x in r]))
+    assert largest <= stated <= 1.3 * largest, f"stated {stated}, found {mp.nstr(largest, 3)}"
 
 
-def test_reduction_of_the_exponential(lane: Lane) -> None:
+def test_reduction_of_the_exponential(lane):
     """The nearest integer lies in the lowest bits, and the rest of x within the polynomial's interval."""
     digits = np.finfo(lane.type).nmant + 1
     rounder, largest = lane.number("ROUNDER"), 2 ** (digits - 3)
@@ -133,30 +109,27 @@ def test_reduction_of_the_exponential(lane: Lane) -> None:
         assert float(total) == rounder + k
         assert int(total.view(unsigned)) - int(lane.type(rounder).view(unsigned)) == k
     assert lane.type(rounder) + lane.type(0.75) == rounder + 1
-    with mp.workdps(DIGITS):
-        assert lane.rounds(1 / mp.log(2), lane.number("LOG2E"))
-        # x LOG2E is rounded, by 2^-digits of it at most, and so is LOG2E, before the nearest integer is taken; |x| < 2^11.
-        assert (mpf(1) / 2 + 2**12 * mpf(2) ** (1 - digits)) * mp.log(2) <= mpf("0.3477")
+    assert lane.rounds(1 / mp.log(2), lane.number("LOG2E"))
+    # x LOG2E is rounded, by 2^-digits of it at most, and so is LOG2E, before the nearest integer is taken; |x| < 2^11.
+    assert (mpf(1) / 2 + 2**12 * mpf(2) ** (1 - digits)) * mp.log(2) <= mpf("0.3477")
 
 
-def test_lost_weights_leave_finite_quotients(lane: Lane) -> None:
-    lost, apart = lane.integer("LOST"), lane.integer("APART")
-    with mp.workdps(DIGITS):
-        smallest, largest = (mp.log(mpf(float(x)), 2) for x in (np.finfo(lane.type).tiny, np.finfo(lane.type).max))
-        # The least weight is normal. By it, terms of a chunk's 1024 entries are finite, and so are those of psi at APART.
-        assert smallest < -lost
-        assert 10 + lost + mp.log(apart, 2) < largest
-        assert 10 + apart / mp.log(2) < largest
+def test_lost_weights_leave_finite_quotients(lane):
+    lost, apart = int(lane.definition("LOST")), int(lane.definition("APART"))
+    smallest, largest = (mp.log(mpf(float(x)), 2) for x in (np.finfo(lane.type).tiny, np.finfo(lane.type).max))
+    # The least weight is normal. By it, terms of a chunk's 1024 entries are finite, and so are those of psi at APART.
+    assert smallest < -lost
+    assert 10 + lost + mp.log(apart, 2) < largest
+    assert 10 + apart / mp.log(2) < largest
 
 
-def test_parts_of_ln2(lane: Lane) -> None:
-    with mp.workdps(DIGITS):
-        assert lane.rounds(mp.log(2), lane.number("LN2_HIGH"))
-        assert lane.rounds(mp.log(2) - lane.number("LN2_HIGH"), lane.number("LN2_LOW"))
-        assert lane.rounds(mp.log(2) - lane.number("LN2_HEAD"), lane.number("LN2_REST"))
+def test_parts_of_ln2(lane):
+    assert lane.rounds(mp.log(2), lane.number("LN2_HIGH"))
+    assert lane.rounds(mp.log(2) - lane.number("LN2_HIGH"), lane.number("LN2_LOW"))
+    assert lane.rounds(mp.log(2) - lane.number("LN2_HEAD"), lane.number("LN2_REST"))
 
 
-def test_head_of_ln2_is_short_enough(lane: Lane) -> None:
+def test_head_of_ln2_is_short_enough(lane):
     digits = np.finfo(lane.type).nmant + 1
     numerator, _ = lane.number("LN2_HEAD").as_integer_ratio()
     mask = int(lane.number("UPPER_HALF"))

@@ -3,19 +3,13 @@
 What could hang happens in a process of its own. With HYPOTHESIS_PROFILE=night there are 200 forks of each kind.
 """
 
-from __future__ import annotations
-
 import pytest
-from processes import NIGHT, counts_threads, posix, python
+from support.processes import NIGHT, SLOW, posix, python
 
-FORKS = 200 if NIGHT else 10
+FORKS = 200 if NIGHT else 10 if SLOW else 3
 
 # A child that hangs is killed by its alarm. The work is enough for three threads.
 FORK = """
-import ctypes, os, signal, sys, threading, traceback
-import numpy as np
-import fastkl
-
 p, q = np.random.default_rng(0).random((2, 1000, 1000))
 
 def compute(threads=2):
@@ -32,11 +26,16 @@ def child(check, fork=os.fork):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 def check():
+    same = {compute(), compute(3), compute(None)} == {expected}
+    alone = sys.platform != "linux" or len(os.listdir("/proc/self/task")) == 1
+    return same and alone and fastkl.build_info()["threads"] == 1
+
+def check_beside_a_thread():
     new = []
     thread = threading.Thread(target=lambda: new.append(compute()))
     thread.start()
     thread.join()
-    return {compute(), compute(3), compute(None), *new} == {expected}
+    return new == [expected]
 
 # Python's hooks do not run, and the GIL stays with the thread that forks.
 fork_by_c = ctypes.PyDLL(None).fork if sys.platform != "win32" else None
@@ -47,73 +46,43 @@ BESIDE = {
     "nothing": "def other(): pass",
     "a busy thread": """
 stop = False
-def other():
-    pass
+def other(): pass
 def work():
     while not stop:
         compute()
-thread = threading.Thread(target=work)
-thread.start()
+threading.Thread(target=work).start()
 """,
     "torch": """
 import torch
 x = torch.rand(1_000_000)
 torch.set_num_threads(2)
-other = lambda: x.exp().sum()
+def other(): x.exp().sum()
 """,
     "sklearn": """
 from sklearn.cluster import KMeans
-other = KMeans(3, n_init=1, random_state=0).fit
-other = lambda fit=other: fit(p[:, :4])
+def other(): KMeans(3, n_init=1, random_state=0).fit(p[:, :4])
 """,
 }
-
-
-@posix
-@pytest.mark.parametrize("beside", BESIDE)
-def test_a_forked_child_computes(beside: str) -> None:
-    if beside in ("torch", "sklearn"):
-        pytest.importorskip(beside)
-    forks = f"""
-codes = []
-for i in range({FORKS}):
+WAYS = {
+    "by Python": """
+for i in range(FORKS):
     other()
     compute()
-    codes.append(child(check))
+    codes.append(child(lambda: check() and check_beside_a_thread()))
 codes.append(child(lambda: check() and not child(check)))
 stop = True
-print(set(codes))
-"""
-    assert python(FORK + BESIDE[beside] + forks) == "{0}\n"
-
-
-@posix
-@pytest.mark.parametrize("beside", ["nothing", "torch", "sklearn"])
-def test_a_child_that_c_forked_computes(beside: str) -> None:
-    if beside in ("torch", "sklearn"):
-        pytest.importorskip(beside)
-    forks = f"""
-codes = []
-for i in range({FORKS}):
+""",
+    "by C": """
+for i in range(FORKS):
     other()
     compute()
-    codes.append(child(lambda: {{compute(), compute(3), compute(None)}} == {{expected}}, fork_by_c))
-print(set(codes))
-"""
-    assert python(FORK + BESIDE[beside] + forks) == "{0}\n"
-
-
-@posix
-@pytest.mark.parametrize("beside", ["nothing", "torch", "sklearn"])
-def test_a_handler_that_forks_within_a_call(beside: str) -> None:
-    """The call goes on in the parent, and another one is made in the child, which the handler leaves."""
-    if beside in ("torch", "sklearn"):
-        pytest.importorskip(beside)
-    forks = f"""
-codes = []
+    codes.append(child(check, fork_by_c))
+""",
+    # The call goes on in the parent, and another one is made in the child, which the handler leaves.
+    "by a handler within a call": """
 def handle(number, frame):
-    codes.append(child(lambda: compute() == expected))
-    if len(codes) == {FORKS}:
+    codes.append(child(check))
+    if len(codes) == FORKS:
         raise KeyboardInterrupt
     signal.setitimer(signal.ITIMER_REAL, 0.002)
 other()
@@ -122,61 +91,50 @@ signal.setitimer(signal.ITIMER_REAL, 0.1)
 try:
     fastkl.entropy(np.broadcast_to(p[0], (100_000_000, 1000)), normalize=True, threads=2)
 except KeyboardInterrupt as interrupt:
-    where = [frame.name for frame in traceback.extract_tb(interrupt.__traceback__)]
-    print(set(codes), len(codes) == {FORKS}, "fastkl._kernels.evaluate" in where)
-"""
-    assert python(FORK + BESIDE[beside] + forks) == "{0} True True\n"
+    assert "fastkl._kernels.evaluate" in [frame.name for frame in traceback.extract_tb(interrupt.__traceback__)]
+    codes.append(len(codes) - FORKS)
+else:
+    codes.append("not interrupted")
+""",
+}
 
 
 @posix
-def test_a_call_continues_in_a_child_of_its_handler() -> None:
-    """The child of a fork within a call has one thread for the rest of it."""
-    code = """
+@pytest.mark.parametrize(
+    ("beside", "way"), [(b, w) for b in BESIDE for w in WAYS if b != "a busy thread" or w == "by Python"]
+)
+def test_a_forked_child_computes(beside, way):
+    if beside in ("torch", "sklearn"):
+        pytest.importorskip(beside)
+    code = f"{FORK}{BESIDE[beside]}\nFORKS, codes = {FORKS}, []\n{WAYS[way]}\nprint(set(codes))"
+    assert python(code) == "{0}\n"
+
+
+OTHERS = {
+    # The child of a fork within a call has one thread for the rest of it.
+    "a call continues in a child of its handler": """
 pids = []
 def handle(number, frame):
     pids.append(os.fork())
     if not pids[-1]:
         signal.alarm(30)
-rows = np.broadcast_to(p[0], (2_000_000, 1000))
 signal.signal(signal.SIGALRM, handle)
-signal.setitimer(signal.ITIMER_REAL, 0.1)
-result = fastkl.entropy(rows, normalize=True, threads=2)
+signal.setitimer(signal.ITIMER_REAL, 0.02)
+result = fastkl.entropy(np.broadcast_to(p[0], (300_000, 1000)), normalize=True, threads=2)
 same = set(result.tolist()) == {fastkl.entropy(p[0], normalize=True)}
 if not pids[0]:
     os._exit(0 if same else 1)
-print(same, os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]))
-"""
-    assert python(FORK + code) == "True 0\n"
-
-
-@posix
-def test_a_pool_of_forked_processes_computes() -> None:
-    """The call of each process is made while a thread of Python's is there."""
-    code = """
+codes = [os.waitstatus_to_exitcode(os.waitpid(pids[0], 0)[1]), 1 - same]
+""",
+    # The call of each process is made while a thread of Python's is there.
+    "a pool of forked processes computes": """
 import multiprocessing
 def work(i):
-    return compute() == expected
+    return 1 - (compute() == expected)
 with multiprocessing.get_context("fork").Pool(4) as pool:
-    print(set(pool.map_async(work, range(40), chunksize=1).get(60)))
-"""
-    assert python(FORK + code) == "{True}\n"
-
-
-@counts_threads
-def test_a_forked_child_has_one_thread() -> None:
-    """Whatever `threads` says, and also where C forked."""
-    code = """
-def check():
-    compute(3), compute(None)
-    return len(os.listdir("/proc/self/task")) == 1 and fastkl.build_info()["threads"] == 1
-print(child(check), child(check, fork_by_c))
-"""
-    assert python(FORK + code) == "0 0\n"
-
-
-@posix
-def test_a_signal_is_handled_in_a_forked_child() -> None:
-    code = """
+    codes = pool.map_async(work, range(40), chunksize=1).get(60)
+""",
+    "a signal is handled in a child": """
 def check():
     signal.signal(signal.SIGPROF, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_PROF, 0.2)
@@ -185,6 +143,12 @@ def check():
     except KeyboardInterrupt as interrupt:
         where = [frame.name for frame in traceback.extract_tb(interrupt.__traceback__)]
         return "fastkl._kernels.evaluate" in where and compute() == expected
-print(child(check))
-"""
-    assert python(FORK + code) == "0\n"
+codes = [child(check)]
+""",
+}
+
+
+@posix
+@pytest.mark.parametrize("code", OTHERS.values(), ids=OTHERS)
+def test_forks_and_signals(code):
+    assert python(f"{FORK}{code}\nprint(set(codes))") == "{0}\n"

@@ -1,13 +1,9 @@
 """The page of summaries is well-formed, escaped and complete, and its bars count every finite value."""
 
-from __future__ import annotations
-
 import math
 import re
 from fractions import Fraction
-from html.parser import HTMLParser
 from itertools import combinations_with_replacement, pairwise
-from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,7 +14,7 @@ from fastkl.batch.summary import Summary
 
 MAX = float(np.finfo(np.float64).max)
 NASTY = "<script>alert('1')</script> & \"quoted\" \x00\x1b\u202e\udc80 ü"
-CASES: dict[str, list[float]] = {
+CASES = {
     "none": [],
     "none finite": [math.nan, math.inf, -math.inf],
     "one": [0.3],
@@ -41,26 +37,34 @@ CASES: dict[str, list[float]] = {
 }
 
 
-def summarised(values: Any) -> Summary:
+def summarised(values):
     made = Summary()
     made.update(values)
     return made
 
 
-def page(*names: str, unit: Any = "") -> str:
+def page(*names, unit=""):
     units = unit if isinstance(unit, dict) else dict.fromkeys(names, unit)
     return report.html("A title", {"P": "p.npy"}, {name: summarised(CASES[name]) for name in names}, units)
 
 
-def parsed(text: str) -> ElementTree.Element:
-    return ElementTree.fromstring(text)
+def parsed(*names, unit=""):
+    return ElementTree.fromstring(page(*names, unit=unit))
 
 
-def texts(root: ElementTree.Element, path: str) -> list[str]:
+def label(root):
+    return root.find(".//svg").get("aria-label")
+
+
+def percent(element, name):
+    return float(element.get(name, "").removesuffix("%"))
+
+
+def texts(root, path):
     return ["".join(found.itertext()) for found in root.iterfind(path)]
 
 
-def tables(root: ElementTree.Element) -> dict[str, list[list[str]]]:
+def tables(root):
     """The cells of each table, by its caption."""
     return {
         table.findtext("caption", ""): [["".join(x.itertext()) for x in row] for row in table.iterfind("tbody/tr")]
@@ -68,50 +72,28 @@ def tables(root: ElementTree.Element) -> dict[str, list[list[str]]]:
     }
 
 
-def bars(root: ElementTree.Element) -> list[tuple[str, int]]:
+def bars(root):
     """The ranges and counts in the tooltips of the bars."""
     said = [title.text or "" for title in root.iterfind(".//svg/g/title")]
-    matches = [re.fullmatch(r"(.+): ([\d,]+) (rows?)", text) for text in said]
-    assert all(m and (m[2] == "1") == (m[3] == "row") for m in matches)
-    return [(m[1], int(m[2].replace(",", ""))) for m in matches if m]
-
-
-class Strict(HTMLParser):
-    """Asserts that elements are closed in the right order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: Any) -> None:  # noqa: D102
-        self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: Any) -> None:
-        """The element is closed already."""
-
-    def handle_endtag(self, tag: str) -> None:  # noqa: D102
-        assert self.open.pop() == tag
+    matches = [re.fullmatch(r"(.+): (1 row|(?!1 )[\d,]+ rows)", text).groups() for text in said]
+    return [(values, int(count.split()[0].replace(",", ""))) for values, count in matches]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bars_count_every_finite_value(name: str) -> None:
-    root = parsed(page(name, unit="bits"))
+def test_bars_count_every_finite_value(name):
+    root = parsed(name, unit="bits")
     finite = [x for x in CASES[name] if math.isfinite(x)]
     held = bars(root)
     assert sum(count for _, count in held) == len(finite)
     assert texts(root, ".//p[@class='none']") == ([] if finite else ["no finite value"])
-    places = [
-        (float(rect.get("x", "").removesuffix("%")), float(rect.get("width", "").removesuffix("%")))
-        for rect in root.iterfind(".//svg/g/rect[@class='hover']")
-    ]
+    rects = root.iterfind(".//svg/g/rect[@class='hover']")
+    places = [(percent(rect, "x"), percent(rect, "width")) for rect in rects]
     assert len(places) == len(held)
-    # Three decimals are written.
-    assert all(-0.001 <= x < x + width <= 100.002 for x, width in places)
+    assert all(-0.001 <= x < x + width <= 100.002 for x, width in places)  # of three decimals
     assert all(a[0] + a[1] <= b[0] + 0.002 for a, b in pairwise(places))
-    for element in root.iterfind(".//svg//*"):
-        for key, value in element.items():
-            if key in ("x", "y", "x1", "x2", "y1", "y2", "width", "height"):
-                assert -10 <= float(value.removesuffix("%")) <= 300
+    attributes = [item for element in root.iterfind(".//svg//*") for item in element.items()]
+    lengths = [x for name, x in attributes if name in ("x", "y", "x1", "x2", "y1", "y2", "width", "height")]
+    assert all(-10 <= float(x.removesuffix("%")) <= 300 for x in lengths)
     heights = [float(rect.get("height", "")) for rect in root.iterfind(".//svg/g/rect[@class='bar']")]
     assert all(1 <= height <= chart.FLOOR - chart.TOP for height in heights)
     if finite:
@@ -121,69 +103,65 @@ def test_bars_count_every_finite_value(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, values in CASES.items() if any(map(math.isfinite, values))])
-def test_numbers_of_the_axis_are_in_their_places(name: str) -> None:
+def test_numbers_of_the_axis_are_in_their_places(name):
     values = sorted(x for x in CASES[name] if math.isfinite(x))
-    axis_labels = [
-        (float(text.get("x", "").removesuffix("%")), text.text or "")
-        for text in parsed(page(name)).iterfind(".//svg//text[@y]")
-        if text.get("y") == str(chart.NUMBERS)
-    ]
-    assert 1 <= len(axis_labels) <= 8
-    numbers = [float(text.replace(",", "")) for _, text in axis_labels]
+    labels = [text for text in parsed(name).iterfind(".//svg//text[@y]") if text.get("y") == str(chart.NUMBERS)]
+    places = [percent(text, "x") for text in labels]
+    numbers = [float((text.text or "").replace(",", "")) for text in labels]
+    assert 1 <= len(numbers) <= 8
     assert numbers == sorted(set(numbers))
     assert all(values[0] <= x <= values[-1] or x == pytest.approx(values[0]) for x in numbers)
-    assert [x for x, _ in axis_labels] == sorted(x for x, _ in axis_labels)
+    assert places == sorted(places)
     if values[0] >= 0 and values[-1] / 100 > (least := next((x for x in values if x > 0), math.inf)):
         assert all(round(math.log10(x)) == pytest.approx(math.log10(x), abs=1e-9) for x in numbers if x)
         start = chart.BESIDE_ZEROS if values[0] == 0 else 0
-        for x, number in zip([x for x, _ in axis_labels], numbers, strict=True):
+        for x, number in zip(places, numbers, strict=True):
             low, place = math.log(least), math.log(number or 1)
             share = (place - low) / (math.log(values[-1]) - low)
             assert x == pytest.approx(start + (100 - start) * share if number else chart.ZEROS / 2, abs=0.002)
     elif values[0] < values[-1]:
         low, high = Fraction(values[0]), Fraction(values[-1])
-        for x, number in zip([x for x, _ in axis_labels], numbers, strict=True):
+        for x, number in zip(places, numbers, strict=True):
             assert x == pytest.approx(float(100 * (Fraction(number) - low) / (high - low)), abs=0.02)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "numbers"),
-    [
-        (0.0, 1.0, "0.0 0.2 0.4 0.6 0.8 1.0"),
-        (0.0, 3.0, "0.0 0.5 1.0 1.5 2.0 2.5 3.0"),
-        (-4000.0, 2500.0, "-4,000 -2,000 0 2,000"),
-        (1e12, 1.001e12, "1e12 1.0002e12 1.0004e12 1.0006e12 1.0008e12 1.001e12"),
-        (-1e-6, 2e-6, "-1e-6 -5e-7 0 5e-7 1e-6 1.5e-6 2e-6"),
-        (1e-5, 10.0, "1e-5 0.0001 0.001 0.01 0.1 1 10"),
-        (3e-12, 7e5, "1e-9 1e-6 0.001 1 1,000"),
-    ],
-)
-def test_numbers_of_an_axis(low: float, high: float, numbers: str) -> None:
+AXES = [
+    (0.0, 1.0, "0.0 0.2 0.4 0.6 0.8 1.0"),
+    (0.0, 3.0, "0.0 0.5 1.0 1.5 2.0 2.5 3.0"),
+    (-4000.0, 2500.0, "-4,000 -2,000 0 2,000"),
+    (1e12, 1.001e12, "1e12 1.0002e12 1.0004e12 1.0006e12 1.0008e12 1.001e12"),
+    (-1e-6, 2e-6, "-1e-6 -5e-7 0 5e-7 1e-6 1.5e-6 2e-6"),
+    (1e-5, 10.0, "1e-5 0.0001 0.001 0.01 0.1 1 10"),
+    (3e-12, 7e5, "1e-9 1e-6 0.001 1 1,000"),
+]
+
+
+@pytest.mark.parametrize(("low", "high", "numbers"), AXES)
+def test_numbers_of_an_axis(low, high, numbers):
     logarithmic = low > 0 and high > 100 * low
     assert " ".join(number for _, number in chart.Axis(low, high, logarithmic, 0).ticks()) == numbers
 
 
-def test_zeros_have_a_bar_of_their_own() -> None:
-    root = parsed(page("with zeros"))
-    assert "of 5 finite values of with zeros, from 0 to 1; " in root.find(".//svg").get("aria-label", "")  # type: ignore[union-attr]
-    marks = [line.get("x1") for line in root.iterfind(".//svg/line") if line.get("class") == "mark"]
+def test_zeros_have_a_bar_of_their_own():
+    root = parsed("with zeros")
+    assert "of 5 finite values of with zeros, from 0 to 1; " in label(root)
+    marks = [line.get("x1") for line in root.iterfind(".//svg/line[@class='mark']")]
     assert marks == [f"{chart.ZEROS / 2:.3f}%"]
     assert bars(root)[0] == ("0", 3)
     assert "0" in texts(root, ".//svg/g/text")
-    assert bars(parsed(page("two values")))[0][0].startswith("0 to ")
+    assert bars(parsed("two values"))[0][0].startswith("0 to ")
 
 
-def test_median_and_mean_are_marked() -> None:
-    root = parsed(page("linear"))
+def test_median_and_mean_are_marked():
+    root = parsed("linear")
     assert texts(root, ".//svg/text[@class='label']") == ["median 2.5", "mean 2.875"]
-    label = root.find(".//svg").get("aria-label")  # type: ignore[union-attr]
-    assert label == "Histogram of 4 finite values of linear, from 1 to 5.5; median 2.5, mean 2.875"
-    assert root.find(".//svg").get("role") == "img"  # type: ignore[union-attr]
-    places = [float(line.get("x1", "")[:-1]) for line in root.iterfind(".//svg/line") if "mark" in line.get("class", "")]
+    assert label(root) == "Histogram of 4 finite values of linear, from 1 to 5.5; median 2.5, mean 2.875"
+    assert root.find(".//svg").get("role") == "img"
+    places = [percent(line, "x1") for line in root.iterfind(".//svg/line") if "mark" in line.get("class", "")]
     assert places == pytest.approx([100 * 1.5 / 4.5, 100 * 1.875 / 4.5], abs=0.001)
 
 
-def test_labels_stay_inside_and_beside_the_lines() -> None:
+def test_labels_stay_inside_and_beside_the_lines():
     """A label fits into a third of the width; with both marks inside their halves, into a little less."""
     for left, right in combinations_with_replacement(range(101), 2):
         (level, side), (other_level, other_side) = chart.place_labels(left, right)
@@ -193,74 +171,54 @@ def test_labels_stay_inside_and_beside_the_lines() -> None:
         assert not (x < passing < x + 28 if to == "start" else x - 28 < passing < x)
 
 
-def test_statistics() -> None:
+def test_statistics():
     made = summarised([0.5, math.nan, math.inf, 1.5, math.nan, -1234567.25, 12345678.0])
-    found = tables(parsed(report.html("t", {}, {"kl": made}, {})))
-    assert dict(found["Statistics"]) | {"mean": "", "its standard error": ""} == {
-        "rows": "7",
-        "with a finite value": "4",
-        "mean": "",
-        "its standard error": "",
-        "min": "-1.23457e6",
-        "max": "∞",
-    }
+    found = tables(ElementTree.fromstring(report.html("t", {}, {"kl": made}, {})))
+    statistics = dict(found["Statistics"])
+    assert [*statistics] == ["rows", "with a finite value", "mean", "its standard error", "min", "max"]
+    assert [statistics[name] for name in ("rows", "with a finite value", "min", "max")] == ["7", "4", "-1.23457e6", "∞"]
     assert dict(found["Quantiles"])["50 %"] == "1"
     assert [row[0] for row in found["Quantiles"]] == ["1 %", "5 %", "25 %", "50 %", "75 %", "95 %", "99 %"]
     assert found["Rows without a finite value"] == [["infinite", "1", "2"], ["invalid", "2", "1, 4"]]
     assert found["Largest values; rows count from 0"][:3] == [["2", "∞"], ["6", "1.23457e7"], ["3", "1.5"]]
 
 
-def test_fields_have_sections_and_a_table_of_contents() -> None:
-    root = parsed(page("linear", "none", "equal", unit={"linear": "nats"}))
+def test_fields_have_sections_and_facts_a_table():
+    root = parsed("linear", "none", "equal", unit={"linear": "nats"})
     assert texts(root, ".//h2") == ["linear in nats", "none", "equal"]
     links = [a.get("href", "") for a in root.iterfind(".//nav//a")]
     assert [f"#{section.get('id')}" for section in root.iter("section")] == links
     assert tables(root)["The fields"] == [["linear", "2.875", "2.5", "5.5"], ["none", *"———"], ["equal", *["-2.5"] * 3]]
-    assert parsed(page("linear")).find(".//nav") is None
-    assert texts(parsed(page("linear", "equal", unit="bits")), ".//h2") == ["linear in bits", "equal in bits"]
-
-
-def test_facts_are_a_table() -> None:
-    facts = {"P": "a.npy", "options": "base 2\nnormalize"}
-    root = parsed(report.html("The title", facts, {}, {}))
+    assert parsed("linear").find(".//nav") is None
+    assert texts(parsed("linear", "equal", unit="bits"), ".//h2") == ["linear in bits", "equal in bits"]
+    root = ElementTree.fromstring(report.html("The title", {"P": "a.npy", "options": "base 2\nnormalize"}, {}, {}))
     assert tables(root) == {"The whole": [["P", "a.npy"], ["options", "base 2\nnormalize"]]}
     assert texts(root, ".//h1") == texts(root, "head/title") == ["The title"]
 
 
-def test_everything_is_escaped() -> None:
-    made = report.html(
-        NASTY, {NASTY: NASTY}, {NASTY: summarised([1.0, 2.0]), "other": Summary()}, {NASTY: NASTY, "other": NASTY}
-    )
+def test_everything_is_escaped():
+    summaries = {NASTY: summarised([1.0, 2.0]), "other": Summary()}
+    made = report.html(NASTY, {NASTY: NASTY}, summaries, {NASTY: NASTY, "other": NASTY})
     made.encode("utf-8")
     assert "<script" not in made
-    root = parsed(made)
-    shown = (
-        NASTY.replace("\x00", r"\x00").replace("\x1b", r"\x1b").replace("\u202e", r"\u202e").replace("\udc80", r"\udc80")
-    )
+    root = ElementTree.fromstring(made)
+    shown = "".join(f"{x!a}"[1:-1] if x in "\x00\x1b\u202e\udc80" else x for x in NASTY)
     assert texts(root, "head/title") == texts(root, ".//h1") == [shown]
     assert tables(root)["The whole"] == [[shown, shown]]
     assert texts(root, ".//h2") == [f"{shown} in {shown}", f"other in {shown}"]
     assert texts(root, ".//nav//a") == [shown, "other"]
-    assert f"of {shown} in {shown}, from" in root.find(".//svg").get("aria-label", "")  # type: ignore[union-attr]
+    assert f"of {shown} in {shown}, from" in label(root)
 
 
-def test_page_loads_nothing() -> None:
+def test_page_is_html_that_loads_nothing():
     made = page(*CASES, unit="nats")
-    assert "http" not in made
-    assert not re.search(r"@import|url\(|<link|<script|<img|<iframe", made)
-    root = parsed(made)
-    assert {a.get("href", "")[0] for a in root.iter("a")} == {"#"}
-    assert not [x for x in root.iter() for key in x.keys() if key in ("src", "style") or key.startswith("on")]  # noqa: SIM118
-
-
-def test_page_is_html_and_xml() -> None:
-    made = page(*CASES)
     assert made.startswith("<!DOCTYPE html>\n")
-    parser = Strict()
-    parser.feed(made)
-    parser.close()
-    assert not parser.open
-    for table in parsed(made).iter("table"):
+    assert not re.search(r"http|@import|url\(|<link|<script|<img|<iframe", made)
+    root = ElementTree.fromstring(made)
+    assert {a.get("href", "")[0] for a in root.iter("a")} == {"#"}
+    names = {name for element in root.iter() for name in element.keys()}  # noqa: SIM118 - it is no dict
+    assert not [name for name in names if name in ("src", "style") or name.startswith("on")]
+    for table in root.iter("table"):
         assert table.findtext("caption")
         assert all(row[0].tag == "th" and row[0].get("scope") == "row" for row in table.iterfind("tbody/tr"))
         assert all(cell.get("scope") == "col" for cell in table.iterfind("thead/tr/th"))

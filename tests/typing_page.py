@@ -5,13 +5,10 @@ A call that must be refused has a `type: ignore`, which both checkers report if 
 
 # pyright: strict, reportUnnecessaryTypeIgnoreComment=true
 
-from __future__ import annotations
-
-from typing import Any
+from typing import Any, assert_type
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import assert_type
 
 import fastkl
 
@@ -20,11 +17,9 @@ class Tensor:
     """A container of another library."""
 
 
-def typical_calls(p: NDArray[np.float32], q: NDArray[np.float64], labels: NDArray[np.int64], tensor: Tensor) -> None:
-    """The calls."""
-    row = [0.5, 0.5]
-
+def calls(p: NDArray[np.float32], q: NDArray[np.float64], labels: NDArray[np.int64], tensor: Tensor) -> None:
     # Lists of floats are one row each: a NumPy scalar.
+    row = [0.5, 0.5]
     assert_type(fastkl.entropy(row), np.floating)
     assert_type(fastkl.entropy([1, 0], base=2, threads=1), np.floating)
     assert_type(fastkl.kl_divergence(row, (0.25, 0.75), eps=1e-9), np.floating)
@@ -49,31 +44,15 @@ def typical_calls(p: NDArray[np.float32], q: NDArray[np.float64], labels: NDArra
     assert_type(fastkl.cross_entropy(tensor, p, out=None), Any)
     assert_type(fastkl.entropy(tensor, keepdims=True), Any)
 
-    result = fastkl.compare(p, q, labels, from_logits=True, ignore_index=-100)
-    assert_type(result, fastkl.Comparison)
-
+    assert_type(fastkl.compare(p, q, labels, from_logits=True, ignore_index=-100), fastkl.Comparison)
     try:
         fastkl.entropy(p)
     except fastkl.InvalidRowError as error:
-        assert_type(error.operand, str)
-        assert_type(error.index, tuple[int | slice, ...])
-        assert_type(error.reason, str)
+        assert_type((error.operand, error.index, error.reason), tuple[str, tuple[int | slice, ...], str])
 
-
-def every_keyword(p: NDArray[np.float32], q: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
-    """A keyword that an overload lacks is an error here."""
-    fastkl.entropy(
-        p,
-        axis=0,
-        base=2,
-        normalize=True,
-        from_logits=False,
-        temperature=1,
-        invalid="nan",
-        out=None,
-        keepdims=True,
-        threads=1,
-    )
+    # A keyword that an overload lacks is an error here.
+    fastkl.entropy(p, axis=0, base=2, normalize=True, from_logits=False, temperature=1, invalid="nan", out=None)
+    fastkl.entropy(p, keepdims=True, threads=1)
     fastkl.cross_entropy(p, q, axis=0, base=2, normalize=True, from_logits="q", temperature=1, eps=0)
     fastkl.cross_entropy(p, q, invalid="nan", out=None, keepdims=True, threads=1)
     fastkl.kl_divergence(p, q, axis=0, base=2, normalize=True, from_logits="q", temperature=1, eps=0)
@@ -85,9 +64,7 @@ def every_keyword(p: NDArray[np.float32], q: NDArray[np.float64], labels: NDArra
     fastkl.nll(labels, q, axis=0, base=2, normalize=True, from_logits=True, temperature=2, eps=0, ignore_index=None)
     fastkl.nll(labels, q, label_smoothing=0, invalid="ignore", out=None, keepdims=True, threads=None)
 
-
-def refused_calls(p: NDArray[np.float32], q: NDArray[np.float64], labels: NDArray[np.int64]) -> None:
-    """The calls that have no such argument, or not with such a value."""
+    # There is no such argument, or not with such a value.
     fastkl.entropy(p, invalid="warn")  # type: ignore[call-overload]
     fastkl.entropy(p, from_logits="p")  # type: ignore[call-overload]
     fastkl.entropy(p, eps=0.1)  # type: ignore[call-overload]

@@ -3,18 +3,13 @@
 The package is imported, not read, because the docstrings of its functions are completed at import.
 """
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Iterator
 from enum import Enum
 from importlib import import_module
 from inspect import isclass, isfunction, isroutine
-from typing import TYPE_CHECKING
 
 from numpydoc.validate import validate
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MODULES = ("fastkl", "fastkl.capi", "fastkl.compat.scipy", "fastkl.compat.sklearn", "fastkl.compat.torch")
 IGNORED = {

@@ -4,8 +4,6 @@ import-linter reads .py files only, and the compiled module has none. It takes `
 package, whose __init__ imports everything. Therefore it reads a copy in which the stub, _kernels.pyi, is a .py file.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

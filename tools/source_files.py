@@ -4,15 +4,11 @@ Python is parsed. In Cython and C, regular expressions find imports, and names w
 type or a keyword, in the text without comments and strings.
 """
 
-from __future__ import annotations
-
 import ast
 import re
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 LANGUAGES = {".py": "Python", ".pyi": "Python", ".pyx": "Cython", ".pxd": "Cython", ".pxi": "Cython", ".c": "C", ".h": "C"}
 GENERATED = "_kernels.c"
@@ -57,14 +53,11 @@ class Import(NamedTuple):
     local: str
 
     @property
-    def whole(self) -> str:
-        """The imported name with its module, or the module itself."""
-        return f"{self.base}.{self.name}" if self.name else self.base
-
-    @property
     def stands_for(self) -> str:
         """What the local name means: the first part alone after `import a.b`."""
-        return self.local if not self.name and self.base.partition(".")[0] == self.local else self.whole
+        if self.name:
+            return f"{self.base}.{self.name}"
+        return self.local if self.base.partition(".")[0] == self.local else self.base
 
 
 def read(root: Path, folders: Iterable[str]) -> Iterator[File]:
@@ -107,16 +100,11 @@ def imports(file: File) -> Iterator[Import]:
 
 
 def functions(file: File) -> Iterator[tuple[int, str, list[str]]]:
-    """Yield line, name and parameters of whatever can be called; of self and cls, it says nothing."""
-    for node in ast.walk(file.tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-            names = [each.arg for each in ast.iter_child_nodes(node.args) if isinstance(each, ast.arg)]
-            yield node.lineno, getattr(node, "name", "a lambda"), [name for name in names if name not in NO_PARAMETER]
-    if file.language != "Python":
-        for match in DECLARATION[file.language].finditer(file.code):
-            listed = (each.strip() for each in in_parentheses(file.code, match.end()).split(","))
-            line = file.code.count("\n", 0, match.end()) + 1
-            yield line, match[1] or match[2], [each for each in listed if each not in NO_PARAMETER]
+    """Yield line, name and parameters of whatever can be called in Cython or C; of self and cls, it says nothing."""
+    for match in DECLARATION[file.language].finditer(file.code):
+        listed = (each.strip() for each in in_parentheses(file.code, match.end()).split(","))
+        line = file.code.count("\n", 0, match.end()) + 1
+        yield line, match[1] or match[2], [each for each in listed if each not in NO_PARAMETER]
 
 
 def in_parentheses(code: str, start: int) -> str:

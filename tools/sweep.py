@@ -1,13 +1,11 @@
 """Calls of every kind on memory that ends where the operands end, under tools that watch memory and threads.
 
-    python tests/hardening/sweep.py 1000           calls 0 to 999, on every tier of this machine
-    python tests/hardening/sweep.py 1000 4         the same by four Python threads at once, which share operands
+    python tools/sweep.py 1000           calls 0 to 999, on every tier of this machine
+    python tools/sweep.py 1000 4         the same by four Python threads at once, which share operands
 
-The operands of `tests/inputs.py` stand within poison, which shows in values. Each operand here has its own block of memory:
-AddressSanitizer and valgrind report any read of an entry beyond it. Values are tested elsewhere: here only shapes are.
+Each operand has a block of memory of its own, beyond which AddressSanitizer and valgrind report a read. Of the values, only
+the shapes are tested here.
 """
-
-from __future__ import annotations
 
 import os
 import random
@@ -79,8 +77,7 @@ def call(number: int, threads: int | None) -> None:
 def shared(count: int, python_threads: int) -> None:
     """Make calls from Python threads at once, on the same operands and on their own."""
     source = np.random.default_rng(0)
-    p, q = source.random((300, 700)), source.random((300, 700))
-    wide = source.random((2, 140_000))
+    (p, q), wide = source.random((2, 300, 700)), source.random((2, 140_000))
     invalid = np.where(source.random((300, 1)) < 0.3, -1, p)
     expected = fastkl.kl_divergence(p, q, normalize=True, threads=1)
 

@@ -4,12 +4,9 @@ It replaces the functions before the tests are imported, and writes the outcome 
 OUTCOMES names. It uses private names of the installed SciPy.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from scipy import stats
 from scipy._lib import _array_api
@@ -17,19 +14,16 @@ from scipy.spatial import distance
 
 from fastkl import compat
 
-if TYPE_CHECKING:
-    import pytest
-
 _entropy = stats.entropy
-_outcomes: dict[str, str] = {}
+_outcomes = {}
 
 
-def entropy(*args: Any, _no_deco: bool = False, **keywords: Any) -> Any:
+def entropy(*args, _no_deco=False, **keywords):
     """Fastkl's function, or SciPy's where its tests use the undecorated function as a reference."""
     return (_entropy if _no_deco else compat.scipy.entropy)(*args, **({"_no_deco": True} if _no_deco else {}), **keywords)
 
 
-def pytest_configure() -> None:
+def pytest_configure():
     capabilities = getattr(_array_api, "xp_capabilities_table", {})  # of SciPy 1.17
     if _entropy in capabilities:
         capabilities[entropy] = capabilities[_entropy]
@@ -39,11 +33,11 @@ def pytest_configure() -> None:
     object.__setattr__(distance._METRICS["jensenshannon"], "dist_func", ours)  # the "test_jensenshannon" of pdist
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+def pytest_runtest_logreport(report):
     if report.when == "call" or report.outcome != "passed":
         file, _, name = report.location
         _outcomes[f"{Path(file).name}::{name}"] = report.outcome
 
 
-def pytest_sessionfinish() -> None:
+def pytest_sessionfinish():
     Path(os.environ["OUTCOMES"]).write_text(json.dumps(_outcomes), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""What tests share: references, generators of operands, and programs that tests run in processes of their own."""

@@ -1,0 +1,246 @@
+"""References for the measures: by definition for one row, and faster for many rows.
+
+The functions with fastkl's names follow the definitions with mpmath, for rows of probabilities and of logits; these are the
+truth. `evaluate` computes every row of matrices in double-double arithmetic, and by definition where that is not provably
+enough; logits_reference.py does so for logits. `error` measures how far results are from it, in the unit of the documented
+bounds. Knows nothing of fastkl.
+"""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+from mpmath import mp, mpf
+
+from support.double_double import HALF, LN2, ONE, TWO, DoubleDouble, expanded_log, log_ratio, reduced_log
+
+# Logarithms have relative errors of 10^-digits, which add up to less than 10^-digits times three H and the value. A value
+# above 10^(ENOUGH - digits) has at least ENOUGH - 3 digits; another is computed again with more. What is then below 10^-570
+# is zero, as a D or JS below 10^-324 is to a double, and a distance below 10^-280 to `error`.
+DIGITS = (70, 160, 600)
+ENOUGH = 30
+
+
+class Entry(NamedTuple):
+    """A probability and its logarithm, which is -inf of zero."""
+
+    value: mpf
+    log: mpf
+
+
+def distribution(row, logits=False, temperature=1.0, eps=0.0):
+    """What a row of weights or of logits stands for. Eps clips the softmax, or the weights as they are given."""
+    weights = [x if isinstance(x, mpf) else mpf(float(x)) for x in row]
+    if logits:
+        most = max(weights)
+        weights = [mp.exp((x - most) / temperature) for x in weights]
+    if eps:
+        total = mp.fsum(weights) if logits else 1
+        weights = [max(x / total, mpf(eps)) for x in weights]
+    total = mp.fsum(weights)
+    return [Entry(x / total, mp.log(x / total) if x else mp.ninf) for x in weights]
+
+
+DEFINITIONS = {}
+
+
+def _definition(of):
+    """A measure of two distributions as one of rows, with as many digits as its value takes."""
+
+    @functools.wraps(of)
+    def measure(p, q=None, from_logits=(False, False), temperature=1.0, eps=0.0):
+        for digits in DIGITS:
+            with mp.workdps(digits):
+                x = distribution(p, from_logits[0], temperature)
+                y = x if q is None else distribution(q, from_logits[1], temperature, eps)
+                value = of(x, y)
+                if value > mpf(10) ** (ENOUGH - digits) or (value == 0 and x == y):
+                    return value
+        return mpf(0)
+
+    DEFINITIONS[of.__name__] = measure
+    return measure
+
+
+@_definition
+def entropy(x, _):
+    """H(x) = -sum of x log x."""
+    return -mp.fsum(a.value * a.log for a in x if a.value)
+
+
+@_definition
+def cross_entropy(x, y):
+    """H(x, y) = -sum of x log y."""
+    return -mp.fsum(a.value * b.log for a, b in zip(x, y, strict=True) if a.value)
+
+
+@_definition
+def kl_divergence(x, y):
+    """D(x || y) = sum of x log(x/y)."""
+    return mp.fsum(a.value * (a.log - b.log) for a, b in zip(x, y, strict=True) if a.value)
+
+
+@_definition
+def js_divergence(x, y):
+    """Half of D(x || m) + D(y || m), m = (x + y) / 2."""
+    means = [mp.log((a.value + b.value) / 2) if a.value or b.value else mp.ninf for a, b in zip(x, y, strict=True)]
+    return mp.fsum(a.value * (a.log - m) for a, m in zip([*x, *y], means * 2, strict=True) if a.value) / 2
+
+
+def js_distance(*rows, **of_logits):
+    """The square root of JS."""
+    with mp.workdps(DIGITS[0]):
+        return mp.sqrt(js_divergence(*rows, **of_logits))
+
+
+DEFINITIONS["js_distance"] = js_distance
+
+
+def loss(q, label, smoothing=0.0, **of_logits):
+    """-log q[label], and `smoothing` times the mean of all -log q in place of as much of that."""
+    with mp.workdps(DIGITS[0]):
+        share = mpf(float(smoothing))
+        weights = [(i == label) * (1 - share) + share / len(q) for i in range(len(q))]
+    return cross_entropy(weights, q, **of_logits)
+
+
+def operands(measure, p, q):
+    """Those of p and q that the measure takes."""
+    return (p,) if measure == "entropy" else (p, q)
+
+
+# Many rows at once -------------------------------------------------------------------------------------------------------
+#
+# Everything below has relative errors of at most 2^-90, or 2^-90 of a nat for H near 0: at most some forty operations with
+# errors of 15 u^2 = 2^-102 follow each other, and only the checked subtractions cancel, and Q - q in the logarithm of an
+# entry near 1. That is 2^-38 eps. A row is computed by definition if double-double numbers could overflow or be subnormal
+# in it (entries below SMALLEST times the largest one), or if a checked subtraction left less than 1/MOST_CANCELLATION.
+
+SMALLEST = 2.0**-500
+MOST_CANCELLATION = 2.0**20
+
+# Entries in one NumPy operation: so many that its fixed cost is small, so few that they stay in cache.
+BLOCK = 1 << 13
+
+
+def scaled(rows):
+    """The rows times powers of two that bring their largest entries to [1/2, 1)."""
+    return DoubleDouble.of(np.ldexp(rows, -np.frexp(rows.max(axis=-1, keepdims=True))[1]))
+
+
+def column(x):
+    """A number of each row, as a column."""
+    return x[:, np.newaxis]
+
+
+def _fast_cross_entropy(p, q):
+    """(Sum of p log(Q/q)) / P: every term is >= 0."""
+    total = column(q.sum())
+    y = DoubleDouble.where((p.high > 0) & (q.high > 0), q, total)
+    return (p * log_ratio(total, y)).sum() / p.sum()
+
+
+def phi(a, b, d):
+    """For positive a and b, a log(a/b) - d, d = a - b. Where they are close, 2 a s - d is s d."""
+    k, s, tail = reduced_log(a, b, d)
+    return DoubleDouble.where(k == 0, s * d + a * tail, a * expanded_log(k, s, tail) - d)
+
+
+def _nearly_equal_sums(x, q):
+    """The rows c q, P, and the t in c Q = P (1 - t). As c is P/Q rounded, c q is exact for doubles q; |t| < 2^-50."""
+    p_sum = x.sum()
+    y = q * column(DoubleDouble.of(p_sum.high / q.sum().high))
+    return y, p_sum, (x - y).sum() / p_sum
+
+
+def fast_kl_divergence(x, q):
+    """(Sum of phi(p, c q) - phi(P, c Q)) / P of weights, and whether it did not cancel."""
+    y, p_sum, t = _nearly_equal_sums(x, q)
+    both = (x.high > 0) & (q.high > 0)
+    a, b = DoubleDouble.where(both, x, ONE), DoubleDouble.where(both, y, ONE)
+    terms = DoubleDouble.where(both, phi(a, b, a - b), y).sum()
+    # phi(P, P (1 - t)) = P (t^2/2 + t^3/3 + ...)
+    left = terms - p_sum * t * t * (HALF + DoubleDouble.of(t.high / 3))
+    return left / p_sum, terms.high <= MOST_CANCELLATION * left.high
+
+
+def fast_js_divergence(x, q):
+    """(Sum of phi(p, m) + phi(c q, m) - phi(P, M) - phi(c Q, M)) / (P + c Q), m and M the means of p and c q, P and c Q.
+
+    So x and y weigh P / (P + c Q) = 1/2 + t/4 + ... and 1/2 - t/4 - ..., which is t/4 (D(x || m) - D(y || m)) too much.
+    """
+    y, p_sum, t = _nearly_equal_sums(x, q)
+    both = (x.high > 0) & (q.high > 0)
+    a, b = DoubleDouble.where(both, x, ONE), DoubleDouble.where(both, y, ONE)
+    mean, e, alone = (a + b) * HALF, (a - b) * HALF, (x + y) * HALF
+    # Where one of them is zero, m is half of the other: phi(z, z/2) = z (ln 2 - 1/2), phi(0, z/2) = z/2.
+    single = [DoubleDouble.where(z.high > 0, z * (LN2 - HALF), alone) for z in (x, y)]
+    of_x = DoubleDouble.where(both, phi(a, mean, e), single[0]).sum()
+    of_y = DoubleDouble.where(both, phi(b, mean, -e), single[1]).sum()
+    # phi(P, M) + phi(Q, M) = M (u^2 + u^4/6 + ...), with u = (P - Q) / (P + Q) and M = (P + Q) / 2 for the Q here.
+    u, both_sums = t / (TWO - t), p_sum * (TWO - t)
+    terms = of_x + of_y
+    left = terms - both_sums * HALF * u * u * (ONE + u * u / DoubleDouble.of(np.float64(6)))
+    too_much = t * (of_x - of_y) / (p_sum * DoubleDouble.of(np.float64(4)))
+    return left / both_sums - too_much, terms.high <= MOST_CANCELLATION * left.high
+
+
+def _fast(measure, p, q):
+    """The measure of every row, and whether its value is right."""
+    x, y = scaled(p), scaled(q)
+    right = np.all(((x.high >= SMALLEST) | (p == 0)) & ((y.high >= SMALLEST) | (q == 0)), axis=-1)
+    infinite = np.any((p > 0) & (q == 0), axis=-1)
+    if measure == "kl_divergence":
+        finite, held = fast_kl_divergence(x, y)
+        right &= held | infinite
+    elif measure.startswith("js"):
+        finite, held = fast_js_divergence(x, y)
+        return finite, right & held
+    elif measure in ("entropy", "cross_entropy"):
+        finite = _fast_cross_entropy(x, y)
+    else:
+        return DoubleDouble.of(np.zeros(len(p))), np.zeros(len(p), bool)
+    return DoubleDouble.where(infinite, DoubleDouble.of(np.float64(np.inf)), finite), right | infinite
+
+
+def evaluate(measure, p, q=None, fast=_fast, **of_logits):
+    """The measure of every row of the matrices, of which `fast` computes what it can; of logits, as in DEFINITIONS."""
+    p, q = p.astype(float), (p if q is None else q).astype(float)
+    step = max(1, BLOCK // p.shape[-1])
+    high, low = np.empty(len(p)), np.empty(len(p))
+    for start in range(0, len(p), step):
+        block = slice(start, start + step)
+        with np.errstate(all="ignore"):  # for rows that double-double cannot compute
+            value, right = fast(measure, p[block], q[block], **of_logits)
+            if measure == "js_distance":
+                value = value.sqrt()
+        high[block], low[block] = value.high, value.low
+        for i in start + np.flatnonzero(~right):
+            exact = DoubleDouble.rounded(DEFINITIONS[measure](*operands(measure, p[i], q[i]), **of_logits))
+            high[i], low[i] = exact.high, exact.low
+    return DoubleDouble(high, low)
+
+
+# The documented bounds: the error of D and of the root of JS is at most 4 eps of them, that of JS, and of any other
+# f-divergence, 6 eps, that of H and the cross-entropy 4 eps H + 2 eps. All terms of D are >= 0, but the logarithm of a sum
+# near 1 has the absolute error of the sum, however small H is. JS is nearly a sum of squares of differences. Where a row
+# has been scaled, these are rounded twice, each time by half an eps, which the square doubles; 2 eps more come from the
+# rest of a term, 1.5 from sums and quotient.
+BOUND = dict.fromkeys(DEFINITIONS, 6) | dict.fromkeys(("entropy", "cross_entropy", "kl_divergence", "js_distance"), 4)
+OFFSET = dict.fromkeys(DEFINITIONS, 0.0) | {"entropy": 0.5, "cross_entropy": 0.5}
+
+
+def error(measure, values, exact, unit=None):
+    """The errors of the values, in eps (|exact| + OFFSET), eps being that of their dtype; inf for one that is NaN or < 0.
+
+    Another `unit` takes the place of |exact| + OFFSET. An error of half the smallest number of the dtype counts as none,
+    because the value has to be rounded to it, and so does that of `exact`. So do errors of distances whose squares
+    double-double cannot hold with all digits, if the rows are scaled to a largest entry of 1.
+    """
+    dtype = np.finfo(values.dtype)
+    with np.errstate(all="ignore"):
+        off = np.abs((values - exact.high) - exact.low)
+        errors = off / (np.abs(exact.high) + OFFSET[measure] if unit is None else unit) / float(dtype.eps)
+    free = 1e-280 if measure == "js_distance" else 2.0**-1074
+    right = (off <= max(float(dtype.smallest_subnormal) / 2, free)) | (np.isinf(values) & (exact.high >= float(dtype.max)))
+    return np.where(values < 0, np.inf, np.where(right, 0, np.nan_to_num(errors, nan=np.inf, posinf=np.inf)))
