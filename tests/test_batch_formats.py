@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.batch_files import FORMATS, ROWS, WIDTH, npy, parquet, refused, rows, small_parts, zarr_array
-from support.batch_runs import assert_same_bits, call_after, interrupt, without_speed
+from support.batch_runs import call_after, interrupt, without_speed
+from support.measures import assert_same_bits
 from support.processes import NIGHT, program
 
 import fastkl

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.batch_files import refused, small_parts
-from support.batch_runs import assert_same_bits, many, output_of
+from support.batch_runs import many, output_of
 from support.inputs import BFLOATS
+from support.measures import assert_same_bits
 from support.processes import NIGHT
 
 import fastkl

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.batch_files import FORMATS, ROWS, WIDTH, arrow, npy, refused, rows, save_parquet, small_parts
-from support.batch_runs import assert_same_bits
+from support.measures import assert_same_bits
 
 import fastkl
 from fastkl.batch import results, score

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.batch_files import ROWS, WIDTH, refused, rows, small_parts, zarr_2, zarr_array, zarr_group
-from support.batch_runs import assert_same_bits
+from support.measures import assert_same_bits
 
 import fastkl
 from fastkl.batch import score

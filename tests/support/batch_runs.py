@@ -86,11 +86,6 @@ def without_speed(x):
     return {key: without_speed(value) for key, value in x.items() if key not in SPEED} if isinstance(x, dict) else x
 
 
-def assert_same_bits(result, expected):
-    assert (result.dtype, result.shape) == (expected.dtype, expected.shape)
-    assert result.tobytes() == expected.tobytes()
-
-
 def peak():
     """The peak memory of this process in bytes. Except on Linux, it includes that before it became this program."""
     if sys.platform == "win32":
