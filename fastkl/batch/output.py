@@ -33,7 +33,7 @@ from .files import CHECKPOINT, FLAGS, NEW, PARTIAL, beside, check_place, naming,
 try:
     import fcntl
 except ImportError:  # Windows has none; there, users must not start two runs with one name
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module elsewhere; Windows has none
 
 # Writes the values, in parts, to a new file or folder, given its path and the parts.
 Write = Callable[[Path, Iterator[Array]], None]

@@ -25,7 +25,7 @@ _BLOSC: Final = 16  # bytes of the header that Blosc writes; the last four are t
 
 if hasattr(zarr.storage, "LocalStore"):
 
-    class _Store(zarr.storage.LocalStore):  # type: ignore[misc]
+    class _Store(zarr.storage.LocalStore):  # type: ignore[misc]  # zarr is untyped here
         """A folder, whose chunks are checked before codecs read them."""
 
         blosc = False  # whether everything that is read from now on is a chunk that Blosc made
@@ -40,7 +40,7 @@ if hasattr(zarr.storage, "LocalStore"):
 
 else:  # zarr 2
 
-    class _Store(zarr.storage.DirectoryStore):  # type: ignore[misc,no-redef]
+    class _Store(zarr.storage.DirectoryStore):  # type: ignore[misc,no-redef]  # of zarr 2, in place of the one above
         """A folder, whose chunks are checked before codecs read them."""
 
         blosc = False
