@@ -345,25 +345,25 @@ LINES: dict[str, Line] = {
 }
 
 
-def main() -> None:
-    """Run the command."""
-    described = "\n".join(f"  {name:18}{line.__doc__}" for name, line in LINES.items())
+def main(lines: dict[str, Line], about: str | None) -> None:
+    """Measure the lines that the command line names, or all."""
+    described = "\n".join(f"  {name:18}{line.__doc__}" for name, line in lines.items())
     parser = argparse.ArgumentParser(
-        description=f"{__doc__}\nlines:\n{described}", formatter_class=argparse.RawDescriptionHelpFormatter
+        description=f"{about}\nlines:\n{described}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("lines", nargs="*", metavar="LINE", help="a line to measure")
-    wanted = parser.parse_args().lines or list(LINES)
-    if unknown := set(wanted) - set(LINES):
-        parser.error(f"no line {', '.join(sorted(unknown))}; there are {', '.join(LINES)}")
+    wanted = parser.parse_args().lines or list(lines)
+    if unknown := set(wanted) - set(lines):
+        parser.error(f"no line {', '.join(sorted(unknown))}; there are {', '.join(lines)}")
     print(textwrap.fill(machine(), 124), *filter(None, [reading.PROBLEM]), sep="\n")
     for name in wanted:
-        print(f"\n{name}: {LINES[name].__doc__}")
+        print(f"\n{name}: {lines[name].__doc__}")
         try:
-            for result in LINES[name]():
+            for result in lines[name]():
                 print(result, flush=True)
         except LookupError as error:
             print(f"not measured: {error}")
 
 
 if __name__ == "__main__":
-    main()
+    main(LINES, __doc__)
