@@ -74,6 +74,7 @@ cdef extern from "_core/fastkl.h" nogil:
     double fastkl_seconds() noexcept
     int fastkl_forked() noexcept
     const char *fastkl_compiler() noexcept
+    int fastkl_read_file(int file, char *to, ptrdiff_t size, int64_t position) noexcept
 
 
 cdef extern from "_core/sums.h" nogil:

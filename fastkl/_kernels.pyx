@@ -27,8 +27,8 @@ from fastkl._core cimport (
     FASTKL_float64, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_same_argmax_field, fastkl_compiler,
     fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_get, fastkl_is_single, fastkl_join_sums,
     fastkl_measure_names, fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_most_threads, fastkl_next,
-    fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_seconds, fastkl_set, fastkl_sums, fastkl_task, fastkl_tier,
-    fastkl_tiers,
+    fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_read_file, fastkl_seconds, fastkl_set, fastkl_sums,
+    fastkl_task, fastkl_tier, fastkl_tiers,
 )
 
 import numpy as np
@@ -287,6 +287,51 @@ def evaluate_plain(Request request not None):
         _work(&call, 0)
         found = (invalid.row, invalid.status) if invalid.status else None
     return result if p.ndim > 1 else cnp.PyArray_ToScalar(cnp.PyArray_DATA(result), result), found
+
+
+# Where the rows of an operand are read from, and to: those of a block follow those of the block before.
+cdef struct Reading:
+    int file
+    int64_t position
+    char *to
+    ptrdiff_t size
+
+
+def evaluate_files(Request request not None, cnp.ndarray out not None, list reads not None):
+    """Fill `out`, one-dimensional, with the values of consecutive blocks of rows, which are read from files.
+
+    The request is aligned, and has arrays for the rows of a block. `reads` has (array, file, position) of each operand that
+    is read: an array of the request in C order, an open file's number, and where the rows of the first block begin. The
+    result is the number of rows that have values, of whole blocks. It ends before a block that `out` has no room for, that
+    could not be read without waiting, or that has an invalid row which is an error.
+    """
+    cdef Reading reading[3]
+    cdef Call call
+    cdef Invalid invalid
+    cdef cnp.ndarray array
+    cdef int count = len(reads), i
+    cdef ptrdiff_t block = 0, done = 0, rows = out.shape[0], step = out.strides[0]
+    for i in range(count):
+        array, reading[i].file, reading[i].position = reads[i]
+        reading[i].to, reading[i].size = cnp.PyArray_BYTES(array), cnp.PyArray_NBYTES(array)
+        block = array.shape[0]
+    _prepare(&call, request, out[:block])
+    call.invalid = &invalid
+    with nogil:
+        while block <= rows - done:
+            for i in range(count):
+                if not fastkl_read_file(reading[i].file, reading[i].to, reading[i].size, reading[i].position):
+                    break
+                reading[i].position += reading[i].size
+            else:
+                call.taken, invalid.status = 0, FASTKL_VALID
+                _work(&call, 0)
+                if not call.found:
+                    call.out += block * step
+                    done += block
+                    continue
+            break
+    return done
 
 
 include "_compiled.pxi"

@@ -34,6 +34,7 @@ __all__ = [
     "check_axis",
     "check_out",
     "check_threads",
+    "prepare",
     "read_operand",
     "run",
 ]
@@ -133,6 +134,14 @@ def run(request: Request) -> Any:
     if request.keepdims:
         return np.expand_dims(result, axis)
     return result if result.ndim else result[()]
+
+
+def prepare(request: Request) -> Request:
+    """The request, checked and aligned as `run` does it: for the kernels, if the values of its arrays change."""
+    operands = _read_operands(request)
+    in_default_mode(_check_options, request)
+    request.align(_align_operands(request, operands)[2])
+    return request
 
 
 # ---- operands ---------------------------------------------------------------------------------------------------------

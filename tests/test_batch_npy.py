@@ -22,7 +22,7 @@ from support.measures import assert_same_bits
 from support.processes import NIGHT
 
 import fastkl
-from fastkl.batch import score
+from fastkl.batch import score, workers
 from fastkl.batch.readers.npy import NpySource, read_header
 
 _in_small_parts = small_parts(1000, 300)  # a few rows
@@ -53,9 +53,26 @@ def test_values_of_any_dtype(dtype):
 def test_short_reads_are_continued(monkeypatch):
     """The system may read fewer bytes than there is room for."""
     whole = NpySource._read
+    monkeypatch.setattr(workers, "evaluate_files", lambda *_: 0)
     monkeypatch.setattr(NpySource, "_read", lambda self, view, position: whole(self, view[:100], position))
     for order in "C", "F":
         assert_values(weights((33, 50), "d", 1), weights((33, 50), "d", 2), order=order)
+
+
+@pytest.mark.parametrize(("rows", "share"), [(0, 1), (5, 0.6), (13, 0.4), (None, 0.2)])
+def test_kernels_and_python_read_in_turn(rows, share, monkeypatch):
+    """Python reads a block that the kernels could not read, and then it is their turn again."""
+    evaluate, read, by_python = workers.evaluate_files, NpySource.read, []
+    monkeypatch.setattr(workers, "evaluate_files", lambda request, out, reads: evaluate(request, out[:rows], reads))
+    monkeypatch.setattr(NpySource, "read", lambda self, *where: by_python.append(where) or read(self, *where))
+    p, q = weights((333, 7), "d", 1), weights((333, 7), "d", 2)
+    assert_values(p, q)
+    if sys.platform == "linux":
+        assert sum(stop - start for start, stop, _ in by_python) <= share * 2 * len(p)
+    assert_values(p, weights((1, 7), "d", 2))
+    p[200] = -1
+    np.save("p.npy", p)
+    refused(r"p.npy: p\[200, 0\] = -1.0", "p.npy", "q.npy", normalize=True)
 
 
 SHAPES = [((7,), (7,)), ((100, 7), (7,)), ((7,), (100, 7))]

@@ -137,12 +137,14 @@ double fastkl_fallback_logits(const fastkl_task *, fastkl_operand p, fastkl_oper
 double fastkl_fallback_nll(const fastkl_task *, fastkl_operand q, ptrdiff_t n, ptrdiff_t label);
 
 /* runtime.c. Whether the build has OpenMP; how many threads a call uses by default, and at most; seconds on a clock that is
-   never set back; whether this process is a forked child, which computes with one thread; the compiler. */
+   never set back; whether this process is a forked child, which computes with one thread; the compiler; whether so many
+   bytes were read from a position of a file. On Linux they are not if the read would have to wait for a disk. */
 int fastkl_openmp(void);
 int fastkl_openmp_threads(void);
 int fastkl_most_threads(void);
 double fastkl_seconds(void);
 int fastkl_forked(void);
 const char *fastkl_compiler(void);
+int fastkl_read_file(int file, char *to, ptrdiff_t size, int64_t position);
 
 #endif

@@ -1,6 +1,10 @@
-/* Owns what the build and the process say: OpenMP and its number of threads, forks, the clock, the compiler. Knows nothing
-   of rows. */
-#define _POSIX_C_SOURCE 200809L /* clock_gettime */
+/* Owns what the build, the process and the system say and do: OpenMP and its number of threads, forks, the clock, the
+   compiler, bytes of files. Knows nothing of rows. */
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* preadv2 */
+#else
+#define _POSIX_C_SOURCE 200809L /* clock_gettime, pread */
+#endif
 #include "fastkl.h"
 #include "compiler.h"
 
@@ -8,6 +12,8 @@
 
 #ifdef FASTKL_POSIX
 #include <pthread.h>
+#include <sys/uio.h>
+#include <unistd.h>
 #endif
 
 #ifdef _OPENMP
@@ -71,5 +77,25 @@ const char *fastkl_compiler(void) {
     return "msvc";
 #else
     return "unknown";
+#endif
+}
+
+int fastkl_read_file(int file, char *to, ptrdiff_t size, int64_t position) {
+#ifdef FASTKL_POSIX
+    while (size > 0) {
+#ifdef RWF_NOWAIT
+        const struct iovec all = {to, (size_t)size};
+        const ptrdiff_t count = preadv2(file, &all, 1, (off_t)position, RWF_NOWAIT);
+#else
+        const ptrdiff_t count = pread(file, to, (size_t)size, (off_t)position);
+#endif
+        if (count <= 0)
+            return 0;
+        to += count, size -= count, position += count;
+    }
+    return 1;
+#else
+    (void)file, (void)to, (void)size, (void)position;
+    return 0;
 #endif
 }

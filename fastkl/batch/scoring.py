@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from inspect import signature
 from typing import Any, Final, Literal, NamedTuple
 
@@ -73,15 +73,19 @@ class Options:
         return np.dtype([(name, np.bool if name == "same_argmax" else real) for name in names])
 
 
+def request_of(options: Options, rows: Mapping[str, Array], out: Array | None = None) -> Request:
+    """The request for the values of the rows."""
+    p, q, labels = (rows.get(name) for name in ("p", "q", "labels"))
+    operands = (None, p, labels) if options.measure == "nll" else (p, q, labels)
+    values = {x.name: getattr(options, x.name) for x in fields(options) if x.name not in ("measure", "labels")}
+    return Request(MEASURES[options.measure].function, *operands).replace(threads=1, out=out, **values)
+
+
 def evaluate(options: Options, rows: Mapping[str, Array], out: Array) -> None:
     """Fill `out`, of the options' dtype, with the values of the rows. Raises as the measures do."""
     loss, comparison = (options.measure == name for name in ("nll", "compare"))
-    p, q, labels = (rows.get(name) for name in ("p", "q", "labels"))
-    request = Request(MEASURES[options.measure].function, None if loss else p, p if loss else q, labels)
-    values = asdict(options)
-    del values["measure"], values["labels"]
     try:
-        result = call.run(request.replace(threads=1, out=None if comparison else out, **values))
+        result = call.run(request_of(options, rows, None if comparison else out))
     except InvalidRowError as error:
         if loss and error.operand == "q":  # the rows, which are p here
             error.operand = "p"

@@ -11,14 +11,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..call import Array, InvalidRowError
+from .._kernels import evaluate_files
+from ..call import Array, InvalidRowError, prepare
 from .operands import Operands
-from .scoring import Options, evaluate
+from .scoring import Options, evaluate, request_of
 
 # Yields the values of ranges of rows, in their order.
 Run = Callable[[Operands, Options, Iterable[range]], Generator[Array]]
 
-BLOCK: Final = 1 << 21  # bytes of an operand that are read at once: they are still in cache when they are computed
+# Bytes of an operand that are read at once, so that they are still in cache when they are computed: by the kernels, and by
+# Python, where a block costs as long as the reading of some 500 kB.
+BLOCK: Final = 1 << 19
+PYTHON_BLOCK: Final = 1 << 21
 
 
 class Worker:
@@ -27,16 +31,25 @@ class Worker:
     def __init__(self, operands: Operands, options: Options) -> None:
         self._operands, self._options = operands, options
         self._dtype = operands.dtype(options)
-        self._step = min(max(1, BLOCK // max(x.row_bytes for x in operands.values())), operands.rows)
+        row_bytes = max(x.row_bytes for x in operands.values())
+        self._step = min(max(1, PYTHON_BLOCK // row_bytes), operands.rows)
         small = ((name, x) for name, x in operands.items() if x.small_reads)
         self._buffers = {name: np.empty((self._step, x.width), x.dtype) for name, x in small}
+        self._reads: dict[str, Array] = {}
+        from_files = all(x.rows == 1 or x.place(0) is not None for x in operands.values())
+        if from_files and self._dtype.names is None and operands.rows > 1:
+            step = min(max(1, BLOCK // row_bytes), self._step)
+            self._reads = {name: self._buffers[name][:step] for name, x in operands.items() if x.rows > 1}
+            rows = {name: self._reads[name] if name in self._reads else x.get(0, 1) for name, x in operands.items()}
+            self._request = prepare(request_of(options, _labels_flat(rows)))
 
     def __call__(self, rows: range, read: dict[str, Array]) -> Array:
         """The values of the rows. Operands that were not read yet are read here."""
         values = np.empty(len(rows), self._dtype)
         whole = [name for name, x in self._operands.items() if name not in read and not x.small_reads]
         parts = read | {name: self._operands[name].get(rows.start, rows.stop) for name in whole}
-        for start in range(0, len(rows), self._step):
+        start = self._evaluate_files(rows.start, values)
+        while start < len(rows):
             block = slice(start, min(start + self._step, len(rows)))
             first, last = rows.start + block.start, rows.start + block.stop
             blocks = {
@@ -44,8 +57,14 @@ class Worker:
                 for name, x in self._operands.items()
             }
             self._evaluate(first, blocks, values[block])
+            start = block.stop + self._evaluate_files(last, values[block.stop :])
         self._operands.check(rows.stop)
         return values
+
+    def _evaluate_files(self, first: int, values: Array) -> int:
+        """Fill `values` with those of the rows from `first` on, as far as the kernels can read them from files."""
+        places = [(array, *(self._operands[name].place(first) or ())) for name, array in self._reads.items()]
+        return evaluate_files(self._request, values, places) if places else 0
 
     def check_options(self) -> None:
         """Raise the error of an option that does not fit these operands, before a row is read."""
@@ -53,14 +72,18 @@ class Worker:
         self._evaluate(0, none, np.empty(0, self._dtype))
 
     def _evaluate(self, first: int, blocks: dict[str, Array], values: Array) -> None:
-        rows = {name: x[:, 0] if name == "labels" else x for name, x in blocks.items()}
         try:
-            evaluate(self._options, rows, values)
+            evaluate(self._options, _labels_flat(blocks), values)
         except InvalidRowError as error:
             self._operands.check(first, thorough=True)  # a file that is written to while it is read can hold anything
             x, (row, *entry) = self._operands[error.operand], error.index
             assert isinstance(row, int)  # a slice comes only with another axis than the last
             raise error.at((*x.index(first + row), *entry), f"{x.name}: ") from None
+
+
+def _labels_flat(blocks: dict[str, Array]) -> dict[str, Array]:
+    """The blocks, of which that of labels has no axis for entries."""
+    return {name: x[:, 0] if name == "labels" else x for name, x in blocks.items()}
 
 
 def in_threads(count: int, operands: Operands, options: Options, parts: Iterable[range]) -> Generator[Array]:

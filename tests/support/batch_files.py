@@ -21,6 +21,7 @@ def small_parts(part, block):
     def in_small_parts(monkeypatch, tmp_path):
         monkeypatch.setattr(operands, "PART", part)
         monkeypatch.setattr(workers, "BLOCK", block)
+        monkeypatch.setattr(workers, "PYTHON_BLOCK", block)
         monkeypatch.chdir(tmp_path)
 
     return in_small_parts

@@ -57,6 +57,7 @@ def in_small_parts(change=setattr):
     """Parts of a few rows, blocks of fewer, and a checkpoint after each part."""
     change(operands, "PART", PART_ROWS * 32)
     change(workers, "BLOCK", 480)
+    change(workers, "PYTHON_BLOCK", 480)
     change(output, "SECONDS", 0)
     change(output, "SHARE", 0)
 

@@ -111,6 +111,9 @@ class NpySource(Source):
         self._fill(values, self._offset + start * self.row_bytes, start)
         return values
 
+    def place(self, row: int) -> tuple[int, int] | None:
+        return None if self._columns else (self._file.fileno(), self._offset + row * self.row_bytes)
+
     def _fill(self, values: Array, position: int, row: int) -> None:
         """Fill the array from a position in the file; one read may deliver fewer bytes than were requested."""
         view = values.reshape(-1).view(np.uint8).data

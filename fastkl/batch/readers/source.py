@@ -77,6 +77,10 @@ class Source(ABC):
         """The rows as `read` returns them, or the single row, of shape (1, width), which broadcasts."""
         return self.read(start, stop, buffer) if self._single is None else self._single
 
+    def place(self, row: int) -> tuple[int, int] | None:
+        """The number of an open file, and where the row begins there; None if rows do not follow each other in one."""
+        return None
+
     def check(self, row: int, thorough: bool = False) -> None:
         """Raise ValueError if a file was changed since it was opened; reading has reached `row`.
 
