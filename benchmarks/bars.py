@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import reading
 from cases import COUNTS, DTYPES, HALVES, LOGITS, MEASURES, Array, Case, operands
+from machine import cycles, machine
 from measuring import READING, Bench, Call, peak_memory, seconds
 from peers import AGAIN, FASTKL, PEERS, missing
-from report import machine
 
 import fastkl
 
@@ -81,6 +81,12 @@ def ratio(times: dict[str, float], other: str, ours: str = FASTKL) -> float | No
     return times[other] / times[ours] if other in times else None
 
 
+def speed_of(case: Case, took: float) -> str:
+    """Return a note of the entries a second, and of the cycles that an entry takes."""
+    per_entry = cycles(took, case.entries, case.threads)
+    return f"{case.entries / took / 1e9:.2f} Gelem/s" + (f", {per_entry:.2f} cycles an entry" if per_entry else "")
+
+
 def noise(times: dict[str, float]) -> str:
     """Return a note of the same call's time, measured again."""
     return f"again {times[AGAIN] / times[FASTKL]:.3f}"
@@ -104,7 +110,7 @@ def _shares(case: Case) -> Iterator[Result]:
         for threads in 1, 2:
             bench = Bench(replace(case, measure=measure, threads=threads), data[:1] if measure == "entropy" else data)
             times = beside_reading(bench)
-            speed = f"{case.entries / times[FASTKL] / 1e9:.2f} Gelem/s, {noise(times)}"
+            speed = f"{speed_of(case, times[FASTKL])}, {noise(times)}"
             yield Result(f"{bench.case}, of reading", ratio(times, READING), goal, note=speed)
 
 
@@ -139,7 +145,7 @@ def in_cache_log() -> Iterator[Result]:
         bench = Bench(replace(IN_CACHE, dtype=dtype))
         for name in "mkl log alone", "mkl log kernel":
             times = beside_reading(bench, log=call(bench, name))
-            speed = f"{bench.case.entries / times['log'] / 1e9:.2f} Gelem/s, {noise(times)}"
+            speed = f"{speed_of(bench.case, times['log'])}, {noise(times)}"
             yield Result(f"{bench.case}, of {name}", ratio(times, "log"), goal, note=speed)
 
 
@@ -171,7 +177,7 @@ def inputs() -> Iterator[Result]:
                 case = replace(base, dtype=dtype)
                 ours = partial(function, *operands(case))
                 times = seconds({FASTKL: ours, AGAIN: ours, "float32": single})
-                speed = f"{case.entries / times[FASTKL] / 1e9:.2f} Gelem/s, {noise(times)}"
+                speed = f"{speed_of(case, times[FASTKL])}, {noise(times)}"
                 yield Result(f"{case}, of float32", ratio(times, "float32"), 1.0 if dtype in HALVES else 0.5, note=speed)
 
 
@@ -248,7 +254,7 @@ def _logits(case: Case, goal: float) -> Iterator[Result]:
     # In float64 its temporaries would need most of a machine's memory.
     rival = bench.call(BY_NAME["torch"]) if case.dtype == "float32" else None
     times = beside_reading(bench, **({"torch": rival} if rival else {}))
-    speed = f"{case.entries / times[FASTKL] / 1e9:.2f} Gelem/s, {noise(times)}"
+    speed = f"{speed_of(case, times[FASTKL])}, {noise(times)}"
     yield Result(f"{bench.case}, of reading", ratio(times, READING), goal, note=speed)
     if rival:
         yield Result(f"{bench.case}, of torch's two calls", ratio(times, "torch"), 10, "x")

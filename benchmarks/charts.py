@@ -116,6 +116,25 @@ def _length(entries: Figures) -> Figure:
     return figure
 
 
+def _widths(entries: Figures) -> Figure:
+    """Draw lines of the nanoseconds of a row over its length, one panel a measure."""
+    measures = dict.fromkeys(x["measure"] for x in entries)
+    figure, grid = plt.subplots(1, len(measures), figsize=(13, 4.5), layout="constrained", sharey=True, squeeze=False)
+    for axes, measure in zip(grid.flat, measures, strict=True):
+        for name, style in STYLES.items():
+            here = [x for x in entries if (x["contender"], x["measure"]) == (name, measure) and x["seconds"]]
+            if here:
+                points = [(x["columns"], x["seconds"] / x["rows"] * 1e9) for x in here]
+                axes.plot(*zip(*points, strict=True), label=name, markersize=4, **style)
+        axes.set(xscale="log", yscale="log", xlabel="entries in a row", title=measure)
+    grid[0, 0].set_ylabel("ns a row")
+    # The measures of logits have fewer contenders.
+    lines, names = max((axes.get_legend_handles_labels() for axes in grid.flat), key=lambda pair: len(pair[0]))
+    grid[0, -1].legend(lines, names, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.suptitle("Time of a row against its length: float32, one thread")
+    return figure
+
+
 def _error_panel(axes: Axes, entries: Figures) -> None:
     for name, style in STYLES.items():
         points = [x for x in entries if x["contender"] == name]
@@ -154,6 +173,7 @@ def draw(report: dict[str, Any], folder: Path) -> Iterator[Path]:
         ("throughput", _throughput(report["entries"], logits=False)),
         ("logits", _throughput(report["entries"], logits=True)),
         ("row-length", _length(report["lengths"])),
+        ("short-rows", _widths(report["widths"])),
         ("error", _error(report["errors"])),
     ):
         yield from _save(figure, name, report["machine"], folder)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import reading
 from cases import LOGITS, Array, Case, operands
+from machine import cycles
 from peers import PEERS, Peer
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
@@ -124,6 +125,7 @@ class Entry:
     case: str
     threads: int
     gelem_per_s: float | None = None
+    cycles_per_entry: float | None = None
     gb_per_s: float | None = None
     share_of_reading: float | None = None
     seconds: float | None = None
@@ -214,6 +216,7 @@ class Bench:
             *self._label(peer),
             seconds=took,
             gelem_per_s=self.case.entries / took / 1e9,
+            cycles_per_entry=cycles(took, self.case.entries, self.case.threads if peer.parallel else 1),
             gb_per_s=self.bytes / took / 1e9,
             share_of_reading=times[READING] / took if READING in times else None,
             peak_bytes=peak_memory(call),

@@ -196,7 +196,48 @@ def _compiled() -> dict[str, Any]:
                     total -= p[i, j] * math.log(p[i, j])
             out[i] = total
 
-    return {"kl_divergence": kl_divergence, "cross_entropy": cross_entropy, "entropy": entropy}
+    @numba.njit(error_model="numpy")
+    def log_sum(row):  # type: ignore[no-untyped-def]  # numba finds the types
+        largest = row[0]
+        for j in range(1, row.shape[0]):
+            largest = max(largest, row[j])
+        total = 0.0
+        for j in range(row.shape[0]):
+            total += math.exp(row[j] - largest)
+        return largest + math.log(total)
+
+    @compiled
+    def kl_from_logits(p, q, out):  # type: ignore[no-untyped-def]  # numba finds the types
+        for i in prange(p.shape[0]):
+            a, b = log_sum(p[i]), log_sum(q[i])
+            total = 0.0
+            for j in range(p.shape[1]):
+                x, y = p[i, j] - a, q[i, j] - b
+                total += math.exp(x) * (x - y)
+            out[i] = total
+
+    @compiled
+    def entropy_from_logits(p, out):  # type: ignore[no-untyped-def]  # numba finds the types
+        for i in prange(p.shape[0]):
+            a = log_sum(p[i])
+            total = 0.0
+            for j in range(p.shape[1]):
+                total -= math.exp(p[i, j] - a) * (p[i, j] - a)
+            out[i] = total
+
+    @compiled
+    def labels_from_logits(labels, q, out):  # type: ignore[no-untyped-def]  # numba finds the types
+        for i in prange(q.shape[0]):
+            out[i] = log_sum(q[i]) - q[i, labels[i]]
+
+    return {
+        "kl_divergence": kl_divergence,
+        "cross_entropy": cross_entropy,
+        "entropy": entropy,
+        "kl_from_logits": kl_from_logits,
+        "entropy_from_logits": entropy_from_logits,
+        "labels_from_logits": labels_from_logits,
+    }
 
 
 def _numba(threads: int) -> Functions:
@@ -205,9 +246,9 @@ def _numba(threads: int) -> Functions:
     def bound(kernel: Function) -> Function:
         def call(*operands: Array) -> Array:
             numba.set_num_threads(threads)
-            shape = np.broadcast_shapes(*(x.shape for x in operands))
-            out = np.empty(shape[0], operands[0].dtype)
-            kernel(*(x if x.shape == shape else np.broadcast_to(x, shape) for x in operands), out)
+            shape = np.broadcast_shapes(*(x.shape for x in operands if x.ndim > 1))
+            out = np.empty(shape[0], operands[-1].dtype)
+            kernel(*(x if x.ndim == 1 or x.shape == shape else np.broadcast_to(x, shape) for x in operands), out)
             return out
 
         return call

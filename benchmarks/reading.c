@@ -2,7 +2,7 @@
  *
  * It is as wide and as parallel as a measure could be, and prefetches as far: vectors of WIDTH bytes, several independent
  * sums, both matrices at once. The sums are of integers, because some CPUs are slow at some floating-point values, such as
- * subnormal numbers. reading.py compiles it for the instruction set that fastkl uses, with WIDTH from there. */
+ * subnormal numbers. A chain of additions gives the clock. reading.py compiles it for the instruction set that fastkl uses, with WIDTH from there. */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -70,5 +70,17 @@ uint64_t read_streams(const char *a, const char *b, ptrdiff_t bytes, int threads
                 total += (unsigned char)a[start + length - 1];
         }
     }
+    return total;
+}
+
+/* A chain of additions, each of which waits for the one before it: one cycle each. */
+uint64_t add_chain(uint64_t count)
+{
+    uint64_t total = 0;
+    for (uint64_t i = 0; i < count; i += 8)
+        for (int j = 0; j < 8; j++) {
+            total += count;
+            __asm__ volatile("" : "+r"(total)); /* keeps the compiler from joining the additions */
+        }
     return total;
 }

@@ -1,4 +1,4 @@
-"""The speed of memory: compiles reading.c for the instruction set that fastkl uses, and calls it.
+"""The speed of memory and of additions: compiles reading.c for the instruction set that fastkl uses, and calls it.
 
 Without a compiler for it there is no share of reading, and `PROBLEM` says why.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -28,7 +29,7 @@ TIERS = {
 }
 
 
-def _compile(tier: str, openmp: bool) -> Callable[..., int]:
+def _compile(tier: str, openmp: bool) -> ctypes.CDLL:
     width, flags = TIERS[tier]
     compiler = import_module("distutils.ccompiler").new_compiler()
     import_module("distutils.sysconfig").customize_compiler(compiler)
@@ -39,14 +40,15 @@ def _compile(tier: str, openmp: bool) -> Callable[..., int]:
         )
         library = Path(folder, "reading.so")
         compiler.link_shared_object(objects, str(library), extra_postargs=parallel)
-        function = ctypes.CDLL(str(library)).read_streams
-    function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
-    function.restype = ctypes.c_uint64
-    return function
+        loaded = ctypes.CDLL(str(library))
+    loaded.read_streams.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int]
+    loaded.add_chain.argtypes = [ctypes.c_uint64]
+    loaded.read_streams.restype = loaded.add_chain.restype = ctypes.c_uint64
+    return loaded
 
 
-def _find() -> tuple[Callable[..., int] | None, str]:
-    """Return the function, if there is one, and the problem, if there is one."""
+def _find() -> tuple[ctypes.CDLL | None, str]:
+    """Return the library, if there is one, and the problem, if there is one."""
     tier = fastkl.build_info()["simd"]
     with suppress(Exception):  # each compiler class has errors of its own
         return _compile(tier, openmp=True), ""
@@ -56,14 +58,23 @@ def _find() -> tuple[Callable[..., int] | None, str]:
         return None, f"reading.c does not compile, and no share of it is known: {error}"
 
 
-_read_streams, PROBLEM = _find()
+_library, PROBLEM = _find()
+
+
+def chain(additions: int) -> float | None:
+    """Return the seconds that a chain of so many additions takes; None if that is not known."""
+    if _library is None:
+        return None
+    start = time.perf_counter()
+    _library.add_chain(additions)
+    return time.perf_counter() - start
 
 
 def reader(operands: tuple[np.ndarray[Any, Any], ...], threads: int) -> Callable[[], int] | None:
     """Return a call that reads the operands with so many threads."""
-    read = _read_streams
-    if read is None or (PROBLEM and threads > 1):
+    if _library is None or (PROBLEM and threads > 1):
         return None
+    read = _library.read_streams
     if len({x.nbytes for x in operands}) == 1:
         a, b = operands[0].ctypes.data, operands[1].ctypes.data if len(operands) > 1 else None
         return lambda: read(a, b, operands[0].nbytes, threads)

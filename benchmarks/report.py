@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -19,10 +18,9 @@ from typing import Any
 import numpy as np
 import reading
 from cases import DTYPES, SHORT, Array, Case
+from machine import machine
 from measuring import Bench, Entry
 from peers import AGAIN, FASTKL, PEERS, Peer, missing, without
-
-import fastkl
 
 CHARTS = Path(__file__).parents[1] / "docs" / "charts"
 TURNS = 5
@@ -31,31 +29,34 @@ LENGTH_TURNS = 3
 LENGTH_ENTRIES = 1 << 23
 LENGTHS = [*(2**i for i in range(1, 20, 2)), 1 << 20]
 
+# The rows that most users have: nanoseconds of a row against its length, in one thread.
+WIDTH_MEASURES = ("kl_divergence", "kl_from_logits", "labels_from_logits")
+WIDTHS = [2, 3, 5, 10, 20, 50, 100, 200, 500, 1024]
+WIDTH_ENTRIES = 1 << 22
+
 DIVERGENCES = [10.0**-i for i in range(1, 16)]
 DIVERGENCE_SHAPE = (20, 1000)
 
-COLUMNS = "{:16} {:>11} {:>4} {:>9} {:>8} {:>8} {:>10} {:>10} {:>10} {:>8} {:>5}"
-HEAD = ("contender", "version", "thr.", "Gelem/s", "GB/s", "reading", "peak MB", "error eps", "error", "negative", "NaN")
+COLUMNS = "{:16} {:>11} {:>4} {:>9} {:>9} {:>8} {:>8} {:>10} {:>10} {:>10} {:>8} {:>5}"
+HEAD = (
+    "contender",
+    "version",
+    "thr.",
+    "Gelem/s",
+    "cyc/entry",
+    "GB/s",
+    "reading",
+    "peak MB",
+    "error eps",
+    "error",
+    "negative",
+    "NaN",
+)
 
 
 def whole() -> list[Peer]:
     """Return the contenders that compute a measure, each once."""
     return [peer for peer in PEERS if peer.whole and peer.name != AGAIN]
-
-
-def machine() -> str:
-    """Describe the machine: the CPU, fastkl's tier, and every version."""
-    info = fastkl.build_info()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
-    versions = dict.fromkeys(f"{peer.package} {peer.version}" for peer in PEERS if peer.version)
-    return (
-        f"{cpu}, {info['threads']} threads at most, {platform.system()}, {info['compiler']}, tier {info['simd']}; "
-        f"{', '.join(versions)}"
-    )
 
 
 def _cell(value: Any, form: str) -> str:
@@ -69,6 +70,7 @@ def row(entry: Entry) -> str:
         entry.version.partition("+")[0],
         entry.threads,
         _cell(entry.gelem_per_s, ".3f"),
+        _cell(entry.cycles_per_entry, ".2f"),
         _cell(entry.gb_per_s, ".2f"),
         _cell(entry.share_of_reading, ".1%"),
         _cell(None if entry.peak_bytes is None else entry.peak_bytes / 1e6, ".3f"),
@@ -108,6 +110,15 @@ def lengths() -> Iterator[dict[str, Any]]:
             yield asdict(entry) | {"columns": columns}
 
 
+def widths() -> Iterator[dict[str, Any]]:
+    """Return the time of a row of each length, with the same number of entries, of float32 in one thread."""
+    for measure in WIDTH_MEASURES:
+        for columns in WIDTHS:
+            case = Case(measure, "float32", WIDTH_ENTRIES // columns, columns, threads=1)
+            for entry in Bench(case).entries(whole(), LENGTH_TURNS):
+                yield asdict(entry) | {"measure": measure, "columns": columns, "rows": case.rows}
+
+
 def pairs(divergence: float, dtype: str) -> tuple[Array, Array]:
     """Return rows p and q with D(p || q) near the divergence: q is p times exp of small normal numbers."""
     rng = np.random.default_rng(round(-np.log10(divergence)))
@@ -144,7 +155,7 @@ def main() -> None:
         print(machine(), *(f"missing: {line}" for line in missing()), reading.PROBLEM, sep="\n")
         report = {"machine": machine(), "entries": [asdict(entry) for entry in measure(SHORT)]}
         if not arguments.no_charts or arguments.save:
-            report |= {"lengths": list(lengths()), "errors": list(errors())}
+            report |= {"lengths": list(lengths()), "widths": list(widths()), "errors": list(errors())}
         print(f"\n{time.perf_counter() - start:.0f} s")
         if arguments.save:
             arguments.save.write_text(json.dumps(report, indent=1))

@@ -15,6 +15,7 @@ import numpy as np
 import reading
 from bars import Result
 from cases import COUNTS, DTYPES, MEASURES, Array
+from machine import cycles
 from measuring import Call, seconds
 from peers import PEERS
 
@@ -79,6 +80,12 @@ def masked(n: int, apart: float, both: bool) -> tuple[Array, Array]:
     return p, q
 
 
+def note(took: float, n: int, threads: int = 1) -> str:
+    """Return the time of a row and the cycles of an entry."""
+    per_entry = cycles(took, rows_of(n) * n, threads)
+    return f"{took / rows_of(n) * 1e9:.1f} ns a row" + (f", {per_entry:.2f} cycles an entry" if per_entry else "")
+
+
 def call(measure: str, *operands: Array, threads: int = 1, **keywords: Any) -> Call:
     """Return a call of a measure."""
     return partial(getattr(fastkl, measure), *operands, threads=threads, **keywords)
@@ -102,8 +109,8 @@ def short() -> Iterator[Result]:
             times = seconds(calls)
             for n, goal in zip(WIDTHS, SHARES[dtype], strict=True):
                 share = times["1000"] / times[str(n)] * (rows_of(n) * n) / (rows_of(1000) * 1000)
-                ns = f"{times[str(n)] / rows_of(n) * 1e9:.1f} ns a row"
-                yield Result(f"{measure}, {dtype}, n = {n}, of n = 1000", share, goal, note=ns)
+                spent = note(times[str(n)], n)
+                yield Result(f"{measure}, {dtype}, n = {n}, of n = 1000", share, goal, note=spent)
 
 
 def torch() -> Iterator[Result]:
@@ -116,9 +123,9 @@ def torch() -> Iterator[Result]:
             operands = only(measure, *logits(n))
             ours = call(measure, *operands, from_logits=True)
             times = seconds({"ours": ours, "torch": partial(functions[OF_TORCH[measure]], *operands)})
-            ns = f"{times['ours'] / rows_of(n) * 1e9:.1f} ns a row"
+            spent = note(times["ours"], n)
             yield Result(
-                f"{measure} of float32 logits, n = {n}, of torch", times["torch"] / times["ours"], goal, "x", note=ns
+                f"{measure} of float32 logits, n = {n}, of torch", times["torch"] / times["ours"], goal, "x", note=spent
             )
 
 
@@ -128,9 +135,9 @@ def _of_reading(measure: str, dtype: str, n: int, goal: float, threads: int) -> 
     if reader is None:
         raise LookupError(reading.PROBLEM)
     times = seconds({"ours": call(measure, *operands, from_logits=True, threads=threads), "reading": reader})
-    ns = f"{times['ours'] / (rows_of(n) * n) * 1e9:.3f} ns an entry"
+    spent = note(times["ours"], n, threads)
     what = f"{measure} of {dtype} logits, {rows_of(n)} x {n}, {threads} threads, of reading"
-    return Result(what, times["reading"] / times["ours"], goal, note=ns)
+    return Result(what, times["reading"] / times["ours"], goal, note=spent)
 
 
 def logits_of_reading() -> Iterator[Result]:
@@ -171,11 +178,11 @@ def js_and_compare() -> Iterator[Result]:
                 operands = data(n, dtype)
                 names = ("kl_divergence", "js_divergence", *(("compare",) if compare else ()))
                 times = seconds({name: call(name, *operands, **keywords) for name in names})
-                ns = f"KL {times['kl_divergence'] / operands[0].size * 1e9:.3f} ns an entry"
+                spent = f"KL {note(times['kl_divergence'], n)}"
                 for name, goal in (("js_divergence", js), ("compare", compare)):
                     if goal:
                         what = f"{name} of {kind}, {dtype}, n = {n}, time of KL"
-                        yield Result(what, times[name] / times["kl_divergence"], goal, "x", True, ns)
+                        yield Result(what, times[name] / times["kl_divergence"], goal, "x", True, spent)
 
 
 def counts() -> Iterator[Result]:
@@ -188,10 +195,10 @@ def counts() -> Iterator[Result]:
                 name: call(measure, *only(measure, *(x.astype(name) for x in integers)), normalize=True) for name in COUNTS
             }
             times = seconds({"float64": call(measure, *floats)} | calls)
-            ns = f"float64 {times['float64'] / rows_of(n) * 1e9:.1f} ns a row"
+            spent = f"float64 {note(times['float64'], n)}"
             for name in COUNTS:
                 what = f"{measure} of {name}, n = {n}, time of float64"
-                yield Result(what, times[name] / times["float64"], 1.7, "x", True, ns)
+                yield Result(what, times[name] / times["float64"], 1.7, "x", True, spent)
 
 
 def zeros() -> Iterator[Result]:
