@@ -2,7 +2,8 @@
  *
  * It is as wide and as parallel as a measure could be, and prefetches as far: vectors of WIDTH bytes, several independent
  * sums, both matrices at once. The sums are of integers, because some CPUs are slow at some floating-point values, such as
- * subnormal numbers. A chain of additions gives the clock. reading.py compiles it for the instruction set that fastkl uses, with WIDTH from there. */
+ * subnormal numbers. A chain of additions gives the clock. reading.py compiles all for the instruction set that fastkl
+ * uses, with WIDTH from there. */
 #include <stddef.h>
 #include <stdint.h>
 
