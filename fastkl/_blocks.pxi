@@ -201,10 +201,17 @@ cdef Place _place(const Call *call, ptrdiff_t run, ptrdiff_t row) noexcept nogil
 
 cdef inline void _store(const Call *call, char *out, const double *values, ptrdiff_t count) noexcept nogil:
     """The values of rows into the result, which may stand at any address."""
-    cdef ptrdiff_t step = call.run.out, i
+    cdef ptrdiff_t step = call.run.out, size = sizeof(float) if call.single else sizeof(double), i
     cdef int fields = call.fields, k
     cdef double unit, value
     cdef float single
+    if fields == 1 and call.unit == 1 and step == size and <size_t>out % size == 0:  # most results; the loop is vectorised
+        if call.single:
+            for i in range(count):
+                (<float *>out)[i] = <float>values[i]
+        else:
+            memcpy(out, values, count * size)
+        return
     for k in range(fields):
         unit = 1 if k == FASTKL_same_argmax_field else call.unit
         if call.single:
@@ -230,6 +237,7 @@ cdef void _block(Call *call, ptrdiff_t block, Invalid *invalid) noexcept nogil:
     """The rows of one block."""
     cdef double values[BLOCK_VALUES]
     cdef uint8_t status[BLOCK_ROWS]
+    cdef uint8_t any_invalid = 0
     cdef ptrdiff_t run = block // call.blocks_per_run, i
     cdef ptrdiff_t start = (block - run * call.blocks_per_run) * call.block_rows - call.missing
     cdef ptrdiff_t first = max(start, 0), count = min(start + call.block_rows, call.run.length) - first
@@ -244,6 +252,8 @@ cdef void _block(Call *call, ptrdiff_t block, Invalid *invalid) noexcept nogil:
         call.tier.compare(&call.task, &at.p, &at.q, &at.labels, call.n, count, values, status)
     _store(call, at.out, values, count)
     for i in range(count):
+        any_invalid |= status[i]
+    for i in range(count if any_invalid else 0):
         if status[i]:
             _note_invalid(call, run * call.run.length + first + i, status[i], invalid)
 

@@ -24,7 +24,8 @@ typedef struct {
 
 /* Columns of LANES entries of type `dtype`, which stand side by side: column i `step` i bytes from `data` on. The `left`
    entries of one more column, and zeros after them, stand at `last`. All belong to one row, or each lane has a row of its
-   own. While column i is added, the memory `ahead_step` i bytes from `ahead` on is prefetched. */
+   own. While column i is added, the memory `ahead_step` i bytes from `ahead` on is prefetched: to the second cache if the
+   columns are `far` apart. */
 typedef struct {
     const char *data;
     ptrdiff_t step;
@@ -33,6 +34,7 @@ typedef struct {
     int left, one_row;
     const char *ahead;
     ptrdiff_t ahead_step;
+    int far;
 } NAME(columns);
 
 typedef NAME(entry) NAME(term)(REAL p, REAL q, NAME(factor) c);
@@ -55,6 +57,17 @@ FASTKL_INLINE void NAME(accumulate)(NAME(lane_sum) *to, int j, REAL x) {
     to->sum[j] = total;
 }
 
+/* Adds to lane j the terms of some entries, the OR of the bits of their p, and the least of their q. */
+FASTKL_INLINE void NAME(take_in)(NAME(lanes) *lanes, int j, int pair, NAME(entry) e, UINT p_bits, REAL least_q) {
+    NAME(accumulate)(&lanes->term, j, e.term);
+    NAME(accumulate)(&lanes->weight, j, e.weight);
+    lanes->p_bits[j] |= p_bits;
+    if (pair) {
+        NAME(accumulate)(&lanes->other, j, e.other);
+        lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], least_q);
+    }
+}
+
 FASTKL_INLINE NAME(entry) NAME(both)(NAME(entry) a, NAME(entry) b) {
     return (NAME(entry)){a.term + b.term, a.other + b.other, a.weight + b.weight};
 }
@@ -62,6 +75,7 @@ FASTKL_INLINE NAME(entry) NAME(both)(NAME(entry) a, NAME(entry) b) {
 /* The same columns, with a type and a step that are constants. */
 FASTKL_INLINE NAME(columns) NAME(known)(NAME(columns) from, int dtype, int side_by_side) {
     from.dtype = dtype;
+    from.far = !side_by_side;
     if (side_by_side)
         from.step = LANES * fastkl_size(dtype);
     return from;
@@ -93,6 +107,9 @@ FASTKL_INLINE const NAME(loose) *NAME(column)(NAME(columns) from, ptrdiff_t i, p
     return (const NAME(loose) *)NAME(as_reals)(NAME(advance)(from, i), 1, to).data;
 }
 
+/* A number whose sign says that q is small, or that it is negative or -0.0. */
+FASTKL_INLINE UINT NAME(is_small)(REAL q) { return (NAME(bits)(q) - NAME(bits)(SMALL)) | NAME(bits)(q); }
+
 /* Searches for a p > 0 where q is zero or nearly; in one row, until q is zero. */
 FASTKL_INLINE void NAME(find_zeros)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
     const ptrdiff_t all = count + (p.left > 0);
@@ -115,7 +132,7 @@ FASTKL_INLINE void NAME(find_zeros)(NAME(columns) p, NAME(columns) q, ptrdiff_t 
 
 /* Prefetches what will be added some time after column i. */
 FASTKL_INLINE void NAME(prefetch)(NAME(columns) from, ptrdiff_t i) {
-    if (from.step != LANES * fastkl_size(from.dtype))
+    if (from.far)
         FASTKL_PREFETCH_L2(from.ahead + i * from.ahead_step);
     else if (i % (FASTKL_LINE / COLUMN_BYTES) == 0)
         FASTKL_PREFETCH(from.ahead + i * from.ahead_step);
@@ -141,49 +158,48 @@ FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pa
             const REAL b2 = NAME(column)(q_now, 2, 4, NULL)[j], b3 = NAME(column)(q_now, 3, 4, NULL)[j];
             const NAME(entry) e = NAME(both)(NAME(both)(term(a0, b0, c), term(a1, b1, c)),
                                              NAME(both)(term(a2, b2, c), term(a3, b3, c)));
-            NAME(accumulate)(&lanes->term, j, e.term);
-            NAME(accumulate)(&lanes->weight, j, e.weight);
-            lanes->p_bits[j] |= (NAME(bits)(a0) | NAME(bits)(a1)) | (NAME(bits)(a2) | NAME(bits)(a3));
-            if (pair) {
-                NAME(accumulate)(&lanes->other, j, e.other);
-                lanes->least_q[j] =
-                    NAME(lesser)(lanes->least_q[j], NAME(lesser)(NAME(lesser)(b0, b1), NAME(lesser)(b2, b3)));
-            }
+            NAME(take_in)(lanes, j, pair, e, (NAME(bits)(a0) | NAME(bits)(a1)) | (NAME(bits)(a2) | NAME(bits)(a3)),
+                          NAME(lesser)(NAME(lesser)(b0, b1), NAME(lesser)(b2, b3)));
         }
     }
 }
 
-/* Adds columns one by one, and the last, which may not be full. */
+/* Adds columns one by one. */
 FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
                                     ptrdiff_t count, NAME(factor) c) {
-    for (ptrdiff_t i = 0; i < count + (p.left > 0); i++) {
+    for (ptrdiff_t i = 0; i < count; i++) {
         REAL p_column[LANES], q_column[LANES];
         const NAME(loose) *const a = NAME(column)(p, i, count, p_column);
         const NAME(loose) *const b = pair ? NAME(column)(q, i, count, q_column) : a;
-        const int real = i < count ? LANES : p.left;
         NAME(prefetch)(p, i);
         if (pair)
             NAME(prefetch)(q, i);
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
-            const NAME(entry) e = term(a[j], b[j], c);
-            NAME(accumulate)(&lanes->term, j, e.term);
-            NAME(accumulate)(&lanes->weight, j, e.weight);
-            lanes->p_bits[j] |= NAME(bits)(a[j]);
-            if (pair) {
-                NAME(accumulate)(&lanes->other, j, e.other);
-                lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], j < real ? b[j] : 1);
-            }
-        }
+        for (int j = 0; j < LANES; j++)
+            NAME(take_in)(lanes, j, pair, term(a[j], b[j], c), NAME(bits)(a[j]), b[j]);
     }
 }
 
-/* Adds columns by fours, and the rest one by one. */
+/* Adds the last column, which is not full. */
+FASTKL_INLINE void NAME(add_last)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+                                  NAME(factor) c) {
+    const REAL *const a = p.last, *const b = pair ? q.last : a;
+    REAL least[LANES];
+    for (int j = 0; j < LANES; j++)
+        least[j] = j < p.left ? b[j] : 1;
+    FASTKL_VECTORIZE
+    for (int j = 0; j < LANES; j++)
+        NAME(take_in)(lanes, j, pair, term(a[j], b[j], c), NAME(bits)(a[j]), least[j]);
+}
+
+/* Adds columns by fours, then one by one, then the last, if it is not full. */
 FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
                                  ptrdiff_t count, NAME(factor) c) {
     const ptrdiff_t in_groups = count / 4 * 4;
     NAME(add_groups)(lanes, term, pair, p, q, count / 4, c);
     NAME(add_singly)(lanes, term, pair, NAME(advance)(p, in_groups), NAME(advance)(q, in_groups), count - in_groups, c);
+    if (p.left > 0)
+        NAME(add_last)(lanes, term, pair, p, q, c);
 }
 
 /* Adds columns, compiled for two layouts: columns side by side, as they always are if scaled or of another type; and
@@ -196,10 +212,11 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, traits of, co
     else
         NAME(add_all)(&now, term, of.pair, NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, c);
     if (of.infinite) {
-        int small = 0;
+        UINT small = 0;
+        FASTKL_VECTORIZE_INNER
         for (int j = 0; j < LANES; j++)
-            small |= now.least_q[j] < SMALL;
-        if (small)
+            small |= NAME(is_small)(now.least_q[j]);
+        if (small >> (REAL_BITS - 1))
             NAME(find_zeros)(NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, now.guard_bits);
     }
     *lanes = now;
@@ -243,52 +260,3 @@ FASTKL_MEASURES(ROW)
 #define ROW(name, ...) {NAME(add_##name), NAME(add_scaled_##name)},
 static NAME(adder) *const NAME(adders)[][2] = {FASTKL_MEASURES(ROW)};
 #undef ROW
-
-/* Adds the upper half of the lanes' sums to the lower half. For sums in float a double has digits to spare. */
-FASTKL_INLINE void NAME(halve)(int half, double *sum, double *low) {
-    FASTKL_VECTORIZE
-    for (int j = 0; j < half; j++) {
-        if (REAL_BITS == 64) {
-            two_sum(&sum[j], &low[j], sum[j + half]);
-            low[j] += low[j + half];
-        } else {
-            sum[j] += sum[j + half];
-        }
-    }
-}
-
-/* Adds the lanes up, by halving, to a sum in double. */
-FASTKL_INLINE void NAME(fold)(const NAME(lane_sum) *from, double *to, double *to_low) {
-    double sum[LANES], low[LANES];
-    FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++) {
-        const double high = (double)from->sum[j], rest = (double)from->low[j];
-        sum[j] = REAL_BITS == 64 ? high : high + rest;
-        low[j] = REAL_BITS == 64 ? rest : 0;
-    }
-#if LANES >= 16
-    NAME(halve)(8, sum, low);
-#endif
-#if LANES >= 8
-    NAME(halve)(4, sum, low);
-#endif
-#if LANES >= 4
-    NAME(halve)(2, sum, low);
-#endif
-    NAME(halve)(1, sum, low);
-    *to = sum[0], *to_low = low[0];
-}
-
-/* The sums of one row whose entries were dealt out to the lanes. */
-FASTKL_INLINE void NAME(collect)(const NAME(lanes) *lanes, fastkl_sums *sums) {
-    UINT entry_bits = 0, guard_bits = 0;
-    NAME(fold)(&lanes->term, &sums->term, &sums->term_low);
-    NAME(fold)(&lanes->other, &sums->other, &sums->other_low);
-    NAME(fold)(&lanes->weight, &sums->weight, &sums->weight_low);
-    for (int j = 0; j < LANES; j++) {
-        entry_bits |= lanes->p_bits[j] | NAME(bits)(lanes->least_q[j]);
-        guard_bits |= lanes->guard_bits[j];
-    }
-    sums->entry_bits = (uint64_t)entry_bits << (64 - REAL_BITS);
-    sums->guard_bits = (uint64_t)guard_bits << (64 - REAL_BITS);
-}

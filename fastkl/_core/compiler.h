@@ -27,19 +27,23 @@
 
 /* FASTKL_WHOLE_VECTORS ends the 512-bit tier's list, because GCC by itself prefers vectors of 256 bits. FASTKL_VECTORIZE
    before a loop over lanes says that they do not depend on each other. (clang would unroll the loop first, and could then
-   not vectorise it.) With a compiler that has no regions, a build has the baseline tier alone. */
+   not vectorise it.) FASTKL_VECTORIZE_INNER is for loops of few operations within other loops, which GCC would unroll first.
+   With a compiler that has no regions, a build has the baseline tier alone. */
 #if defined(__clang__)
 #define FASTKL_WHOLE_VECTORS ""
 #define FASTKL_REGION(isa) FASTKL_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
 #define FASTKL_REGION_END FASTKL_PRAGMA(clang attribute pop)
 #define FASTKL_VECTORIZE FASTKL_PRAGMA(clang loop vectorize(assume_safety) interleave(disable) unroll(disable))
+#define FASTKL_VECTORIZE_INNER FASTKL_VECTORIZE
 #elif defined(__GNUC__)
 #define FASTKL_WHOLE_VECTORS ",prefer-vector-width=512"
 #define FASTKL_REGION(isa) FASTKL_PRAGMA(GCC push_options) FASTKL_PRAGMA(GCC target(isa))
 #define FASTKL_REGION_END FASTKL_PRAGMA(GCC pop_options)
 #define FASTKL_VECTORIZE FASTKL_PRAGMA(GCC ivdep)
+#define FASTKL_VECTORIZE_INNER FASTKL_PRAGMA(GCC ivdep) FASTKL_PRAGMA(GCC unroll 1)
 #else
 #define FASTKL_VECTORIZE
+#define FASTKL_VECTORIZE_INNER
 #endif
 
 /* A prefetch brings a cache line to all caches; FASTKL_PREFETCH_L2 spares the first, for when it could not hold them all.

@@ -7,14 +7,16 @@
 #include "measures.inc.h"
 #include "convert.inc.h"
 #include "accumulate.inc.h"
+#include "transpose.inc.h"
 #include "load.inc.h"
+#include "fold.inc.h"
 #include "exponential.inc.h"
 #include "logits_pass.inc.h"
 
-/* The sums of a row, or of a piece of one: of a first pass where c is NULL, else of a rescaled pass, with one operand
-   multiplied by `power`, a power of two, and then by c. */
-FASTKL_NOINLINE void NAME(row_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
-                                    REAL power, const NAME(factor) *c, fastkl_sums *sums) {
+/* Adds a row, or a piece of one, to lanes that are clear: in a first pass where c is NULL, else in a rescaled pass, with one
+   operand multiplied by `power`, a power of two, and then by c. Adds what clipping adds, and the bits of what is clipped. */
+FASTKL_INLINE void NAME(add_row)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                                 REAL power, const NAME(factor) *c, NAME(lanes) *lanes, fastkl_sums *sums) {
     const REAL eps = NAME(eps)(task);
     const int pair = q->data != NULL;
     const int p_fits = !c && in_a_row(p), q_fits = pair ? !c && in_a_row(q) && !(eps > 0) : p_fits;
@@ -22,39 +24,59 @@ FASTKL_NOINLINE void NAME(row_pass)(const fastkl_task *task, const fastkl_operan
     const int p_in_place = p_fits && p->dtype == dtype, q_in_place = q_fits && q->dtype == dtype;
     const ptrdiff_t most = p_in_place && q_in_place ? n : CHUNK;
     REAL p_chunk[CHUNK + LANES], q_chunk[CHUNK + LANES], *const scaled = pair ? q_chunk : p_chunk;
-    double clipped = 0;
-    uint64_t bits = 0;
-    NAME(lanes) lanes;
-    NAME(clear)(&lanes);
     for (ptrdiff_t start = 0, count; start < n; start += count) {
         count = n - start < most ? n - start : most;
         const NAME(columns) p_now = NAME(row_columns)(p_chunk, p, p->data + start * p->col, count, p_in_place);
         const NAME(columns) q_now =
             pair ? NAME(row_columns)(q_chunk, q, q->data + start * q->col, count, q_in_place) : p_now;
         if (pair && eps > 0)
-            NAME(clip)(q_chunk, (int)count, eps, &clipped, &bits);
+            NAME(clip)(q_chunk, (int)count, eps, &sums->clipped, &sums->entry_bits);
         if (c)
             for (int i = 0; i < count; i++)
                 scaled[i] *= power;
-        NAME(adders)[task->measure][c != NULL](&lanes, &p_now, &q_now, count / LANES, c);
+        NAME(adders)[task->measure][c != NULL](lanes, &p_now, &q_now, count / LANES, c);
     }
-    NAME(collect)(&lanes, sums);
-    sums->clipped = clipped;
-    sums->entry_bits |= bits;
 }
 
-/* Gives the sums of each lane to its row, or adds them to what the row has. */
-FASTKL_INLINE void NAME(give)(const NAME(lanes) *lanes, group_sums *to, int row, int add) {
-    FASTKL_VECTORIZE
+/* The sums of a row, or of a piece of one; add_row says which. */
+FASTKL_NOINLINE void NAME(row_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                                    REAL power, const NAME(factor) *c, fastkl_sums *sums) {
+    NAME(lanes) lanes;
+    NAME(clear)(&lanes);
+    sums->clipped = 0, sums->entry_bits = 0;
+    NAME(add_row)(task, p, q, n, power, c, &lanes, sums);
+    NAME(collect)(&lanes, sums);
+}
+
+/* The first pass over as many rows as a vector has doubles, one after the other. */
+FASTKL_NOINLINE void NAME(rows_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                                     group_sums *to, int first) {
+    NAME(lanes) lanes[DOUBLES];
+    fastkl_operand p_row = moved(p, first, 0), q_row = moved(q, first, 0);
+    fastkl_sums sums = {0};
+    for (int i = 0; i < DOUBLES; i++, p_row.data += p->row, q_row.data = advance(q_row.data, q->row)) {
+        NAME(clear)(&lanes[i]);
+        sums.clipped = 0, sums.entry_bits = 0;
+        NAME(add_row)(task, &p_row, &q_row, n, 1, NULL, &lanes[i], &sums);
+        to->clipped[first + i] = sums.clipped, to->entry_bits[first + i] = sums.entry_bits;
+    }
+    NAME(collect_rows)(lanes, to, first);
+}
+
+/* Gives the sums of each lane to its row, from row `first` of the group on, or adds them to what the row has. */
+FASTKL_INLINE void NAME(give)(const NAME(lanes) *lanes, group_sums *to, int first, int add) {
+    double *const term = to->term + first, *const other = to->other + first, *const weight = to->weight + first;
+    uint64_t *const entry_bits = to->entry_bits + first, *const guard_bits = to->guard_bits + first;
+    FASTKL_VECTORIZE_INNER
     for (int j = 0; j < LANES; j++) {
-        const double term = (double)lanes->term.sum[j] + (double)lanes->term.low[j];
-        const double other = (double)lanes->other.sum[j] + (double)lanes->other.low[j];
-        const double weight = (double)lanes->weight.sum[j] + (double)lanes->weight.low[j];
-        to->term[row + j] = add ? to->term[row + j] + term : term;
-        to->other[row + j] = add ? to->other[row + j] + other : other;
-        to->weight[row + j] = add ? to->weight[row + j] + weight : weight;
-        to->entry_bits[row + j] |= (uint64_t)(lanes->p_bits[j] | NAME(bits)(lanes->least_q[j])) << (64 - REAL_BITS);
-        to->guard_bits[row + j] |= (uint64_t)lanes->guard_bits[j] << (64 - REAL_BITS);
+        const double of_term = (double)lanes->term.sum[j] + (double)lanes->term.low[j];
+        const double of_other = (double)lanes->other.sum[j] + (double)lanes->other.low[j];
+        const double of_weight = (double)lanes->weight.sum[j] + (double)lanes->weight.low[j];
+        term[j] = add ? term[j] + of_term : of_term;
+        other[j] = add ? other[j] + of_other : of_other;
+        weight[j] = add ? weight[j] + of_weight : of_weight;
+        entry_bits[j] |= (uint64_t)(lanes->p_bits[j] | NAME(bits)(lanes->least_q[j])) << (64 - REAL_BITS);
+        guard_bits[j] |= (uint64_t)lanes->guard_bits[j] << (64 - REAL_BITS);
     }
 }
 
@@ -63,44 +85,71 @@ FASTKL_INLINE double NAME(low_of)(const NAME(lane_sum) *sum, int j, double round
     return REAL_BITS == 64 ? ((double)sum->sum[j] - rounded) + (double)sum->low[j] : 0;
 }
 
-/* Gives the rows of a group what rounding took from their sums. */
-FASTKL_NOINLINE void NAME(give_low)(const NAME(lanes) *lanes, group_sums *to, int rows) {
-    for (int i = 0; i < rows; i++, lanes += i % LANES == 0) {
-        to->term_low[i] = NAME(low_of)(&lanes->term, i % LANES, to->term[i]);
-        to->other_low[i] = NAME(low_of)(&lanes->other, i % LANES, to->other[i]);
-        to->weight_low[i] = NAME(low_of)(&lanes->weight, i % LANES, to->weight[i]);
+/* Gives the rows of a group, from row `first` on, what rounding took from their sums. */
+FASTKL_NOINLINE void NAME(give_low)(const NAME(lanes) *lanes, group_sums *to, int first) {
+    for (int j = 0; j < LANES; j++) {
+        to->term_low[first + j] = NAME(low_of)(&lanes->term, j, to->term[first + j]);
+        to->other_low[first + j] = NAME(low_of)(&lanes->other, j, to->other[first + j]);
+        to->weight_low[first + j] = NAME(low_of)(&lanes->weight, j, to->weight[first + j]);
     }
 }
 
-/* The first pass over up to MOST_ROWS rows, LANES at a time. */
-FASTKL_NOINLINE void NAME(group_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
-                                      ptrdiff_t n, int rows, group_sums *to) {
+#include "tiles.inc.h"
+
+/* The columns of a strip of up to LANES rows. What stands where it is used is prefetched STRIP columns ahead; in place of
+   what is copied, the next LANES rows are. */
+FASTKL_INLINE NAME(columns) NAME(strip_of)(REAL *copy, int holds, const fastkl_operand *from, int count, int first, int rows,
+                                           REAL eps, group_sums *to) {
+    const NAME(tiles) tile = NAME(tiles_of)(copy, holds, from, count, first, rows, eps, to);
+    NAME(columns) columns = NAME(columns_of_tile)(&tile, count, 0);
+    const char *const data = from->data + first * from->row;
+    columns.ahead = data + (tile.data == (const char *)copy ? LANES * from->row : STRIP * from->col);
+    return columns;
+}
+
+/* The first pass over rows of a group from row `first` on, LANES at a time and STRIP columns at a time. */
+FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                                       int first, int rows, group_sums *to) {
     const REAL eps = NAME(eps)(task);
     const int pair = q->data != NULL;
-    const ptrdiff_t width = n <= TILE ? n : STRIP;
-    REAL p_tile[TILE * LANES], q_tile[TILE * LANES];
+    REAL p_copy[STRIP * LANES], q_copy[STRIP * LANES];
     NAME(lanes) lanes[MOST_ROWS / LANES];
-    for (int i = 0; i < rows; i += LANES) {
+    for (int i = 0; i < rows; i += LANES)
         NAME(clear)(&lanes[i / LANES]);
-        for (int j = i; j < i + LANES; j++)
-            to->clipped[j] = 0, to->entry_bits[j] = to->guard_bits[j] = 0;
-    }
-    for (ptrdiff_t start = 0; start < n; start += width) {
+    for (ptrdiff_t start = 0; start < n; start += STRIP) {
+        const int count = (int)(n - start < STRIP ? n - start : STRIP);
+        const fastkl_operand p_strip = moved(p, 0, start), q_strip = moved(q, 0, start);
+        /* Rows that follow each other are prefetched in their order. */
+        const ptrdiff_t ahead = interleaved(p, q) ? 0 : start * (LANES - 1);
         for (int i = 0; i < rows; i += LANES) {
-            const int count = (int)(n - start < width ? n - start : width), known = rows - i < LANES ? rows - i : LANES;
-            const NAME(columns) p_now =
-                NAME(group_columns)(p_tile, p, p->data + i * p->row + start * p->col, count, known, 0, NULL, NULL);
-            const NAME(columns) q_now = pair ? NAME(group_columns)(q_tile, q, q->data + i * q->row + start * q->col, count,
-                                                                   known, eps, to->clipped + i, to->entry_bits + i)
-                                             : p_now;
+            const int now = rows - i < LANES ? rows - i : LANES;
+            NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, first + i, now, 0, to);
+            NAME(columns) q_now = pair ? NAME(strip_of)(q_copy, i > 0, &q_strip, count, first + i, now, eps, to) : p_now;
+            p_now.ahead += ahead * p->col, q_now.ahead += ahead * q->col;
             NAME(adders)[task->measure][0](&lanes[i / LANES], &p_now, &q_now, count, NULL);
             if (start + count < n && (start + count) % MOST_COLUMNS)
                 continue;
-            NAME(give)(&lanes[i / LANES], to, i, start >= MOST_COLUMNS);
+            NAME(give)(&lanes[i / LANES], to, first + i, start >= MOST_COLUMNS);
             if (start + count < n)
                 NAME(clear)(&lanes[i / LANES]);
+            else if (to->keeps_low)
+                NAME(give_low)(&lanes[i / LANES], to, first + i);
         }
     }
-    if (to->keeps_low)
-        NAME(give_low)(lanes, to, rows);
+}
+
+/* The first pass over up to MOST_ROWS rows, of which each lane has one. Interleaved rows share memory pages, so that a pass
+   goes over a strip of all of them; others follow each other. */
+static void NAME(group_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int rows,
+                             group_sums *to) {
+    for (int i = 0; i < rows; i += LANES)
+        for (int j = i; j < i + LANES; j++)
+            to->clipped[j] = 0, to->entry_bits[j] = to->guard_bits[j] = 0;
+    if (n <= TILE)
+        NAME(tiles_pass)(task, p, q, (int)n, rows, to);
+    else if (interleaved(p, q))
+        NAME(strips_pass)(task, p, q, n, 0, rows, to);
+    else
+        for (int i = 0; i < rows; i += LANES)
+            NAME(strips_pass)(task, p, q, n, i, rows - i < LANES ? rows - i : LANES, to);
 }

@@ -7,10 +7,20 @@
 
 /* One sum of each kind in every lane of a vector. */
 #define LANES (FASTKL_VECTOR_BITS / REAL_BITS)
+#define DOUBLES (FASTKL_VECTOR_BITS / 64)
 
-/* Rows up to this length are transposed, LANES of them into a tile, so that each lane has a row. Longer rows fill the lanes
-   well enough, and their tiles would not fit into the first cache. */
+/* Rows up to these lengths are transposed, LANES of them at a time, so that each lane has a row. Longer rows fill the lanes
+   well enough: adding up the lanes of a row, and what is left of it beside full columns, then costs less than copying it. */
+#define MOST_TRANSPOSED 192
+#define MOST_TRANSPOSED_SINGLE 320
+
+/* Rows up to this length are transposed as a whole, so that their sums stay in registers; longer rows, STRIP columns at a
+   time. */
 #define TILE 128
+
+/* Columns of tiles that are copied before the first of them is added, if these are tiles of several LANES rows: they stay in
+   the first cache, with the entries that they are copied from and those that are prefetched meanwhile. */
+#define BATCH 64
 
 /* The columns of interleaved rows over which a pass goes before it comes to the next LANES rows. */
 #define STRIP 64
@@ -57,13 +67,18 @@ FASTKL_INLINE row_sums rounded(const fastkl_sums *sums) {
 #define CACHED_ENTRIES 16384
 #define CACHED_ROWS 16
 
-/* Short rows that are transposed, a tile after the other, before the first of them is finished. */
+/* Short rows that are transposed, a tile after the other, before the first of them is finished: the fewest, and the entries
+   of more. */
 #define SHORT_ROWS 32
+#define SHORT_ENTRIES 4096
 
 /* The rows over which a pass is best made at once: a property of the layout
    alone, so that a row's bits do not depend on its neighbours or on the threads. */
 static int group(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
-    return interleaved(p, q) ? MOST_ROWS : n <= TILE ? SHORT_ROWS : 1;
+    if (interleaved(p, q))
+        return MOST_ROWS;
+    const int single = fastkl_is_single(p->dtype) && fastkl_is_single(q->dtype);
+    return n > (single ? MOST_TRANSPOSED_SINGLE : MOST_TRANSPOSED) ? 1 : n * MOST_ROWS <= SHORT_ENTRIES ? MOST_ROWS : SHORT_ROWS;
 }
 
 /* The rows that are passed over before the first of them is finished. */
@@ -161,20 +176,23 @@ FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p
         *value = rescale(task, p, q, n, &first);
 }
 
-/* The values that the sums give, and whether they are accepted; compiled for one measure. */
-FASTKL_INLINE void accept(int measure, const fastkl_task *task, const limits *within, int count, const group_sums *sums,
-                          double *value, int64_t *accepts) {
+/* The values that the sums give, whether they are accepted, and whether all are; compiled for one measure. */
+FASTKL_INLINE int accept(int measure, const fastkl_task *task, const limits *within, int count, const group_sums *sums,
+                         double *value, int64_t *accepts) {
     const fastkl_task constant = *task; /* results could overlap *task, which would keep the loop from being vectorised */
     const limits bounds = *within;
+    int64_t all = 1;
     FASTKL_VECTORIZE
     for (int i = 0; i < count; i++) {
         const finished row = finish_sums(measure, (row_sums){sums->term[i], sums->other[i], sums->weight[i]});
         value[i] = row.value;
         accepts[i] = accepted(&constant, measure, sums, i, sums->guard_bits[i] | sums->entry_bits[i], &row, &bounds);
+        all &= accepts[i] & (!fastkl_is_divergence(measure) | (sums->term[i] != 0));
     }
     if (constant.root)
         for (int i = 0; i < count; i++)
             value[i] = sqrt(value[i]);
+    return (int)all;
 }
 
 /* The values and the statuses of a group of rows, from its sums. A divergence without terms is that of equal rows, or of
@@ -183,19 +201,21 @@ static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const 
                         const group_sums *sums, double *value, uint8_t *status) {
     const int divergence = fastkl_is_divergence(task->measure);
     int64_t accepts[MOST_ROWS];
+    int all = 0;
     switch (task->measure) {
 #define ROW(name, ...)                                                                              \
     case FASTKL_##name:                                                                             \
-        accept(FASTKL_##name, task, limits_of(task, p, q), count, sums, value, accepts);            \
+        all = accept(FASTKL_##name, task, limits_of(task, p, q), count, sums, value, accepts);      \
         break;
         FASTKL_MEASURES(ROW)
 #undef ROW
     default:
         memset(accepts, 0, sizeof accepts); /* never reached: it tells GCC 16 that all entries which are read are set */
     }
-    for (int i = 0; i < count; i++) {
-        const int no_terms = divergence && sums->term[i] == 0;
+    for (int i = 0; i < count; i++)
         status[i] = FASTKL_VALID;
+    for (int i = 0; !all && i < count; i++) {
+        const int no_terms = divergence && sums->term[i] == 0;
         if (!accepts[i] || no_terms) {
             const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0);
             if (!accepts[i] || sums->clipped[i] > 0 || fastkl_order(p_row, q_row, n))
@@ -238,6 +258,22 @@ FASTKL_NOINLINE void join_pieces(const fastkl_task *task, const fastkl_operand *
     }
 }
 
+/* The sums of `count` rows, passed over one after the other: the lanes of DOUBLES rows are added at once, which
+   gives the same bits. */
+static void pass_over_rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int count,
+                           group_sums *to) {
+    const int is_float = in_float(task, p, q);
+    int i = 0;
+    for (; n <= FASTKL_PIECE && i + DOUBLES <= count; i += DOUBLES)
+        (is_float ? rows_pass_f32 : rows_pass_f64)(task, p, q, n, to, i);
+    for (; i < count; i++) {
+        const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0);
+        fastkl_sums of;
+        pass_over_row(task, &p_row, &q_row, n, &of);
+        enter(&of, to, i);
+    }
+}
+
 static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
                  double *value, uint8_t *status) {
     const int lanes = group(p, q, n);
@@ -252,13 +288,7 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
             sums.keeps_low = 0;
             (in_float(task, p, q) ? group_pass_f32 : group_pass_f64)(task, &p_rows, &q_rows, n, now, &sums);
         } else {
-            fastkl_operand p_row = p_rows, q_row = q_rows;
-            for (int k = 0; k < now; k++) {
-                fastkl_sums of;
-                pass_over_row(task, &p_row, &q_row, n, &of);
-                enter(&of, &sums, k);
-                p_row.data += p->row, q_row.data = advance(q_row.data, q->row);
-            }
+            pass_over_rows(task, &p_rows, &q_rows, n, now, &sums);
         }
         finish_rows(task, &p_rows, &q_rows, n, now, &sums, &value[i], &status[i]);
     }

@@ -1,0 +1,156 @@
+/* Owns the pass over rows of up to TILE entries, of which each lane has one: their sums stay in registers while the pass
+   goes over their columns. In REAL. Knows nothing of longer rows. */
+
+/* Rows in columns: column i of the first LANES rows stands i `column` bytes from `data` on, that of the next LANES rows
+   `tile` bytes further on. Meanwhile the memory from `ahead` on is prefetched, `ahead_step` bytes a column. */
+typedef struct {
+    const char *data;
+    ptrdiff_t column, tile;
+    const char *ahead;
+    ptrdiff_t ahead_step;
+} NAME(tiles);
+
+/* The columns of n entries of the LANES rows from `row` on. */
+FASTKL_INLINE NAME(columns) NAME(columns_of_tile)(const NAME(tiles) *from, int n, int row) {
+    const ptrdiff_t tile = row / LANES;
+    const char *const ahead = from->ahead + tile * n * from->ahead_step;
+    return (NAME(columns)){from->data + tile * from->tile, from->column, REAL_DTYPE, NULL, 0, 0, ahead, from->ahead_step, 0};
+}
+
+/* The sums of the first `count` columns, of one to four; `count` is a constant in every use. Where there were no sums before,
+   there is nothing that rounding could take from them. */
+FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q, int count) {
+    const NAME(factor) one = {1, 0, 0};
+    const NAME(loose) *const p0 = NAME(column)(p, 0, 4, NULL), *const q0 = NAME(column)(q, 0, 4, NULL);
+    const NAME(loose) *const p1 = NAME(column)(p, 1, 4, NULL), *const q1 = NAME(column)(q, 1, 4, NULL);
+    const NAME(loose) *const p2 = NAME(column)(p, 2, 4, NULL), *const q2 = NAME(column)(q, 2, 4, NULL);
+    const NAME(loose) *const p3 = NAME(column)(p, 3, 4, NULL), *const q3 = NAME(column)(q, 3, 4, NULL);
+    for (int i = 0; i < count; i++) {
+        NAME(prefetch)(p, i);
+        if (pair)
+            NAME(prefetch)(q, i);
+    }
+    FASTKL_VECTORIZE_INNER
+    for (int j = 0; j < LANES; j++) {
+        NAME(entry) e = term(p0[j], q0[j], one);
+        UINT p_bits = NAME(bits)(p0[j]);
+        REAL least_q = q0[j];
+        if (count > 1)
+            e = NAME(both)(e, term(p1[j], q1[j], one)), p_bits |= NAME(bits)(p1[j]), least_q = NAME(lesser)(least_q, q1[j]);
+        if (count > 3)
+            e = NAME(both)(e, NAME(both)(term(p2[j], q2[j], one), term(p3[j], q3[j], one)));
+        else if (count > 2)
+            e = NAME(both)(e, term(p2[j], q2[j], one));
+        if (count > 2)
+            p_bits |= NAME(bits)(p2[j]), least_q = NAME(lesser)(least_q, q2[j]);
+        if (count > 3)
+            p_bits |= NAME(bits)(p3[j]), least_q = NAME(lesser)(least_q, q3[j]);
+        lanes->term.sum[j] = e.term, lanes->other.sum[j] = e.other, lanes->weight.sum[j] = e.weight;
+        lanes->term.low[j] = lanes->other.low[j] = lanes->weight.low[j] = 0;
+        lanes->p_bits[j] = p_bits, lanes->guard_bits[j] = 0, lanes->least_q[j] = pair ? least_q : 1;
+    }
+}
+
+/* Adds up the columns of LANES rows, which are those from row `first` of a group on. */
+FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, int pair, int infinite, const NAME(columns) *p,
+                                  const NAME(columns) *q, int n, group_sums *to, int first) {
+    const NAME(factor) one = {1, 0, 0};
+    NAME(lanes) now;
+    const int first_columns = (n - 1) % 4 + 1;
+    switch (first_columns) {
+#define CASE(count)                                      \
+    case count:                                          \
+        NAME(start)(&now, term, pair, *p, *q, count);    \
+        break;
+        CASE(1) CASE(2) CASE(3) CASE(4)
+#undef CASE
+    }
+    NAME(add_groups)(&now, term, pair, NAME(advance)(*p, first_columns), NAME(advance)(*q, first_columns), n / 4 - first_columns / 4, one);
+    if (infinite) {
+        FASTKL_VECTORIZE_INNER
+        for (int j = 0; j < LANES; j++)
+            now.guard_bits[j] = NAME(is_small)(now.least_q[j]);
+    }
+    NAME(give)(&now, to, first, 0);
+    if (to->keeps_low)
+        NAME(give_low)(&now, to, first);
+}
+
+/* The functions that add up tiles, for each measure. */
+typedef void NAME(tile_adder)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to, int first);
+
+#define ROW(name, upper, pair, infinite, ...)                                                                           \
+    static void NAME(add_tiles_##name)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to,    \
+                                       int first) {                                                                     \
+        for (int i = 0; i < rows; i += LANES) {                                                                         \
+            const NAME(columns) p_now = NAME(columns_of_tile)(p, n, i), q_now = NAME(columns_of_tile)(pair ? q : p, n, i);    \
+            NAME(add_tile)(NAME(name), pair, infinite, &p_now, &q_now, n, to, first + i);                               \
+        }                                                                                                               \
+    }
+FASTKL_MEASURES(ROW)
+#undef ROW
+#define ROW(name, ...) NAME(add_tiles_##name),
+static NAME(tile_adder) *const NAME(tile_adders)[] = {FASTKL_MEASURES(ROW)};
+#undef ROW
+
+/* Clips tiles of rows of a group from row `first` on. */
+FASTKL_NOINLINE void NAME(clip_tiles)(REAL *copy, const fastkl_operand *from, int n, int first, int rows, REAL eps,
+                                      group_sums *to) {
+    for (int i = 0; i < rows; i += LANES) {
+        double *const clipped = to->clipped + first + i;
+        uint64_t *const bits = to->entry_bits + first + i;
+        if (from->row || i == 0)
+            NAME(clip_columns)(copy + i * n, n, eps, clipped, bits);
+        else /* it is the first tile again */
+            memcpy(clipped, clipped - i, LANES * sizeof *clipped), memcpy(bits, bits - i, LANES * sizeof *bits);
+    }
+}
+
+/* Searches the tiles in which a q is small for a p > 0 where q is zero or nearly. */
+FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, uint64_t *bits) {
+    for (int i = 0; i < rows; i += LANES, bits += LANES) {
+        UINT found[LANES] = {0};
+        uint64_t small = 0;
+        for (int j = 0; j < LANES; j++)
+            small |= bits[j];
+        if (small & FASTKL_SIGN)
+            NAME(find_zeros)(NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, found);
+        for (int j = 0; j < LANES; j++)
+            bits[j] = (uint64_t)found[j] << (64 - REAL_BITS);
+    }
+}
+
+/* The rows that are copied at once. */
+FASTKL_INLINE int NAME(batch)(int n) { return n < BATCH ? BATCH / n * LANES : LANES; }
+
+/* The tiles of rows of a group from row `first` on: where they stand, or a copy, which has them already if all rows are the
+   same and it `holds` some. */
+FASTKL_INLINE NAME(tiles) NAME(tiles_of)(REAL *copy, int holds, const fastkl_operand *from, int n, int first, int rows,
+                                         REAL eps, group_sums *to) {
+    const char *const data = from->data + first * from->row, *const ahead = data + TILE / n * LANES * from->row;
+    if (from->dtype == REAL_DTYPE && in_a_column(from) && rows % LANES == 0 && !(eps > 0))
+        return (NAME(tiles)){data, from->col, COLUMN_BYTES, data + COLUMN_BYTES, from->col};
+    if (!holds || from->row || eps > 0)
+        NAME(load_tiles)(copy, from, data, n, rows);
+    if (eps > 0)
+        NAME(clip_tiles)(copy, from, n, first, rows, eps, to);
+    return (NAME(tiles)){(const char *)copy, COLUMN_BYTES, from->row ? n * COLUMN_BYTES : 0, ahead, LANES * from->col};
+}
+
+/* The first pass over rows of a group. */
+FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, int n,
+                                      int rows, group_sums *to) {
+    const REAL eps = NAME(eps)(task);
+    const int pair = q->data != NULL, most = NAME(batch)(n);
+    REAL p_copy[TILE * LANES], q_copy[TILE * LANES]; 
+    for (int first = 0, now; first < rows; first += now) {
+        now = rows - first < most ? rows - first : most;
+        if (now > LANES) /* the last rows are copied if there are fewer than LANES */
+            now -= now % LANES;
+        const NAME(tiles) p_now = NAME(tiles_of)(p_copy, first > 0, p, n, first, now, 0, to);
+        const NAME(tiles) q_now = pair ? NAME(tiles_of)(q_copy, first > 0, q, n, first, now, eps, to) : p_now;
+        NAME(tile_adders)[task->measure](&p_now, &q_now, n, now, to, first);
+        if (pair)
+            NAME(find_zeros_in_tiles)(&p_now, &q_now, n, now, to->guard_bits + first);
+    }
+}
