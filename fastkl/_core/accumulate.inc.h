@@ -110,24 +110,38 @@ FASTKL_INLINE const NAME(loose) *NAME(column)(NAME(columns) from, ptrdiff_t i, p
 /* A number whose sign says that q is small, or that it is negative or -0.0. */
 FASTKL_INLINE UINT NAME(is_small)(REAL q) { return (NAME(bits)(q) - NAME(bits)(SMALL)) | NAME(bits)(q); }
 
-/* Searches for a p > 0 where q is zero or nearly; in one row, until q is zero. */
-FASTKL_INLINE void NAME(find_zeros)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
-    const ptrdiff_t all = count + (p.left > 0);
+/* Searches for a p > 0 where q is zero; in one row, until one is found. */
+FASTKL_NOINLINE void NAME(find_zeros)(const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count, UINT *guard_bits) {
+    const ptrdiff_t all = count + (p->left > 0);
     const UINT sign = (UINT)1 << (REAL_BITS - 1);
     UINT found = 0;
-    for (ptrdiff_t i = 0; i < all && !(p.one_row && (found & sign >> 1)); i++) {
+    for (ptrdiff_t i = 0; i < all && !(p->one_row && (found & sign >> 1)); i++) {
         REAL p_column[LANES], q_column[LANES];
-        const NAME(loose) *const a = NAME(column)(p, i, count, p_column), *const b = NAME(column)(q, i, count, q_column);
-        FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
-            const UINT small = NAME(bits)(b[j] - SMALL) & NAME(bits)(b[j] - a[j]);
-            const UINT zero = NAME(bits)(b[j] - LEAST) & NAME(bits)(0 - a[j]);
-            guard_bits[j] |= (small & sign) | (zero & sign) >> 1;
-        }
+        const NAME(loose) *const a = NAME(column)(*p, i, count, p_column), *const b = NAME(column)(*q, i, count, q_column);
+        for (int j = 0; j < LANES; j++)
+            guard_bits[j] |= (NAME(bits)(b[j] - LEAST) & NAME(bits)(0 - a[j]) & sign) >> 1;
         if (i % COLUMNS_PER_TEST == 0)
             for (int j = 0; j < LANES; j++)
                 found |= guard_bits[j];
     }
+}
+
+/* Sets the guard bits where q is small. Most of a sparse row's small q have a p that is not larger: those are let pass in a
+   loop with few instructions. */
+FASTKL_INLINE void NAME(look_at_small)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
+    const UINT sign = (UINT)1 << (REAL_BITS - 1);
+    UINT small[LANES] = {0}, any = 0;
+    for (ptrdiff_t i = 0; i < count + (p.left > 0); i++) {
+        REAL p_column[LANES], q_column[LANES];
+        const NAME(loose) *const a = NAME(column)(p, i, count, p_column), *const b = NAME(column)(q, i, count, q_column);
+        FASTKL_VECTORIZE
+        for (int j = 0; j < LANES; j++)
+            small[j] |= NAME(bits)(b[j] - SMALL) & NAME(bits)(b[j] - a[j]);
+    }
+    for (int j = 0; j < LANES; j++)
+        guard_bits[j] |= small[j] & sign, any |= small[j];
+    if (any & sign)
+        NAME(find_zeros)(&p, &q, count, guard_bits);
 }
 
 /* Prefetches what will be added some time after column i. */
@@ -217,7 +231,7 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, traits of, co
         for (int j = 0; j < LANES; j++)
             small |= NAME(is_small)(now.least_q[j]);
         if (small >> (REAL_BITS - 1))
-            NAME(find_zeros)(NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, now.guard_bits);
+            NAME(look_at_small)(NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, now.guard_bits);
     }
     *lanes = now;
 }
