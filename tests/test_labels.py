@@ -5,6 +5,7 @@ test_logits_calls has layouts, axes, threads, `out` and invalid rows.
 
 import itertools
 from functools import partial
+from math import fsum
 
 import numpy as np
 import pytest
@@ -120,6 +121,27 @@ def test_labels_of_probabilities(dtype, smoothing):
     q = (weights / weights.sum(axis=-1, keepdims=True)).astype(dtype)
     for i, label in itertools.product(range(12), range(8)):
         assert_loss(reference.loss(q[i], label, smoothing), label, q[i], label_smoothing=smoothing)
+
+
+@pytest.mark.usefixtures("tier")
+@each_dtype
+def test_losses_of_rows_of_probabilities(dtype):
+    """Of any width, and with the same bits alone as beside rows that are computed in another way."""
+    rng = np.random.default_rng(22)
+    eps = np.finfo(dtype).eps
+    for n in 1, 2, 7, 16, 17, 33, 256, 257, 1000:
+        q, labels = rng.random((70, n)) ** 8 + 1e-9, rng.integers(n, size=70)
+        q[::9] *= 1e-25
+        q[1::9, 1:] = 0
+        q[2::9, 0] = 1e9
+        q, labels[4::9] = q.astype(dtype), -1
+        for kind in np.int64, np.int32, np.int16:
+            values = fastkl.nll(labels.astype(kind), q, normalize=True, ignore_index=-1)
+            alone = [fastkl.nll(labels[i : i + 1], q[i : i + 1], normalize=True, ignore_index=-1) for i in range(70)]
+            assert_same_bits(values, np.concatenate(alone))
+        right = [0 if y < 0 else -mp.log(mpf(float(row[y])) / fsum(row)) for row, y in zip(q, labels, strict=True)]
+        for value, wanted in zip(values, right, strict=True):
+            assert value == wanted or abs(value - wanted) <= 4 * eps * (wanted + 0.5)
 
 
 @pytest.mark.usefixtures("tier")

@@ -1,5 +1,8 @@
 /* Owns -log q[label] of rows of logits and of probabilities q, with label smoothing. Knows nothing of a row p. */
 
+/* ln 2 by what exponent_f64 has for an exponent of 1. */
+#define LN2_OF_STEP (FASTKL_LN2 * (FASTKL_INT64_TO_DOUBLE ? 0x1p-52 : 1))
+
 /* A label. INT64_MAX stands for labels that are too large for the type; it is out of range too. */
 static int64_t read_label(const fastkl_operand *labels) {
     switch (labels->dtype) {
@@ -62,26 +65,36 @@ static int nll_of_logits(const fastkl_task *task, const fastkl_operand *q, ptrdi
     return FASTKL_VALID;
 }
 
+/* log(sum / entry) for an entry that is at most the sum, except for rounding; both normal. */
+FASTKL_INLINE double log_quotient(double sum, double entry) {
+    const uint64_t step = exponent_step_f64(bits_f64(sum), bits_f64(entry));
+    const double near = from_bits_f64(bits_f64(entry) + step);
+    const double s = (sum - near) / (sum + near), z = s * s;
+    return non_negative(mul_add_f64(exponent_f64(step), LN2_OF_STEP, mul_add_f64(s * z, T_f64(z), 2 * s)));
+}
+
+/* The sums of rows of probabilities, and the OR of the bits of each row's entries. */
+static void sum_rows(const fastkl_operand *q, ptrdiff_t n, int rows, double *sum, uint64_t *bits) {
+    (fastkl_is_single(q->dtype) ? sum_rows_f32 : sum_rows_f64)(q, n, rows, sum, bits);
+}
+
 /* The value for probabilities q, and what is wrong with the row. */
 static int nll_of_probabilities(const fastkl_task *task, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t label,
                                 double *value) {
     const fastkl_operand none = {.dtype = q->dtype};
     fastkl_task own = *task;
-    fastkl_sums sums;
-    own.measure = FASTKL_entropy, own.eps = 0;
-    pass_over_row(&own, q, &none, n, &sums);
+    double sum;
+    uint64_t bits;
+    sum_rows(q, n, 1, &sum, &bits);
     *value = NAN;
-    const double sum = sums.weight + sums.weight_low;
     const int normal = sum >= limits_f32.sum_least && sum <= limits_f32.sum_most;
-    if (((sums.entry_bits & FASTKL_SIGN) || !isfinite(sum)) && fastkl_check_entries(*q, none, n))
+    if (((bits & FASTKL_SIGN) || !isfinite(sum)) && fastkl_check_entries(*q, none, n))
         return FASTKL_Q_ENTRY;
     if (differs_from_one(sum, task->q_tolerance) || (!normal && !fastkl_has_weight(*q, n, task->eps)))
         return FASTKL_Q_SUM;
     if (normal && task->eps == 0) {
         const double entry = fastkl_entry(*q, label);
-        *value = entry > MIN_NORMAL_QUOTIENT ? log1p(non_negative(sum - entry) / entry)
-                 : entry > 0                 ? log(sum) - log(entry)
-                                             : INFINITY;
+        *value = entry > MIN_NORMAL_QUOTIENT ? log_quotient(sum, entry) : entry > 0 ? log(sum) - log(entry) : INFINITY;
     } else {
         own.smoothing = 0, own.eps = task->eps;
         *value = fastkl_fallback_nll(&own, *q, n, label);
@@ -112,9 +125,93 @@ static int nll_of_row(const fastkl_task *task, const fastkl_operand *q, const fa
     return (q->logits ? nll_of_logits : nll_of_probabilities)(task, q, n, (ptrdiff_t)label, value);
 }
 
+/* The rows whose losses are computed at once. */
+#define LOSSES 64
+
+/* The labels of rows, those that are no integers of 64 or 32 bits one by one. */
+static void read_labels(const fastkl_operand *labels, int rows, int64_t *label) {
+    const ptrdiff_t step = labels->row;
+    fastkl_operand at = *labels;
+    for (int i = 0; i < rows && at.dtype == FASTKL_int64 && !at.swapped; i++)
+        memcpy(&label[i], at.data + i * step, sizeof *label);
+    for (int i = 0; i < rows && at.dtype == FASTKL_int32 && !at.swapped; i++) {
+        int32_t entry;
+        memcpy(&entry, at.data + i * step, sizeof entry);
+        label[i] = entry;
+    }
+    if (at.swapped || (at.dtype != FASTKL_int64 && at.dtype != FASTKL_int32))
+        for (int i = 0; i < rows; i++, at.data += step)
+            label[i] = read_label(&at);
+}
+
+/* The entries at the labels of LOSSES rows, of which `rows` are there; -1 where a label is ignored or out of range. */
+static void read_entries(const fastkl_task *task, const fastkl_operand *q, ptrdiff_t n, int rows, const int64_t *label,
+                         double *entry) {
+    const int ignores = task->ignores, in_order = !q->swapped;
+    const int64_t ignored = task->ignored;
+    ptrdiff_t place[LOSSES];
+    FASTKL_VECTORIZE
+    for (int i = 0; i < LOSSES; i++) {
+        const int there = (label[i] >= 0) & (label[i] < n) & !((label[i] == ignored) & ignores);
+        place[i] = there ? (ptrdiff_t)label[i] : -1;
+    }
+    fastkl_operand row = *q;
+    if (in_order && q->dtype == FASTKL_float64) {
+        for (int i = 0; i < rows; i++)
+            memcpy(&entry[i], q->data + i * q->row + (place[i] < 0 ? 0 : place[i]) * q->col, sizeof *entry);
+    } else if (in_order && q->dtype == FASTKL_float32) {
+        for (int i = 0; i < rows; i++) {
+            float single;
+            memcpy(&single, q->data + i * q->row + (place[i] < 0 ? 0 : place[i]) * q->col, sizeof single);
+            entry[i] = (double)single;
+        }
+    } else {
+        for (int i = 0; i < rows; i++, row.data += q->row)
+            entry[i] = fastkl_entry(row, place[i] < 0 ? 0 : place[i]);
+    }
+    FASTKL_VECTORIZE
+    for (int i = 0; i < LOSSES; i++)
+        entry[i] = place[i] < 0 ? -1 : entry[i];
+}
+
+/* The losses of rows of probabilities, as nll_of_row gives them, which has the rare cases. */
+FASTKL_NOINLINE void nll_of_rows(const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels,
+                                 ptrdiff_t n, int rows, double *value, uint8_t *status) {
+    const double least = limits_f32.sum_least, most = limits_f32.sum_most, tolerance = task->q_tolerance;
+    int64_t label[LOSSES], common[LOSSES];
+    double sum[LOSSES], entry[LOSSES], loss[LOSSES];
+    uint64_t bits[LOSSES];
+    for (int i = rows; i < LOSSES; i++)
+        sum[i] = entry[i] = 1, bits[i] = 0, label[i] = 0;
+    sum_rows(q, n, rows, sum, bits);
+    read_labels(labels, rows, label);
+    read_entries(task, q, n, rows, label, entry);
+    FASTKL_VECTORIZE
+    for (int i = 0; i < LOSSES; i++) {
+        loss[i] = log_quotient(sum[i], entry[i]);
+        common[i] = ((int64_t)bits[i] >= 0) & (sum[i] >= least) & (sum[i] <= most) & (fabs(sum[i] - 1) <= tolerance) &
+                    (entry[i] > MIN_NORMAL_QUOTIENT);
+    }
+    memcpy(value, loss, (size_t)rows * sizeof *value);
+    memset(status, FASTKL_VALID, (size_t)rows);
+    for (int i = 0; i < rows; i++) {
+        if (!common[i]) {
+            const fastkl_operand row = moved(q, i, 0), own_label = moved(labels, i, 0);
+            status[i] = (uint8_t)nll_of_row(task, &row, &own_label, n, &value[i]);
+        }
+    }
+}
+
 static void nll(const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n,
                 ptrdiff_t count, double *value, uint8_t *status) {
     fastkl_operand row = *q, label = *labels;
+    if (!q->logits && task->eps == 0 && task->smoothing == 0) {
+        for (ptrdiff_t i = 0, now; i < count; i += now, row = moved(q, i, 0), label = moved(labels, i, 0)) {
+            now = count - i < LOSSES ? count - i : LOSSES;
+            nll_of_rows(task, &row, &label, n, (int)now, &value[i], &status[i]);
+        }
+        return;
+    }
     for (ptrdiff_t i = 0; i < count; i++, row.data += q->row, label.data += labels->row)
         status[i] = (uint8_t)nll_of_row(task, &row, &label, n, &value[i]);
 }

@@ -10,6 +10,7 @@
 #include "transpose.inc.h"
 #include "load.inc.h"
 #include "fold.inc.h"
+#include "row_sums.inc.h"
 #include "exponential.inc.h"
 #include "logits_pass.inc.h"
 
