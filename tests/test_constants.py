@@ -68,18 +68,25 @@ def assert_interpolates(lane, coefficients, exact, nodes):
     assert all(map(lane.rounds, mp.lu_solve(powers, mp.matrix([exact(x) for x in nodes])), coefficients))
 
 
-def test_polynomial_of_the_logarithm(lane):
+@pytest.mark.parametrize(
+    ("name", "interval", "most", "what"),
+    [
+        ("T", "0.0401", mpf(1) / 5, "s T(s^2) on [0, 0.2]"),
+        ("WIDE_T", "0.1113", mpf(1) / 3, "s WIDE_T(s^2) on [0, 1/3]"),
+    ],
+)
+def test_polynomial_of_the_logarithm(lane, name, interval, most, what):
     def exact(z):
         s = mp.sqrt(z)
         return (2 * mp.atanh(s) - 2 * s) / (s * z) if z else mpf(2) / 3
 
-    coefficients = lane.numbers("T_HIGHEST") + lane.numbers("T_COEFFICIENTS")
-    n, stated = len(coefficients), lane.stated("s T(s^2) on [0, 0.2]")
-    nodes = [mpf("0.0401") * mp.cos(mp.pi * (2 * i + 1) / (4 * n + 2)) ** 2 for i in range(n)]
+    coefficients = lane.numbers(f"{name}_HIGHEST") + lane.numbers(f"{name}_COEFFICIENTS")
+    n, stated = len(coefficients), lane.stated(what)
+    nodes = [mpf(interval) * mp.cos(mp.pi * (2 * i + 1) / (4 * n + 2)) ** 2 for i in range(n)]
     assert_interpolates(lane, coefficients, exact, nodes)
-    # By Markov's inequality a polynomial of degree 15 (its own is 13, the rest of atanh's is hardly more) on
-    # [-0.2, 0.2] moves by at most 15^2/0.2 0.2/8000 = 3 % of its largest value to the nearest of these points.
-    s = np.arange(4001, dtype=object) * mpf("0.2") / 4000
+    # By Markov's inequality a polynomial of degree 20 (its own is 19 at most, the rest of atanh's is hardly more) on an
+    # interval [-x, x] moves by at most 20^2/x x/8000 = 5 % of its largest value to the nearest of these points.
+    s = np.arange(4001, dtype=object) * most / 4000
     largest = max(s * abs(np.polyval(coefficients, s * s) - [exact(z) for z in s * s]))
     assert largest <= stated <= 1.3 * largest, f"stated {stated}, found {mp.nstr(largest, 3)}"
 

@@ -50,6 +50,11 @@ FASTKL_INLINE REAL NAME(add_p_k_ln2)(REAL p, REAL k, REAL r) {
     return (upper * k_head + r) + ((p - upper) * k_head + p * (k * (LN2_REST * K_UNIT)));
 }
 
+/* k ln 2 + r. What LN2_HIGH lacks costs at most a sixth of a unit in the last place of the result. */
+FASTKL_INLINE REAL NAME(add_k_ln2)(REAL k, REAL r) {
+    return FASTKL_FMA ? FMA(k, LN2_HIGH * K_UNIT, r) : k * (LN2_HEAD * K_UNIT) + (r + k * (LN2_REST * K_UNIT));
+}
+
 /* T(z) by Horner's rule, written out, because a loop here would keep the loop around it from being vectorised. */
 #define STEP(coefficient) sum = NAME(mul_add)(sum, z, coefficient);
 FASTKL_INLINE REAL NAME(T)(REAL z) {
@@ -58,16 +63,23 @@ FASTKL_INLINE REAL NAME(T)(REAL z) {
     return sum;
 }
 
+/* The same for |s| <= 1/3, where x is at most twice y. */
+FASTKL_INLINE REAL NAME(wide_T)(REAL z) {
+    REAL sum = WIDE_T_HIGHEST;
+    WIDE_T_COEFFICIENTS(STEP)
+    return sum;
+}
+
 /* log x for x >= 0, where zero and subnormal numbers count as some number near the smallest. With m = x 2^-k in [3/4, 3/2)
    and f = m - 1, exact: 2 atanh(s) = f - s (f - z T(z)), as in FDLIBM's e_log.c, keeps full relative accuracy where x is
-   near 1. What LN2_HIGH lacks costs at most a sixth of a unit in the last place of the result. */
+   near 1. */
 FASTKL_INLINE REAL NAME(log)(REAL x) {
     const UINT step = NAME(exponent_step)(NAME(bits)(x), ONE_BITS);
     const REAL k = NAME(exponent)(step);
     const REAL f = NAME(from_bits)(NAME(bits)(x) - step) - 1;
     const REAL s = f / (f + 2), z = s * s;
     if (FASTKL_FMA)
-        return FMA(k, LN2_HIGH * K_UNIT, FMA(-s, FMA(-z, NAME(T)(z), f), f));
+        return NAME(add_k_ln2)(k, FMA(-s, FMA(-z, NAME(T)(z), f), f));
     return k * (LN2_HEAD * K_UNIT) + (f - (s * (f - z * NAME(T)(z)) - k * (LN2_REST * K_UNIT)));
 }
 
@@ -116,10 +128,18 @@ FASTKL_INLINE REAL NAME(phi_to_mean)(REAL p, REAL mean, REAL difference) {
     return NAME(phi_reduced)(p, NAME(exponent)(step), e, p + near, mean - near, -0.0f);
 }
 
+/* The same for mean <= p <= 2 mean, which needs no reduction; 0 for two zeros. What TINY adds shows only in numbers that are
+   too small to count. */
+FASTKL_INLINE REAL NAME(phi_to_lower_mean)(REAL p, REAL mean, REAL difference) {
+    const REAL s = difference / ((p + mean) + TINY), z = s * s;
+    return s * NAME(mul_add)(p * z, NAME(wide_T)(z), difference);
+}
+
 /* phi(p, m) + phi(q, m) for m = (p + q) / 2, from p + q and q - p: the same bits for p and q exchanged. */
 FASTKL_INLINE REAL NAME(phi_of_both)(REAL p, REAL q, REAL sum, REAL difference) {
-    const REAL mean = (REAL)0.5 * sum, half = (REAL)0.5 * difference;
-    return NAME(phi_to_mean)(p, mean, -half) + NAME(phi_to_mean)(q, mean, half);
+    const REAL mean = (REAL)0.5 * sum, half = (REAL)0.5 * difference, apart = NAME(greater)(half, -half);
+    return NAME(phi_to_mean)(NAME(lesser)(p, q), mean, -apart) +
+           NAME(phi_to_lower_mean)(NAME(greater)(p, q), mean, apart);
 }
 
 /* phi(p, p - d) where d is known better than p - d can be: of the sums of rows. */

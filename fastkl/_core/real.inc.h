@@ -8,7 +8,7 @@
    LEAST       the smallest number above zero
    SUM_LEAST, SUM_MOST, TERM_LEAST
                sums outside are not trusted: an entry near TINY, or a rounding to a subnormal number, could count
-   EXCESS_MOST P and Q that differ by this share of P + Q count as equal, which costs half a unit in the last place
+   EXCESS_MOST P and Q that differ by this share of P + Q count as equal, which costs two units in the last place
    MOST_COLUMNS
                after so many columns a lane's sum is added to one in double: what rounding takes from it is itself summed in
                REAL, with an error that grows with the square of their number, to 2^-31 of the sum in float. A multiple of
@@ -19,6 +19,7 @@
                With n coefficients, by interpolation at the squares of the positive zeros of the Chebyshev polynomial of
                degree 2n + 1 on s^2 <= 0.0401, which makes the error of s T(s^2) as small as it can be; at 60 digits, then
                rounded. The reduction makes z <= 0.04.
+   WIDE_T      the same on s^2 <= 0.1113, for x of at most 2y, which needs no reduction: then z <= 1/9. Highest power first
    E           the polynomial in e^r - 1 - r = r^2 E(r): E(r) = 1/2 + r/6 + r^2/24 + ..., lowest power first. With n
                coefficients, by interpolation at the zeros of the Chebyshev polynomial of degree n on |r| <= 0.3477; at 60
                digits, then rounded. The reduction makes |r| <= ln(2)/2, except for rounding.
@@ -52,7 +53,7 @@
 #define SUM_LEAST PICK(0x1p-500, 0x1p-30)
 #define SUM_MOST PICK(0x1p500, 0x1p60)
 #define TERM_LEAST PICK(0x1p-950, 0x1p-60)
-#define EXCESS_MOST PICK(0x1p-53, 0x1p-24)
+#define EXCESS_MOST PICK(0x1p-51, 0x1p-22)
 #define MOST_COLUMNS PICK(PTRDIFF_MAX, 4096)
 #define LN2_HEAD PICK(0x1.62e4p-1, 0x1.6p-1f)
 #define LN2_REST PICK(0x1.7f7d1cf79abcap-20, 0x1.7217f8p-8f)
@@ -70,6 +71,15 @@
     C(0x1.999999994564bp-2) C(0x1.555555555560fp-1)
 #define T_COEFFICIENTS_32(C) C(0x1.994314p-2f) C(0x1.55558ep-1f)
 #define T_COEFFICIENTS(C) PICK(T_COEFFICIENTS_64(C), T_COEFFICIENTS_32(C))
+
+/* largest error of s WIDE_T(s^2) on [0, 1/3]: 2.8e-17 in double, 5.1e-8 in float */
+#define WIDE_T_HIGHEST PICK(0x1.54445b72a91b6p-3, 0x1.19abf0p-2f)
+#define WIDE_T_COEFFICIENTS_64(C)                                                                         \
+    C(0x1.5ec53d90e2c39p-4) C(0x1.edb6b4eb97d34p-4) C(0x1.108b24c73e680p-3) C(0x1.3b1b1820a96e4p-3)     \
+    C(0x1.745cd6061973ap-3) C(0x1.c71c731f7d565p-3) C(0x1.24924922a029ap-2) C(0x1.999999999c2cep-2)     \
+    C(0x1.555555555554dp-1)
+#define WIDE_T_COEFFICIENTS_32(C) C(0x1.1fd86cp-2f) C(0x1.99bfbcp-2f) C(0x1.55552cp-1f)
+#define WIDE_T_COEFFICIENTS(C) PICK(WIDE_T_COEFFICIENTS_64(C), WIDE_T_COEFFICIENTS_32(C))
 
 /* largest error of E on [-0.3477, 0.3477]: 1.2e-16 in double, 6.7e-8 in float */
 #define E_COEFFICIENTS_64                                                                                           \
