@@ -39,11 +39,12 @@ def alone(p, q, labels=None, from_logits=False, **keywords):
 
 def slack(field, expected, from_logits, eps):
     """Both bounds together."""
+    units = 32 if from_logits else 6 if field == "js" else 4
     value = np.abs(np.where(np.isfinite(expected[field]), expected[field], 0))
     if field in ("kl", "reverse_kl", "js"):
         mixed = 64 * np.finfo(float).eps * np.sqrt(value) if from_logits in ("p", "q") else 0
-        return 2 * (32 * eps * np.maximum(value, 1e-14) + mixed)
-    entropies = 2 * (32 * eps * value + 4 * eps)
+        return 2 * (units * eps * np.maximum(value, 1e-14 if from_logits else 0) + mixed)
+    entropies = 2 * (units * eps * value + 4 * eps)
     return entropies + slack("kl", expected, from_logits, eps) if field == "cross_entropy" else entropies
 
 
@@ -97,6 +98,35 @@ def test_each_field_is_as_alone(from_logits, dtype):
         assert_same_bits(fastkl.compare(p, q, **keywords)[:7], result[:7])
         if from_logits is True:
             assert_same_bits(result.kl, fastkl.kl_divergence(p, q, **keywords))
+
+
+@on_every_tier
+@each_dtype
+@pytest.mark.parametrize("n", [2, 9, 128, 129, 1000])
+def test_a_row_of_probabilities_beside_extreme_neighbours(dtype, n):
+    """It has the bits that it has alone, in either order, and those of its own measures within both bounds."""
+    draw = np.random.default_rng(n)
+    p, q = (draw.random((24, n)) + 1e-3 for _ in range(2))
+    q[1] = p[1]
+    q[2] = p[2] * (1 + 1e-6 * draw.standard_normal(n))
+    q[3] = p[3] * np.exp(draw.uniform(0.2, 0.4, n))
+    p[4, 0] = q[5, -1] = 0
+    p[6] *= 1e9
+    p[7], q[8] = p[7] ** 50, q[8] ** 50
+    p[9], q[10] = np.identity(n)[0], np.identity(n)[-1]
+    p[11, 1:], q[12, 1:] = np.finfo(dtype).tiny, np.finfo(dtype).smallest_subnormal
+    p[13] *= 2.0**-140
+    p[14, -1] = q[15, 0] = -0.0
+    p[16], q[16] = p[16] * 3, q[16] * 1e4
+    p, q = p.astype(dtype), q.astype(dtype)
+    labels = draw.integers(0, n, len(p))
+    for rows in (p, q), tuple(map(np.asfortranarray, (p, q))):
+        result = compared(*rows, labels, normalize=True)
+        assert_argmax(result, p, q)
+        assert result.kl[1] == result.reverse_kl[1] == result.js[1] == 0
+        for i in range(len(p)) if rows[0] is p else ():
+            alone_here = fastkl.compare(p[i : i + 1], q[i : i + 1], labels[i : i + 1], normalize=True)
+            assert_same_bits(tuple(x[i : i + 1] for x in result), tuple(alone_here))
 
 
 @on_every_tier

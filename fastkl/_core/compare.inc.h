@@ -11,27 +11,37 @@ static const struct {
 };
 enum { COMPARED = sizeof compared / sizeof *compared };
 
-/* One of the compared measures by itself, of `count` rows of probabilities or of one row. */
-static void evaluate_alone(const fastkl_task *task, int i, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
-                           int count, double *values, uint8_t *status) {
-    const fastkl_operand *const first = compared[i].exchanged ? q : p, *const second = compared[i].exchanged ? p : q;
+/* One of the compared measures by itself: the task, and its operands. */
+typedef struct {
+    fastkl_task task;
+    const fastkl_operand *first;
+    fastkl_operand second;
+} measured_alone;
+
+static measured_alone alone_of(const fastkl_task *task, int i, const fastkl_operand *p, const fastkl_operand *q) {
+    const fastkl_operand *const other = compared[i].exchanged ? p : q;
     /* H(p) is in double if q is, because H(p, q) = H(p) + D has it. */
-    const fastkl_operand none = {.dtype = second->dtype};
-    const fastkl_operand *const other = compared[i].measure == FASTKL_entropy ? &none : second;
-    fastkl_task own = *task;
-    double value[MOST_ROWS];
-    own.measure = compared[i].measure;
+    const fastkl_operand none = {.dtype = other->dtype};
+    measured_alone alone = {*task, compared[i].exchanged ? q : p, compared[i].measure == FASTKL_entropy ? none : *other};
+    alone.task.measure = compared[i].measure;
     if (compared[i].exchanged)
-        own.p_tolerance = task->q_tolerance, own.q_tolerance = task->p_tolerance;
-    if (first->logits || other->logits) {
-        logits_pair pair = pair_of(&own, first, other, n);
+        alone.task.p_tolerance = task->q_tolerance, alone.task.q_tolerance = task->p_tolerance;
+    return alone;
+}
+
+/* The value of one of the compared measures of a valid row. */
+static double evaluate_alone(const fastkl_task *task, int i, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
+    const measured_alone alone = alone_of(task, i, p, q);
+    uint8_t status;
+    double value;
+    if (alone.first->logits || alone.second.logits) {
+        logits_pair pair = pair_of(&alone.task, alone.first, &alone.second, n);
         moments sums;
-        *status = (uint8_t)evaluate_pair(&pair, value, &sums);
+        evaluate_pair(&pair, &value, &sums);
     } else { /* the rounded logarithms of probabilities are less exact */
-        rows(&own, first, other, n, count, value, status);
+        rows(&alone.task, alone.first, &alone.second, n, 1, &value, &status);
     }
-    for (int k = 0; k < count; k++)
-        values[k * FASTKL_FIELD_COUNT + compared[i].field] = value[k];
+    return value;
 }
 
 /* The index of a valid row's first entry that is largest. The logarithms of two probabilities may be the same, so these are
@@ -44,14 +54,10 @@ static ptrdiff_t argmax(const fastkl_operand *row, ptrdiff_t n) {
     return (fastkl_is_single(row->dtype) ? find_largest_f32 : find_largest_f64)(&entries, n, &max);
 }
 
-/* Completes the fields of a valid row; what is wrong with its label. Its losses are given if `has_losses`. */
-static int complete(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
-                    ptrdiff_t n, int has_losses, double *field) {
+/* The losses of a valid row, and what is wrong with its label. */
+static int losses(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
+                  ptrdiff_t n, double *field) {
     fastkl_task own = *task;
-    field[FASTKL_cross_entropy_field] = field[FASTKL_entropy_p_field] + field[FASTKL_kl_field];
-    field[FASTKL_same_argmax_field] = argmax(p, n) == argmax(q, n);
-    if (!labels->data || has_losses)
-        return FASTKL_VALID;
     own.q_tolerance = INFINITY;
     const int status = nll_of_row(&own, p, labels, n, &field[FASTKL_nll_p_field]);
     return status ? status : nll_of_row(&own, q, labels, n, &field[FASTKL_nll_q_field]);
@@ -72,9 +78,8 @@ static int compare_logits(const fastkl_task *task, fastkl_operand p, fastkl_oper
     const int by_passes = pair.lanes && compare_by_passes(&pair, &sums, field, &p_sums, &q_sums);
     for (int i = 1; i < COMPARED; i++) {
         const int has_logits = compared[i].measure != FASTKL_entropy || (compared[i].exchanged ? q : p).logits;
-        uint8_t valid;
         if (!by_passes || !has_logits)
-            evaluate_alone(&own, i, &p, &q, n, 1, field, &valid);
+            field[compared[i].field] = evaluate_alone(&own, i, &p, &q, n);
     }
     const int64_t label = by_passes && labels->data ? read_label(labels) : -1;
     const int has_losses = label >= 0 && label < n && !(task->ignores && label == task->ignored);
@@ -82,19 +87,73 @@ static int compare_logits(const fastkl_task *task, fastkl_operand p, fastkl_oper
         field[FASTKL_nll_p_field] = nll_of_logit(&pair.p_row, pair.c, &p_sums, (ptrdiff_t)label);
         field[FASTKL_nll_q_field] = nll_of_logit(&pair.q_row, pair.c, &q_sums, (ptrdiff_t)label);
     }
-    return complete(&own, &p, &q, labels, n, has_losses, field);
+    field[FASTKL_cross_entropy_field] = field[FASTKL_entropy_p_field] + field[FASTKL_kl_field];
+    field[FASTKL_same_argmax_field] = argmax(&p, n) == argmax(&q, n);
+    return labels->data && !has_losses ? losses(&own, &p, &q, labels, n, field) : FASTKL_VALID;
+}
+
+/* Entries above this may have a logarithm so much larger than that of the other operand's that this, as their difference,
+   has lost digits. */
+#define SHARED_LOG_MOST 1.5
+
+/* The sums of compared measure i of a group of rows. They are not accepted where a sign may be that of a zero. */
+static void sums_of_compared(int i, const compared_sums *of, int count, group_sums *to) {
+    const int exchanged = compared[i].exchanged, entropy = compared[i].measure == FASTKL_entropy;
+    const int js = compared[i].measure == FASTKL_js_divergence;
+    const double *const first = exchanged ? of->q : of->p, *const largest = exchanged ? of->largest_q : of->largest_p;
+    const double *const terms = entropy ? (exchanged ? of->q_log_q : of->p_log_p) : js        ? of->js
+                                                                                  : exchanged ? of->reverse
+                                                                                              : of->forward;
+    const uint64_t *const guards = exchanged ? of->p_guard_bits : of->q_guard_bits;
+    to->keeps_low = 0;
+    for (int k = 0; k < count; k++) {
+        const uint64_t shared = entropy && !(largest[k] <= SHARED_LOG_MOST) ? FASTKL_SIGN : 0;
+        to->term[k] = terms[k];
+        to->other[k] = entropy ? 0 : exchanged ? -of->difference[k] : of->difference[k];
+        to->weight[k] = js ? of->p[k] + of->q[k] : first[k];
+        to->clipped[k] = 0;
+        to->entry_bits[k] = of->entry_bits[k];
+        to->guard_bits[k] = (entropy || js ? 0 : guards[k]) | (of->entry_bits[k] & FASTKL_SIGN) | shared;
+    }
+}
+
+/* The values and the statuses of one of the compared measures of a group of rows, from the sums of the pass. */
+FASTKL_NOINLINE void finish_compared(const fastkl_task *task, int i, const fastkl_operand *p, const fastkl_operand *q,
+                                     ptrdiff_t n, int count, const compared_sums *of, double *values, uint8_t *status) {
+    const measured_alone alone = alone_of(task, i, p, q);
+    group_sums sums;
+    sums_of_compared(i, of, count, &sums);
+    finish_rows(&alone.task, alone.first, &alone.second, n, count, &sums, values, status);
 }
 
 /* The fields of up to MOST_ROWS rows of probabilities, which fit into cache, and what is wrong with each row. */
 static void compare_probabilities(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                   const fastkl_operand *labels, ptrdiff_t n, int count, double *values, uint8_t *status) {
+    double value[COMPARED][MOST_ROWS];
     uint8_t valid[MOST_ROWS];
+    compared_sums sums;
+    if (group(p, q, n) > 1)
+        (in_float(task, p, q) ? compare_group_f32 : compare_group_f64)(p, q, n, count, &sums);
+    else
+        for (int k = 0; k < count; k++) {
+            const fastkl_operand p_row = moved(p, k, 0), q_row = moved(q, k, 0);
+            (in_float(task, p, q) ? compare_row_f32 : compare_row_f64)(&p_row, &q_row, n, k, &sums);
+        }
     for (int i = 0; i < COMPARED; i++)
-        evaluate_alone(task, i, p, q, n, count, values, i ? valid : status);
-    for (int k = 0; k < count; k++) {
-        const fastkl_operand p_row = moved(p, k, 0), q_row = moved(q, k, 0), label = moved(labels, k, 0);
-        if (!status[k])
-            status[k] = (uint8_t)complete(task, &p_row, &q_row, &label, n, 0, values + k * FASTKL_FIELD_COUNT);
+        finish_compared(task, i, p, q, n, count, &sums, value[i], i ? valid : status);
+    for (int k = 0; k < count; k++, values += FASTKL_FIELD_COUNT) {
+        const fastkl_operand label = moved(labels, k, 0);
+        for (int i = 0; i < COMPARED; i++)
+            values[compared[i].field] = value[i][k];
+        values[FASTKL_cross_entropy_field] = values[FASTKL_entropy_p_field] + values[FASTKL_kl_field];
+        values[FASTKL_same_argmax_field] = sums.same_argmax[k];
+        if (status[k])
+            continue;
+        const fastkl_operand p_row = moved(p, k, 0), q_row = moved(q, k, 0);
+        if (isnan(sums.same_argmax[k]))
+            values[FASTKL_same_argmax_field] = argmax(&p_row, n) == argmax(&q_row, n);
+        if (label.data)
+            status[k] = (uint8_t)losses(task, &p_row, &q_row, &label, n, values);
     }
 }
 

@@ -124,3 +124,11 @@ FASTKL_NOINLINE void NAME(load_tiles)(REAL *tile, const fastkl_operand *from, co
     for (int i = 0; i < rows; i += LANES)
         NAME(transpose)(tile + i * n, data + i * row, row, n);
 }
+
+/* The columns of up to LANES rows of n entries that start at `data`, where they stand or copied to the tile. */
+FASTKL_INLINE NAME(columns) NAME(group_columns)(REAL *tile, const fastkl_operand *from, const char *data, int n, int rows) {
+    if (from->dtype == REAL_DTYPE && in_a_column(from) && rows == LANES)
+        return (NAME(columns)){data, from->col, REAL_DTYPE, NULL, 0, 0, data + STRIP * from->col, from->col, 0};
+    NAME(load_tiles)(tile, from, data, n, rows);
+    return (NAME(columns)){(const char *)tile, COLUMN_BYTES, REAL_DTYPE, NULL, 0, 0, data + rows * from->row, COLUMN_BYTES, 0};
+}

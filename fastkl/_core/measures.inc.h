@@ -7,6 +7,16 @@ typedef struct {
     REAL term, other, weight;
 } NAME(entry);
 
+/* What a pair of entries adds to the divergences of a comparison: phi(p, q), phi(q, p) and the term of JS; and log(p/q). */
+typedef struct {
+    REAL forward, reverse, js, log_ratio;
+} NAME(divergences);
+
+/* What it adds to the entropies, p log p and q log q. */
+typedef struct {
+    REAL p_log_p, q_log_q;
+} NAME(entropies);
+
 /* x = log(q/p) less the logarithm of the ratio of the rows' sums, clamped to APART, and functions of it. */
 typedef struct {
     REAL x, exp, exp_less_1, psi;
@@ -36,6 +46,31 @@ FASTKL_INLINE NAME(entry) NAME(kl_divergence)(REAL p, REAL q, NAME(factor) c) {
 FASTKL_INLINE NAME(entry) NAME(js_divergence)(REAL p, REAL q, NAME(factor) c) {
     const REAL y = NAME(scale)(q, c), sum = p + y, difference = -NAME(less)(p, q, c, y);
     return (NAME(entry)){.term = NAME(phi_of_both)(p, y, sum, difference), .other = difference, .weight = sum};
+}
+
+/* The terms of the divergences from one log(p/q), with k and s of phi: for phi(q, p) both change their signs. With the
+   larger, a, and the smaller of p and q, b, and their mean m,
+       phi(a, m) + phi(b, m) = phi(b, a) - 2 ((a - m) - m log(a/m)),
+   where phi(b, a) is less than phi(a, b), the difference is half of it at most, and log(a/m) needs no reduction. So an error
+   in phi counts twice, which is why T is not exact enough. */
+FASTKL_INLINE NAME(divergences) NAME(compare_entries)(REAL p, REAL q) {
+    const REAL p_or_tiny = p + TINY, larger = NAME(greater)(p, q), apart = larger - NAME(lesser)(p, q), sum = p + q;
+    const UINT step = NAME(exponent_step)(NAME(bits)(p_or_tiny), NAME(bits)(q));
+    const REAL k = NAME(exponent)(step);
+    const REAL q_near = NAME(from_bits)(NAME(bits)(q) + step), p_near = NAME(from_bits)(NAME(bits)(p_or_tiny) - step);
+    const REAL e = p - q_near, s = e / (p + q_near), z_T = s * s * NAME(wide_T)(s * s);
+    const REAL forward = NAME(mul_add)(s, NAME(mul_add)(p, z_T, e), NAME(add_p_k_ln2)(p, k, q - q_near));
+    const REAL reverse = NAME(mul_add)(-s, NAME(mul_add)(q, z_T, q - p_near), NAME(add_p_k_ln2)(q, -k, p - p_near));
+    const REAL to_mean = apart / (NAME(mul_add)(2, larger, sum) + TINY), z = to_mean * to_mean;
+    const REAL js = NAME(mul_add)(to_mean, NAME(mul_add)(sum * z, NAME(wide_T)(z), -apart), NAME(lesser)(forward, reverse));
+    return (NAME(divergences)){forward, reverse, js, NAME(add_k_ln2)(k, NAME(mul_add)(s, z_T, 2 * s))};
+}
+
+/* The logarithm of the smaller of p and q is that of the larger less |log(p/q)|: where entries are at most 1, both have the
+   same sign, and nothing cancels. */
+FASTKL_INLINE NAME(entropies) NAME(compare_logarithms)(REAL p, REAL q, REAL log_ratio) {
+    const REAL log_larger = NAME(log)(NAME(greater)(p, q));
+    return (NAME(entropies)){p * (log_larger + NAME(lesser)(log_ratio, 0)), q * (log_larger - NAME(greater)(log_ratio, 0))};
 }
 
 /* (p + q) g(u) by p, for JS: g(u) = (1 + u) log(1 + u) + (1 - u) log(1 - u) with u = (q - p) / (q + p) = tanh(x/2). As

@@ -37,6 +37,16 @@ typedef struct {
     double term_low[MOST_ROWS], other_low[MOST_ROWS], weight_low[MOST_ROWS];
 } group_sums;
 
+/* The sums of a comparison of a group of rows: those of the terms of each measure, of p, of q, and of q - p, which has digits
+   that the difference of the other two has not; the largest entries, and whether they are in the same column, which is NaN where that is not known; and the OR of all entries' bits, and the
+   guard bits of fastkl_sums, for small entries of p and of q. */
+typedef struct {
+    double forward[MOST_ROWS], reverse[MOST_ROWS], js[MOST_ROWS], p_log_p[MOST_ROWS], q_log_q[MOST_ROWS];
+    double p[MOST_ROWS], q[MOST_ROWS], difference[MOST_ROWS];
+    double largest_p[MOST_ROWS], largest_q[MOST_ROWS], same_argmax[MOST_ROWS];
+    uint64_t entry_bits[MOST_ROWS], p_guard_bits[MOST_ROWS], q_guard_bits[MOST_ROWS];
+} compared_sums;
+
 /* What code that adds up columns is compiled for: whether the measure has a q, whether zeros in q can make it infinite, and
    the type of the entries. All are constants. */
 typedef struct {
@@ -47,11 +57,13 @@ typedef struct {
 
 #define REAL_BITS 64
 #include "pass.inc.h"
+#include "compare_pass.inc.h"
 #include "finish.inc.h"
 static const limits limits_f64 = LIMITS;
 #undef REAL_BITS
 #define REAL_BITS 32
 #include "pass.inc.h"
+#include "compare_pass.inc.h"
 static const limits limits_f32 = LIMITS;
 #undef REAL_BITS
 
