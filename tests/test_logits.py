@@ -42,6 +42,56 @@ def test_a_mask_in_q_where_p_has_weight(dtype):
         assert fastkl.kl_divergence(p, q, from_logits=True) == 0, at
 
 
+@on_each_tier
+@each_dtype
+@pytest.mark.parametrize("measure", ["kl_divergence", "cross_entropy"])
+def test_a_mask_ends_a_row_that_is_valid(measure, dtype):
+    """What is invalid, or q's only finite logit, may be in another chunk. Rows beside have the bits they have alone."""
+    for at, other in itertools.permutations([0, 70, 1023, 1024, 2500], 2):
+        p, q = normal(at, (2, 3, 2501), dtype)
+        q[1, at] = MASK
+        for x, bad, name in (p, np.nan, "p"), (p, np.inf, "p"), (q, np.nan, "q"), (q, np.inf, "q"):
+            good, x[1, other] = x[1, other], bad
+            with pytest.raises(ValueError, match=rf"^{name}\[1, {other}\]"):
+                call(measure, p, q)
+            x[1, other] = good
+        found = call(measure, p, q)
+        assert found[1] == np.inf
+        assert_same_bits(found[::2], call(measure, p[::2], q[::2]))
+        q[1] = MASK
+        with pytest.raises(ValueError, match=r"^q\[1\] has no finite entry"):
+            call(measure, p, q)
+        q[1, other] = 1
+        assert call(measure, p, q)[1] == np.inf
+
+
+@pytest.mark.parametrize("depth", [60.0, 67.0, 600.0, 617.0])
+@each_dtype
+@each_measure
+def test_what_fills_up_a_chunk_adds_nothing(measure, dtype, depth):
+    """Even if the first logits of the rows are far apart."""
+    for n in 5, 40, 1030:
+        p, q = normal(n, (2, n), dtype, 1)
+        p[0] -= np.array(depth, dtype)
+        assert_right(measure, p, q)
+        assert_right(measure, q, p)
+
+
+@pytest.mark.parametrize("n", [100, 1100, 2200])
+@each_dtype
+@each_measure
+def test_references_that_are_far_off(measure, dtype, n):
+    """The first logits of a chunk, and the chunks before, are far below the largest; others underflow, or are masked."""
+    rise = np.linspace(0, 1, n)
+    for height, masked in itertools.product([30, 100, 400, 900], [False, True]):
+        p, q = normal(height, (2, n), dtype) + np.array(rise * height, dtype)
+        if masked:
+            p[::7] = q[::7] = q[3] = MASK
+            p[3] = MASK
+        for step in 1, -1:
+            assert_right(measure, p[::step].copy(), q[::step].copy())
+
+
 @each_dtype
 @pytest.mark.parametrize("measure", DIVERGENCES[1:])
 def test_masks_leave_jensen_shannon_between_its_ends(measure, dtype):

@@ -15,12 +15,10 @@ FASTKL_INLINE REAL NAME(E)(REAL r) {
 #endif
 }
 
-/* r of x for |x| < 2^20; and k, in *step, as the number to add to a bit pattern, modulo the pattern's range. Without FMA, k
-   LN2_HEAD and its difference from x are exact, and k LN2_REST is rounded: an error of k 2^-33 (k 2^-73 in double). If not
-   `full`, r lacks about k LN2_LOW, which is no more than a rounded x lacks itself. */
-FASTKL_INLINE REAL NAME(reduce)(REAL x, int full, UINT *step) {
-    const REAL rounded = NAME(mul_add)(x, LOG2E, ROUNDER), k = rounded - ROUNDER;
-    *step = NAME(bits)(rounded) << MANTISSA_BITS;
+/* r of x for |x| < 2^20 and its k. Without FMA, k LN2_HEAD and its difference from x are exact, and k LN2_REST is rounded:
+   an error of k 2^-33 (k 2^-73 in double). If not `full`, r lacks about k LN2_LOW, which is no more than a rounded x lacks
+   itself. */
+FASTKL_INLINE REAL NAME(rest)(REAL x, REAL k, int full) {
 #if FASTKL_FMA
     const REAL r = FMA(-k, LN2_HIGH, x);
     return full ? FMA(-k, LN2_LOW, r) : r;
@@ -28,6 +26,13 @@ FASTKL_INLINE REAL NAME(reduce)(REAL x, int full, UINT *step) {
     (void)full;
     return (x - k * LN2_HEAD) - k * LN2_REST;
 #endif
+}
+
+/* The same; and k, in *step, as the number to add to a bit pattern, modulo the pattern's range. */
+FASTKL_INLINE REAL NAME(reduce)(REAL x, int full, UINT *step) {
+    const REAL rounded = NAME(mul_add)(x, LOG2E, ROUNDER);
+    *step = NAME(bits)(rounded) << MANTISSA_BITS;
+    return NAME(rest)(x, rounded - ROUNDER, full);
 }
 
 /* e^(x c) times the power of two whose bit pattern is `unit`, which should make the weight of the largest logit about 1.
@@ -55,4 +60,47 @@ FASTKL_INLINE REAL NAME(psi_and_exp)(REAL x, REAL clamped, int full, REAL *exp) 
 FASTKL_INLINE REAL NAME(psi)(REAL x, REAL *exp) {
     const REAL high = x < APART ? x : APART, clamped = high > -APART ? high : -APART;
     return NAME(psi_and_exp)(x, clamped, 1, exp);
+}
+
+/* e^r by Horner's rule, which takes the fewest instructions, where several numbers are computed at once. */
+FASTKL_INLINE REAL NAME(exp_of_rest)(REAL r) {
+    static const REAL c[] = {E_COEFFICIENTS};
+#if REAL_BITS == 64
+    REAL sum = NAME(mul_add)(NAME(mul_add)(c[9], r, c[8]), r, c[7]);
+    sum = NAME(mul_add)(NAME(mul_add)(NAME(mul_add)(sum, r, c[6]), r, c[5]), r, c[4]);
+    sum = NAME(mul_add)(NAME(mul_add)(sum, r, c[3]), r, c[2]);
+#else
+    REAL sum = NAME(mul_add)(NAME(mul_add)(c[4], r, c[3]), r, c[2]);
+#endif
+    sum = NAME(mul_add)(NAME(mul_add)(sum, r, c[1]), r, c[0]);
+    return NAME(mul_add)(NAME(mul_add)(sum, r, 1), r, 1);
+}
+
+/* What is added to find the nearest integer k, so that the last bits of the sum are k - least. */
+FASTKL_INLINE REAL NAME(rounder_from)(int least) { return ROUNDER - (REAL)least; }
+
+/* Was each k at least `least`, and less than that by 2^WINDOW_BITS, from the OR of the sums' bit patterns? All else, also
+   infinities and NaNs, sets other bits. */
+FASTKL_INLINE int NAME(is_in_window)(uint64_t all) {
+    return all >> WINDOW_BITS == (uint64_t)NAME(bits)(ROUNDER) >> WINDOW_BITS;
+}
+
+/* e^(x c) by a power of two, as exp has it, with the rounder from the k of 2^-LOST times that power. The result is right if
+   k is in the window, which *bits tells. Adding to the exponent spares a product. */
+FASTKL_INLINE REAL NAME(weight)(REAL x, NAME(factor) c, REAL rounder, UINT *bits) {
+    const REAL y = NAME(scale)(x, c), rounded = NAME(mul_add)(y, LOG2E, rounder);
+    REAL r = NAME(rest)(y, rounded - rounder, 1);
+    if (c.scaled)
+        r += NAME(scale_low)(x, c, y);
+    *bits = NAME(bits)(rounded);
+    return NAME(from_bits)(NAME(bits)(NAME(exp_of_rest)(r)) + (*bits << MANTISSA_BITS) - ((UINT)LOST << MANTISSA_BITS));
+}
+
+/* psi(x) for a k in the window of `rounder`, which begins at `least`. */
+FASTKL_INLINE REAL NAME(psi_in_window)(REAL x, REAL rounder, int least, UINT *bits) {
+    const REAL rounded = NAME(mul_add)(x, LOG2E, rounder), r = NAME(rest)(x, rounded - rounder, 0);
+    const REAL of_r = r * r * NAME(E)(r);
+    *bits = NAME(bits)(rounded);
+    const REAL power = NAME(from_bits)((*bits << MANTISSA_BITS) + (ONE_BITS + ((UINT)least << MANTISSA_BITS)));
+    return NAME(mul_add)(power, of_r, (power - 1) + NAME(mul_add)(power, r, -x));
 }

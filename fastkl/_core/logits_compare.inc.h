@@ -30,6 +30,8 @@ static int compare_by_passes(logits_pair *pair, const moments *sums, double *fie
     field[FASTKL_entropy_q_field] = entropy_of_sums(q_sums, pair->c);
     field[FASTKL_reverse_kl_field] = non_negative(found.sum[1] / weight);
     field[FASTKL_js_field] = js_divergence_finish_ratios(found.sum[0] / weight);
-    return found.min * c >= min_log_weight(lanes, sums->exponent) - 1 /* it was rounded */ &&
+    /* No weight of p has underflowed, the least logit for which the pass has as a REAL. */
+    const double lane_c = lanes->is_float ? (double)(float)c : c, low = min_log_weight(lanes, sums->exponent) / lane_c;
+    return found.min >= (lanes->is_float ? (double)(float)low : low) &&
            (kl == 0 || (kl >= least && found.sum[0] >= least * weight && field[FASTKL_js_field] >= min_js));
 }

@@ -2,7 +2,8 @@
    transformed. In REAL. Knows nothing of weights and sums. */
 
 /* `groups` groups of logits stand side by side from `data` on. If `left` more are left over, they stand at `last`, filled
-   up to a group with -inf. While group i is used, memory is prefetched from `ahead` + i `ahead_step` on. */
+   up to a group with -inf. While group i is used, memory is prefetched from `ahead` + i `ahead_step` on,
+   unless the step is 0. */
 typedef struct {
     const NAME(loose) *data;
     REAL *last;
@@ -20,9 +21,15 @@ FASTKL_INLINE const NAME(loose) *NAME(group)(NAME(logits) x, ptrdiff_t i) {
 
 /* Prefetches what the next chunk has in the place of group i, unless its entries are far apart. */
 FASTKL_INLINE void NAME(prefetch_group)(NAME(logits) x, ptrdiff_t i) {
-    if (x.ahead_step > 0 && x.ahead_step <= 4 * COLUMN_BYTES)
-        for (ptrdiff_t k = 0; k < x.ahead_step; k += FASTKL_LINE)
+    if (x.ahead_step)
+        for (int k = 0; k < 4 * COLUMN_BYTES; k += FASTKL_LINE)
             FASTKL_PREFETCH(x.ahead + i * x.ahead_step + k);
+}
+
+/* The bytes between groups, or 0 if they are not to be prefetched. */
+FASTKL_INLINE ptrdiff_t NAME(prefetched_step)(ptrdiff_t col) {
+    const ptrdiff_t step = GROUP * col;
+    return step > 0 && step <= 4 * COLUMN_BYTES ? step : 0;
 }
 
 /* Fills up the last group with another number. */
@@ -94,7 +101,7 @@ FASTKL_INLINE NAME(logits) NAME(load_logits)(logits_row *row, REAL *chunk, ptrdi
     for (ptrdiff_t i = rest; rest && i < GROUP; i++)
         last[i] = -(REAL)INFINITY;
     return (NAME(logits)){(const NAME(loose) *)(in_place ? data : (const char *)chunk), last, whole / GROUP, (int)rest,
-                          data + count * from->col, GROUP * from->col};
+                          data + count * from->col, NAME(prefetched_step)(from->col)};
 }
 
 /* A chunk's largest logit, and the least. A NaN may be missed here, because it shows in all sums. */
@@ -133,6 +140,24 @@ FASTKL_INLINE REAL NAME(max_of_group)(NAME(logits) x, ptrdiff_t i) {
         largest[j] = NAME(greater)(NAME(greater)(now[j], now[LANES + j]),
                                    NAME(greater)(now[2 * LANES + j], now[3 * LANES + j]));
     return NAME(extreme)(largest, 0);
+}
+
+/* The largest and the least logit of the first group, of those that the chunk has. */
+FASTKL_INLINE void NAME(first_extremes)(NAME(logits) x, REAL *max, REAL *min) {
+    const NAME(loose) *const now = NAME(group)(x, 0);
+    REAL largest[LANES], least[LANES];
+    if (x.groups == 0) {
+        NAME(find_extremes)(x, max, min);
+        return;
+    }
+    FASTKL_VECTORIZE
+    for (int j = 0; j < LANES; j++) {
+        const REAL x0 = now[j], x1 = now[LANES + j], x2 = now[2 * LANES + j], x3 = now[3 * LANES + j];
+        largest[j] = NAME(greater)(NAME(greater)(x0, x1), NAME(greater)(x2, x3));
+        least[j] = NAME(lesser)(NAME(lesser)(x0, x1), NAME(lesser)(x2, x3));
+    }
+    *max = NAME(extreme)(largest, 0);
+    *min = NAME(extreme)(least, 1);
 }
 
 /* Has the chunk a NaN? That matters if no sum of it is made, since its extremes may miss one. */

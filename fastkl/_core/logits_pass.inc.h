@@ -13,11 +13,21 @@ FASTKL_INLINE void NAME(set_exponent)(int exponent, NAME(factor) c, UINT *unit, 
     *low = (REAL)((exponent - LOST) * FASTKL_LN2 / (double)c.high);
 }
 
-/* The same, with the exponent that makes the weight of the logit x about 1, which is returned. */
-FASTKL_INLINE int NAME(set_reference)(REAL x, NAME(factor) c, UINT *unit, REAL *low) {
-    const int exponent = (int)floor((double)x * (double)c.high * (double)LOG2E + 0.5);
-    NAME(set_exponent)(exponent, c, unit, low);
-    return exponent;
+/* The exponent that makes the weight of the logit x about 1. */
+FASTKL_INLINE int NAME(exponent_of)(REAL x, NAME(factor) c) {
+    return (int)floor((double)x * (double)c.high * (double)LOG2E + 0.5);
+}
+
+/* Sets what terms need for weights of p, or of q, by 2^exponent. */
+FASTKL_INLINE void NAME(set_p_exponent)(int exponent, NAME(term_constants) *at) {
+    NAME(set_exponent)(exponent, at->c, &at->p_unit, &at->p_low);
+    at->p_rounder = NAME(rounder_from)(exponent - LOST);
+}
+FASTKL_INLINE void NAME(set_q_exponent)(int exponent, NAME(term_constants) *at) {
+    UINT unit;
+    NAME(set_exponent)(exponent, at->c, &unit, &at->q_low);
+    at->q_rounder = NAME(rounder_from)(exponent - LOST);
+    at->q_reference = (REAL)(exponent * FASTKL_LN2 / (double)at->c.high);
 }
 
 /* Fills up both last groups with what adds next to nothing to the sums and changes no extreme: a p that just underflows,
@@ -39,32 +49,60 @@ FASTKL_INLINE int NAME(is_weightless)(REAL max, NAME(factor) c, const logits_row
            (weight > 0 && logarithm < exponent * FASTKL_LN2 - 2 * MAX_LOG_WEIGHT);
 }
 
+/* Brings a sum of weights, by 2^exponent, into [1, 2), so that the reference is near the largest logit, guessed or not.
+   Returns the power of two that it is multiplied by. */
+FASTKL_INLINE double NAME(normalize)(double *weight, int *exponent) {
+    const int above = (int)(bits_f64(*weight) >> 52) - 1023;
+    const double power = from_bits_f64((uint64_t)(1023 - above) << 52);
+    *weight *= power;
+    *exponent += above;
+    return power;
+}
+
 /* The moments of a chunk of which p has no weight: q's weight is all that counts. */
-FASTKL_INLINE int NAME(weightless_moments)(NAME(logits_chunk) chunk, REAL q_max, const logits_row *q, NAME(factor) c,
-                                           moments *sums) {
+FASTKL_INLINE int NAME(weightless_moments)(NAME(logits_chunk) chunk, REAL max, REAL q_max, const logits_row *q,
+                                           NAME(factor) c, moments *sums) {
     NAME(term_constants) at = {.c = c};
-    sums->min_q = -INFINITY;
+    sums->min_difference = max == -(REAL)INFINITY ? INFINITY : -INFINITY;
     if (NAME(has_nan)(chunk.p) || NAME(has_nan)(chunk.q))
         return PASS_NOT_FINITE;
     if (NAME(is_weightless)(q_max, c, q, 0, 0))
         return PASS_ACCEPTED;
     if (!NAME(in_range)(q_max, c))
         return PASS_OUT_OF_RANGE;
-    sums->exponent = NAME(set_reference)(q_max, c, &at.p_unit, &at.p_low);
-    chunk.p = chunk.q;
-    sums->psi = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 0, 0, 1}, chunk, &at).sum[0];
+    sums->exponent = NAME(exponent_of)(q_max, c);
+    NAME(set_q_exponent)(sums->exponent, &at);
+    sums->psi = NAME(sum_terms)(NAME(q_weight_term), (NAME(outputs)){1, 0, 0, PREFETCH_BOTH, 0}, chunk, &at).sum[0];
     return PASS_ACCEPTED;
 }
 
-/* The moments of a chunk, about their own mean. If `guess`, the weights' reference is the largest logit of the first group:
-   that does as well, if it is not far from the chunk's. */
-FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, const logits_row *p, const logits_row *q, NAME(factor) c,
+/* The weights and the differences of a chunk. If none of p's weights is known to underflow, that is found out first. */
+FASTKL_INLINE term_sums NAME(sum_differences)(NAME(logits_chunk) chunk, const NAME(term_constants) *at, logits_row *p) {
+    NAME(fill_up_pair)(chunk, at);
+    if (!p->underflows) {
+        const NAME(outputs) out = {2, 0, 2, PREFETCH_P, 1};
+        const term_sums found = NAME(sum_terms)(NAME(plain_difference_term), out, chunk, at);
+        p->underflows = !NAME(is_in_window)(found.bits);
+        if (!p->underflows)
+            return found;
+    }
+    const NAME(outputs) out = {2, LEAST_EXTREME, 2, PREFETCH_P, 1};
+    return NAME(sum_terms)(NAME(difference_term), out, chunk, at);
+}
+
+/* The moments of a chunk, about their own mean. If `guess`, the weights' reference is that of the chunks before, or the
+   largest logit of the first group: that does as well, if it is not far from the chunk's. */
+FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, const logits_row *q, NAME(factor) c,
                                       int guess, const moments *before, moments *sums) {
     NAME(term_constants) at = {.c = c};
-    REAL max, min, q_max, q_min;
-    *sums = (moments){.max_x = -INFINITY, .min_q = INFINITY};
-    if (guess) {
-        max = NAME(max_of_group)(chunk.p, 0), q_max = NAME(max_of_group)(chunk.q, 0);
+    const int known = guess && before->weight > 0;
+    REAL max = 0, min = INFINITY, q_max = 0, q_min;
+    *sums = (moments){.max_x = -INFINITY, .min_difference = INFINITY};
+    if (known) {
+        sums->exponent = before->exponent;
+        at.min_difference = (REAL)(before->shift / (double)c.high);
+    } else if (guess) {
+        NAME(first_extremes)(chunk.p, &max, &min), q_max = NAME(max_of_group)(chunk.q, 0);
         if (!NAME(in_range)(max, c) || !NAME(in_range)((q_max - max) / 2, c))
             return PASS_RETRY;
     } else {
@@ -73,31 +111,34 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, const logits_row
         if (!(max < INFINITY && q_max < INFINITY))
             return PASS_NOT_FINITE;
         if (NAME(is_weightless)(max, c, p, before->weight, before->exponent))
-            return NAME(weightless_moments)(chunk, q_max, q, c, sums);
+            return NAME(weightless_moments)(chunk, max, q_max, q, c, sums);
     }
     /* If q's largest logit is so large that the rounding of q - p can exceed 32, or 2 in float, a weight that underflows
        would count if it were multiplied by the exponential of that. It is not if all of q is masked. */
     const int is_coarse = fabs((double)q_max * (double)c.high) > (REAL_BITS == 64 ? 0x1p58 : 0x1p25);
     if (!NAME(in_range)(max, c) || (is_coarse && q_max > -(REAL)INFINITY))
         return PASS_OUT_OF_RANGE;
-    sums->exponent = NAME(set_reference)(max, c, &at.p_unit, &at.p_low);
-    at.min_difference = q_max - max;
-    NAME(fill_up_pair)(chunk, &at);
-    term_sums found = NAME(sum_terms)(NAME(difference_term), (NAME(outputs)){2, 1, 2, 2}, chunk, &at);
-    if (guess && !((found.max - (double)max) * (double)c.high <= MAX_GUESSED_LOG_WEIGHT))
-        return PASS_RETRY;
+    if (!known)
+        sums->exponent = NAME(exponent_of)(max, c), at.min_difference = q_max - max;
+    NAME(set_p_exponent)(sums->exponent, &at);
+    p->underflows |= min <= at.p_low;
+    term_sums found = NAME(sum_differences)(chunk, &at, p);
+    if (!NAME(is_in_window)(found.bits))
+        return guess ? PASS_RETRY : PASS_NOT_FINITE;
     sums->weight = found.sum[0];
-    sums->min_q = found.min;
+    sums->min_difference = found.min;
     at.shift = (REAL)(found.sum[1] / found.sum[0] * (double)c.high);
     if (!isfinite(at.shift))
-        return PASS_NOT_FINITE;
+        return found.sum[1] == -INFINITY ? PASS_MASKED : PASS_NOT_FINITE;
     sums->first = found.sum[1] * (double)c.high - (double)at.shift * sums->weight;
-    found = NAME(sum_terms)(NAME(psi_term), (NAME(outputs)){1, 1, 0, 0}, chunk, &at);
+    found = NAME(sum_terms)(NAME(psi_term), (NAME(outputs)){1, 0, 0, PREFETCH_Q, 1}, chunk, &at);
     /* The error of a mean log(q/p) is 4 of its own units in the last place where the roundings of its sum do not cancel. It
        may be 16 units of the divergence. A deviation of log(q/p) from the mean is as large as the divergence if that is
        large, and as its root if that is small. The comparison is false if one of them is NaN. */
-    const double mean = (double)at.shift, divergence = log1p(found.sum[0] / sums->weight);
-    if (!(found.max <= MAX_ROUNDED_LOG_RATIO && found.min >= -APART && mean * mean <= 32 * divergence * (1 + divergence)))
+    const double mean = (double)at.shift, psi = found.sum[0] / sums->weight, least = psi / (1 + psi);
+    found.max = MAX_ROUNDED_LOG_RATIO;
+    if (!(NAME(is_in_window)(found.bits) && psi > 0 && /* least <= log1p(psi) */
+          (mean * mean <= 32 * least * (1 + least) || mean * mean <= 32 * log1p(psi) * (1 + log1p(psi)))))
         for (int i = 0; i < 2; i++) { /* the second time, about the mean that the first time found */
             found = NAME(sum_terms)(NAME(exact_psi_term), (NAME(outputs)){2, 1, 0, 0}, chunk, &at);
             sums->first = found.sum[1];
@@ -110,19 +151,38 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, const logits_row
         }
     sums->shift = (double)at.shift, sums->shift_low = (double)at.shift_low;
     sums->psi = found.sum[0], sums->max_x = found.max;
-    if (guess && isfinite(sums->weight)) {
-        int above;
-        const double power = sums->weight / frexp(sums->weight, &above);
-        sums->exponent += above;
-        sums->weight /= power, sums->first /= power, sums->psi /= power;
-    }
+    const double power = NAME(normalize)(&sums->weight, &sums->exponent);
+    sums->first *= power, sums->psi *= power;
     return PASS_ACCEPTED;
+}
+
+/* Is q really masked where p is not, from the chunk on that seems to say so, and are all entries after it valid? A finite q
+   is needed too, if there was none before. The pass status. */
+FASTKL_INLINE int NAME(confirm_mask)(NAME(logits_chunk) chunk, logits_row *p, logits_row *q, NAME(room) *room,
+                                     ptrdiff_t start, ptrdiff_t n, int has_finite_q) {
+    const NAME(term_constants) none = {0};
+    int masked = 0;
+    NAME(fill_up)(chunk.p, -(REAL)INFINITY);
+    NAME(fill_up)(chunk.q, -(REAL)INFINITY);
+    for (;;) {
+        const NAME(outputs) out = {1, BOTH_EXTREMES, 0, PREFETCH_BOTH, 0};
+        const term_sums found = NAME(sum_terms)(NAME(mask_term), out, chunk, &none);
+        if (found.sum[0] != 0)
+            return PASS_NOT_FINITE;
+        masked |= found.min == -INFINITY;
+        has_finite_q |= found.max > -INFINITY;
+        start += CHUNK_LOGITS;
+        if (start >= n)
+            return masked && has_finite_q ? PASS_MASKED : PASS_NOT_FINITE;
+        chunk = NAME(load_pair)(p, q, room, start, n);
+    }
 }
 
 FASTKL_INLINE int NAME(row_moments)(logits_row *p, logits_row *q, ptrdiff_t n, NAME(factor) c, moments *row) {
     NAME(room) room;
     REAL w[CHUNK_LOGITS + GROUP], d[CHUNK_LOGITS + GROUP];
-    *row = (moments){.max_x = -INFINITY, .min_q = INFINITY};
+    p->underflows = !p->operand->logits; /* check_masks needs the least difference, too */
+    *row = (moments){.max_x = -INFINITY, .min_difference = INFINITY};
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
         NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
         chunk.w = w, chunk.d = d;
@@ -130,6 +190,8 @@ FASTKL_INLINE int NAME(row_moments)(logits_row *p, logits_row *q, ptrdiff_t n, N
         int status = PASS_RETRY;
         for (int guess = 1; guess >= 0 && status == PASS_RETRY; guess--)
             status = NAME(chunk_moments)(chunk, p, q, c, guess, row, &sums);
+        if (status == PASS_MASKED)
+            return NAME(confirm_mask)(chunk, p, q, &room, start, n, row->weight > 0 || row->psi > 0);
         if (status)
             return status;
         merge_moments(row, &sums);
@@ -137,18 +199,23 @@ FASTKL_INLINE int NAME(row_moments)(logits_row *p, logits_row *q, ptrdiff_t n, N
     return PASS_ACCEPTED;
 }
 
-/* The sums of a chunk for an entropy, a cross-entropy or a weight. p is NULL, and the chunk's p that of q, if there is
+/* The sums of a chunk for an entropy, a cross-entropy or weights. p is NULL, and the chunk's p that of q, if there is
    none. */
-FASTKL_INLINE int NAME(chunk_weights)(NAME(logits_chunk) chunk, const logits_row *p, const logits_row *q, NAME(factor) c,
+FASTKL_INLINE int NAME(chunk_weights)(NAME(logits_chunk) chunk, logits_row *p, const logits_row *q, NAME(factor) c,
                                       int kind, int guess, const entropy_sums *before, entropy_sums *sums) {
-    const int has_p = kind == SUM_CROSS_ENTROPY;
-    REAL max = 0, min, q_max, q_min = INFINITY;
+    const int has_p = kind == SUM_CROSS_ENTROPY || kind == SUM_BOTH;
+    const int known = guess && before->q_weight > 0 && (!has_p || before->p_weight > 0);
+    REAL max = 0, min = INFINITY, q_max = 0, q_min;
     NAME(term_constants) at = {.c = c};
-    term_sums found;
+    term_sums found = {{0}, INFINITY, -INFINITY, 0};
     *sums = (entropy_sums){.min_q = INFINITY};
-    if (guess) {
+    if (known) {
+        sums->p_exponent = before->p_exponent, sums->q_exponent = before->q_exponent;
+    } else if (guess) {
         q_max = NAME(max_of_group)(chunk.q, 0);
-        if (!NAME(in_range)(q_max, c))
+        if (has_p)
+            NAME(first_extremes)(chunk.p, &max, &min);
+        if (!NAME(in_range)(q_max, c) || !NAME(in_range)(max, c))
             return PASS_RETRY;
     } else {
         NAME(find_extremes)(chunk.q, &q_max, &q_min);
@@ -157,53 +224,78 @@ FASTKL_INLINE int NAME(chunk_weights)(NAME(logits_chunk) chunk, const logits_row
         if (!(max < INFINITY && q_max < INFINITY))
             return PASS_NOT_FINITE;
     }
-    const int p_counts = has_p && !NAME(is_weightless)(max, c, p, before->p_weight, before->p_exponent);
+    const int p_counts = has_p && (guess || !NAME(is_weightless)(max, c, p, before->p_weight, before->p_exponent));
     const int q_counts = guess || !NAME(is_weightless)(q_max, c, q, before->q_weight, before->q_exponent);
     if ((p_counts && !NAME(in_range)(max, c)) || (q_counts && !NAME(in_range)(q_max, c)))
         return PASS_OUT_OF_RANGE;
     if ((has_p && !p_counts && NAME(has_nan)(chunk.p)) || (!q_counts && NAME(has_nan)(chunk.q)))
         return PASS_NOT_FINITE;
-    sums->p_exponent = NAME(set_reference)(p_counts ? max : 0, c, &at.p_unit, &at.p_low);
-    sums->q_exponent = NAME(set_reference)(q_counts ? q_max : 0, c, &at.q_unit, &at.q_low);
-    at.q_reference = (REAL)(sums->q_exponent * FASTKL_LN2 / (double)c.high);
-    sums->q_reference = (double)at.q_reference;
-    if (p_counts) {
-        found = NAME(sum_terms)(NAME(cross_entropy_term), (NAME(outputs)){3, 0, 0, 2}, chunk, &at);
-        sums->product = found.sum[0], sums->p_weight = found.sum[1], sums->q_weight = q_counts ? found.sum[2] : 0;
-    } else if (q_counts) {
-        chunk.p = chunk.q;
-        at.p_unit = at.q_unit, at.p_low = at.q_low, at.p_reference = at.q_reference;
-        sums->p_exponent = sums->q_exponent;
-        if (kind == SUM_ENTROPY) {
-            found = NAME(sum_terms)(NAME(entropy_term), (NAME(outputs)){2, 0, 0, 1}, chunk, &at);
-            sums->product = found.sum[0], sums->q_weight = sums->p_weight = found.sum[1];
-        } else {
-            found = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 1, 0, 1}, chunk, &at);
-            sums->q_weight = found.sum[0];
-        }
-        if (guess) {
-            int above;
-            if (!((found.max - (double)q_max) * (double)c.high <= MAX_GUESSED_LOG_WEIGHT))
-                return PASS_RETRY;
-            if (isfinite(sums->q_weight))
-                sums->q_weight = frexp(sums->q_weight, &above), sums->q_exponent += above;
-            sums->q_reference = sums->q_exponent * FASTKL_LN2 / (double)c.high;
-        }
+    if (!known) {
+        sums->p_exponent = NAME(exponent_of)(p_counts ? max : 0, c);
+        sums->q_exponent = NAME(exponent_of)(q_counts ? q_max : 0, c);
     }
-    sums->min_q = has_p && !p_counts ? -INFINITY : (double)q_min;
+    NAME(set_p_exponent)(sums->p_exponent, &at);
+    NAME(set_q_exponent)(sums->q_exponent, &at);
+    sums->q_reference = (double)at.q_reference;
+    if (has_p)
+        p->underflows |= min <= at.p_low;
+    if (p_counts && kind == SUM_BOTH) {
+        found = NAME(sum_terms)(NAME(weights_term), (NAME(outputs)){2, 0, 0, PREFETCH_BOTH, 1}, chunk, &at);
+    } else if (p_counts) {
+        NAME(fill_up)(chunk.p, at.p_low);
+        NAME(fill_up)(chunk.q, at.q_low);
+        if (!p->underflows) {
+            const NAME(outputs) out = {3, 0, 0, PREFETCH_BOTH, 1};
+            found = NAME(sum_terms)(NAME(plain_cross_entropy_term), out, chunk, &at);
+            p->underflows = !NAME(is_in_window)(found.bits);
+        }
+        if (p->underflows) {
+            const NAME(outputs) out = {3, LEAST_EXTREME, 0, PREFETCH_BOTH, 1};
+            found = NAME(sum_terms)(NAME(cross_entropy_term), out, chunk, &at);
+        }
+    } else if (q_counts && kind == SUM_ENTROPY) {
+        found = NAME(sum_terms)(NAME(entropy_term), (NAME(outputs)){2, 0, 0, PREFETCH_Q, 1}, chunk, &at);
+    } else if (q_counts) {
+        found = NAME(sum_terms)(NAME(q_weight_term), (NAME(outputs)){1, 0, 0, PREFETCH_Q, 1}, chunk, &at);
+    }
+    if ((p_counts || q_counts) && !NAME(is_in_window)(found.bits))
+        return guess ? PASS_RETRY : PASS_NOT_FINITE;
+    sums->q_weight = q_counts ? found.sum[0] : 0;
+    sums->min_q = has_p && !p_counts ? max == -(REAL)INFINITY ? INFINITY : -INFINITY : found.min;
+    if (kind == SUM_ENTROPY)
+        sums->product = found.sum[1], sums->p_weight = sums->q_weight, sums->p_exponent = sums->q_exponent;
+    else if (p_counts)
+        sums->product = found.sum[2], sums->p_weight = found.sum[1];
+    if (kind == SUM_CROSS_ENTROPY && sums->product == -INFINITY)
+        return PASS_MASKED;
+    const double mean = sums->product / sums->p_weight * (double)c.high; /* the value is log(q_weight) - mean */
+    if (guess && mean > MAX_GUESSED_MEAN && mean > MAX_GUESSED_MEAN + 4 * (log_f64(sums->q_weight) - mean))
+        return PASS_RETRY;
+    if (kind == SUM_WEIGHT || kind == SUM_BOTH) {
+        if (q_counts)
+            NAME(normalize)(&sums->q_weight, &sums->q_exponent);
+        if (p_counts)
+            NAME(normalize)(&sums->p_weight, &sums->p_exponent);
+        sums->q_reference = sums->q_exponent * FASTKL_LN2 / (double)c.high;
+    }
     return PASS_ACCEPTED;
 }
 
 FASTKL_INLINE int NAME(row_weights)(logits_row *p, logits_row *q, ptrdiff_t n, NAME(factor) c, int kind,
                                     entropy_sums *row) {
     NAME(room) room;
+    const int has_p = kind == SUM_CROSS_ENTROPY || kind == SUM_BOTH;
+    if (has_p)
+        p->underflows = !p->operand->logits;
     *row = (entropy_sums){.min_q = INFINITY};
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
-        const NAME(logits_chunk) chunk = NAME(load_pair)(kind == SUM_CROSS_ENTROPY ? p : NULL, q, &room, start, n);
+        const NAME(logits_chunk) chunk = NAME(load_pair)(has_p ? p : NULL, q, &room, start, n);
         entropy_sums sums;
         int status = PASS_RETRY;
-        for (int guess = kind == SUM_WEIGHT; guess >= 0 && status == PASS_RETRY; guess--)
+        for (int guess = 1; guess >= 0 && status == PASS_RETRY; guess--)
             status = NAME(chunk_weights)(chunk, p, q, c, kind, guess, row, &sums);
+        if (status == PASS_MASKED)
+            return NAME(confirm_mask)(chunk, p, q, &room, start, n, row->q_weight > 0);
         if (status)
             return status;
         merge_entropy_sums(row, &sums);

@@ -55,7 +55,7 @@ static int has_invalid_sum(const logits_row *row, ptrdiff_t n, double tolerance,
 static int validate(const logits_pair *pair, int pass_status) {
     const fastkl_task *const task = pair->task;
     const int has_q = pair->q->data != NULL, broken_off = (pass_status & (PASS_NOT_FINITE | PASS_OUT_OF_RANGE)) != 0;
-    if (pass_status == PASS_ACCEPTED && pair->p->logits && (!has_q || pair->q->logits))
+    if (!(pass_status & ~PASS_MASKED) && pair->p->logits && (!has_q || pair->q->logits))
         return FASTKL_VALID;
     if (broken_off || ((pair->p_row.entry_bits | pair->q_row.entry_bits) & FASTKL_SIGN) ||
         !isfinite(pair->p_row.sum + pair->q_row.sum)) {

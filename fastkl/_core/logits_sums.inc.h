@@ -9,7 +9,7 @@ enum {
     PASS_ACCEPTED = 0,
     PASS_NOT_FINITE = 1,   /* there is an infinite or NaN sum, and the row may be invalid */
     PASS_OUT_OF_RANGE = 2, /* a logit is too far from 0: the row's largest has to be subtracted first */
-    PASS_MASKED = 4,       /* q is masked where p is not */
+    PASS_MASKED = 4,       /* q is masked where p is not; all entries are valid, and the sums are not complete */
     PASS_UNDERFLOW = 8,    /* a weight of p underflows where log(q/p) may be so large that it counts */
     PASS_INACCURATE = 16,  /* the value may have lost digits, or all entries are masked */
     PASS_RETRY = 32        /* the reference that was guessed for a chunk is too far from its largest logit */
@@ -37,9 +37,10 @@ enum {
    MAX_SCALE, MAX_FLOAT_SCALE
                           if 1/temperature is larger, or less than 1 by this, its products with logits may overflow or
                           underflow. The fallback multiplies differences instead; float lanes are left for double lanes
-   MAX_GUESSED_LOG_WEIGHT the largest logarithm of a weight in a chunk whose reference was guessed: a sum of e^60 is finite
-                          in float
-   MAX_ROUNDED_LOG_RATIO  if a rounded log(q/p) is larger, its exponential is wrong by more than 16 units in the last place
+   MAX_GUESSED_MEAN       if the mean of a chunk's logits less the reference, by weight, is larger than this and 4 times the
+                          value, the reference must not be a guess: the roundings of products are as large as the mean
+   MAX_ROUNDED_LOG_RATIO  if a rounded log(q/p) is larger, its exponential is wrong by more than 16 units in the last place;
+                          32.2, the largest that has the nearest integer MAX_RATIO_EXPONENT times ln 2
    MIN_NORMAL_QUOTIENT    a quotient or a product of doubles that is larger is normal, and so its logarithm has all digits
    MAX_MEAN               the mean of log(q/p) - shift may be this share of the divergence, from which it is subtracted */
 #define MAX_LOG_WEIGHT 1024
@@ -47,18 +48,20 @@ enum {
 #define NEGLIGIBLE_LOG_RATIO 1024
 #define MAX_SCALE 0x1p900
 #define MAX_FLOAT_SCALE 0x1p60
-#define MAX_GUESSED_LOG_WEIGHT 60
-#define MAX_ROUNDED_LOG_RATIO 32
+#define MAX_GUESSED_MEAN 2
+#define MAX_RATIO_EXPONENT 46
+#define MAX_ROUNDED_LOG_RATIO 32.3
 #define MIN_NORMAL_QUOTIENT 0x1p-900
 #define MAX_MEAN 0.125
 
 /* A row of an operand, seen as logits. Logits are used `as_is`; or `centre` is subtracted, the difference is multiplied by
    `factor`, and the result is clipped to be at least `min`. If that makes -inf of a finite logit, the row `overflows`: the
-   result looks like a mask. The logits of probabilities are the logarithms of `factor` times them, and a pass over them
+   result looks like a mask. Once a weight of p `underflows`, the rest of the row is passed over as if others did, because
+   masks are seldom alone. The logits of probabilities are the logarithms of `factor` times them, and a pass over them
    adds up `sum`, `clipped` and `entry_bits`, which fastkl_sums has of q. */
 typedef struct {
     const fastkl_operand *operand;
-    int as_is, centred, overflows;
+    int as_is, centred, overflows, underflows;
     double centre, factor, min, eps;
     double sum, clipped;
     uint64_t entry_bits;
@@ -66,21 +69,24 @@ typedef struct {
 
 /* The moments of x = log(q/p) - shift under p's weights w: the sums of w, of w x and of w psi(x), all by 2^exponent. The
    shift is nearly the mean of log(q/p), so that the sum of w x is nearly 0. `max_x` is the largest x, whichever chunk's
-   shift it had; `min_q` is the least logit of q. */
+   shift it had, or a bound of it where psi is not 0; `min_difference` is the least q - p of logits where p is not masked,
+   in chunks where a weight of p underflows. */
 typedef struct {
     int exponent;
-    double shift, shift_low, weight, first, psi, max_x, min_q;
+    double shift, shift_low, weight, first, psi, max_x, min_difference;
 } moments;
 
 /* The sums for entropies: of p's weights w and of w (q's logit - q_reference), by 2^p_exponent; of q's weights, by
-   2^q_exponent. For the entropy of q alone, w and p_exponent are those of q. `min_q` is the least logit of q. */
+   2^q_exponent. For the entropy of q alone, w and p_exponent are those of q. `min_q` is the least logit of q where p is not
+   masked, in chunks where a weight of p underflows. */
 typedef struct {
     int p_exponent, q_exponent;
     double p_weight, product, q_reference, q_weight, min_q;
 } entropy_sums;
 
-/* What the weights pass adds up: q's weights alone, the sums for the entropy of q, or those for the cross-entropy. */
-enum { SUM_WEIGHT, SUM_ENTROPY, SUM_CROSS_ENTROPY };
+/* What the weights pass adds up: q's weights alone, the sums for the entropy of q, the weights of both rows, or the sums
+   for the cross-entropy. */
+enum { SUM_WEIGHT, SUM_ENTROPY, SUM_BOTH, SUM_CROSS_ENTROPY };
 
 /* What the ratio pass takes: a measure or COMPARISON; the exponent of p's weights; the shift of log(q/p), which is the
    logarithm of the ratio of the rows' sums; what is subtracted from p's logits. */
@@ -90,10 +96,16 @@ typedef struct {
     double shift, shift_low, p_reference;
 } ratio_reference;
 
-/* Up to three sums of terms, and the least and the largest of the numbers that the terms give for that. */
+/* Up to three sums of terms, the least and the largest of the numbers that the terms give for that, and the OR of the bit
+   patterns. */
 typedef struct {
     double sum[3], min, max;
+    uint64_t bits;
 } term_sums;
+
+/* Which extremes a loop over terms finds, and for which operands it prefetches memory. */
+enum { BOTH_EXTREMES = 1, LEAST_EXTREME = 2 };
+enum { PREFETCH_P = 1, PREFETCH_BOTH = 2, PREFETCH_Q = 3 };
 
 /* The passes of one lane type, with c = 1/temperature, and where their sums are accurate. */
 typedef struct {

@@ -4,17 +4,19 @@
    ratio of weights is finite. The least logits, which the passes report, tell whether that can matter. */
 
 /* What is the same for all entries of a chunk: the least logit that does not underflow; what is subtracted from logits in
-   products; the least q - p where p underflows; what is subtracted from log(q/p); the bit pattern of 2^-exponent; the
-   factor of logits. */
+   products; the least q - p where p underflows; what is subtracted from log(q/p); the bit pattern of 2^-exponent, and
+   the rounders of weights; the factor of logits. */
 typedef struct {
-    REAL p_low, q_low, p_reference, q_reference, min_difference, shift, shift_low;
-    UINT p_unit, q_unit;
+    REAL p_low, q_low, p_reference, q_reference, min_difference, shift, shift_low, p_rounder, q_rounder;
+    UINT p_unit;
     NAME(factor) c;
 } NAME(term_constants);
 
-/* An entry's terms of up to three sums, and two numbers of which a pass finds the least and the largest. */
+/* An entry's terms of up to three sums, two numbers of which a pass finds the least and the largest, and a bit pattern of
+   which it finds the OR. */
 typedef struct {
     REAL first, second, third, min, max;
+    UINT bits;
 } NAME(logit_terms);
 
 /* The logits of an entry; p's weight and q - p, after a first term has written them. */
@@ -28,12 +30,27 @@ FASTKL_INLINE REAL NAME(weight_of_p)(REAL p, const NAME(term_constants) *at) {
     return NAME(exp)(NAME(greater)(at->p_low, p), at->c, at->p_unit);
 }
 
-/* The first term for D writes p's weight w and the difference d = q - p; the sums of w and of w d; min q, max p. */
+/* The first term for D writes p's weight w and the difference d = q - p; the sums of w and of w d. Where weights may
+   underflow, a difference is not less than min_difference there; the least q - p of logits, a NaN if both are masked. */
+FASTKL_INLINE NAME(logit_terms) NAME(plain_difference_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    UINT bits;
+    e->w = NAME(weight)(e->p, at->c, at->p_rounder, &bits);
+    e->d = e->q - e->p;
+    return (NAME(logit_terms)){e->w, e->w * e->d, .bits = bits};
+}
 FASTKL_INLINE NAME(logit_terms) NAME(difference_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
     const REAL clipped = NAME(greater)(at->p_low, e->p), difference = e->q - clipped;
-    e->w = NAME(exp)(clipped, at->c, at->p_unit);
+    UINT bits;
+    e->w = NAME(weight)(clipped, at->c, at->p_rounder, &bits);
     e->d = e->p > at->p_low ? difference : NAME(greater)(at->min_difference, difference);
-    return (NAME(logit_terms)){e->w, e->w * e->d, 0, e->q, e->p};
+    return (NAME(logit_terms)){e->w, e->w * e->d, .min = e->q - e->p, .bits = bits};
+}
+
+/* For a row that is to be infinite: a NaN if p or q is a NaN or infinite; the least q - p, which is -inf if q is masked and
+   p is not; the largest q. */
+FASTKL_INLINE NAME(logit_terms) NAME(mask_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    (void)at;
+    return (NAME(logit_terms)){0 * NAME(greater)(0, e->p) + 0 * NAME(greater)(0, e->q), .min = e->q - e->p, .max = e->q};
 }
 
 /* What rounding took from a - b = difference. This is Knuth's two-sum, in the form for which GCC schedules loops best. */
@@ -65,12 +82,14 @@ FASTKL_INLINE REAL NAME(psi_of_parts)(REAL x, REAL low, REAL *exp, REAL *exp_les
     return NAME(mul_add)(less_1, low, of_x);
 }
 
-/* The second term for D: p's weight times psi(x), from the difference that was written; min and max x. Where that is not
-   exact enough, from the logits, and p's weight times x besides. */
+/* The second term for D: p's weight times psi(x), from the difference that was written, for x in a window. Where that is
+   not exact enough, from the logits, and p's weight times x besides; min and max x. */
+#define LEAST_RATIO_EXPONENT (MAX_RATIO_EXPONENT + 1 - (1 << WINDOW_BITS))
 FASTKL_INLINE NAME(logit_terms) NAME(psi_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
     const REAL x = NAME(scale)(e->d, at->c) - at->shift;
-    REAL exp;
-    return (NAME(logit_terms)){e->w * NAME(psi_and_exp)(x, x, 0, &exp), 0, 0, x, x};
+    UINT bits;
+    const REAL psi = NAME(psi_in_window)(x, ROUNDER - LEAST_RATIO_EXPONENT, LEAST_RATIO_EXPONENT, &bits);
+    return (NAME(logit_terms)){e->w * psi, .bits = bits};
 }
 FASTKL_INLINE NAME(logit_terms) NAME(exact_psi_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
     REAL exp, less_1, low;
@@ -78,17 +97,38 @@ FASTKL_INLINE NAME(logit_terms) NAME(exact_psi_term)(NAME(entry_logits) *e, cons
     return (NAME(logit_terms)){e->w * psi, e->w * (x + low), 0, x, x};
 }
 
-/* For H(p): p's weight times its logit less p_reference, and p's weight. */
+/* For labels: q's weight. For H(q): q's weight times its logit less q_reference, and q's weight. */
+FASTKL_INLINE NAME(logit_terms) NAME(q_weight_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    UINT bits;
+    const REAL weight = NAME(weight)(NAME(greater)(at->q_low, e->q), at->c, at->q_rounder, &bits);
+    return (NAME(logit_terms)){weight, .bits = bits};
+}
 FASTKL_INLINE NAME(logit_terms) NAME(entropy_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
-    const REAL weight = NAME(weight_of_p)(e->p, at);
-    return (NAME(logit_terms)){weight * (e->p > at->p_low ? e->p - at->p_reference : 0), weight, 0, 0, 0};
+    const REAL clipped = NAME(greater)(at->q_low, e->q);
+    UINT bits;
+    const REAL weight = NAME(weight)(clipped, at->c, at->q_rounder, &bits);
+    return (NAME(logit_terms)){weight, weight * (clipped - at->q_reference), .bits = bits};
 }
 
-/* For H(p, q): p's weight times q's logit less q_reference, p's weight, and q's weight. */
+/* q's weight and p's; for H(p, q), p's weight times q's logit less q_reference, too. Where weights of p may underflow, the
+   least q of those where p is not masked: p - p is a NaN where it is. */
+FASTKL_INLINE NAME(logit_terms) NAME(weights_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    UINT p_bits, q_bits;
+    const REAL p_weight = NAME(weight)(NAME(greater)(at->p_low, e->p), at->c, at->p_rounder, &p_bits);
+    const REAL q_weight = NAME(weight)(NAME(greater)(at->q_low, e->q), at->c, at->q_rounder, &q_bits);
+    return (NAME(logit_terms)){q_weight, p_weight, .bits = p_bits | q_bits};
+}
+FASTKL_INLINE NAME(logit_terms) NAME(plain_cross_entropy_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
+    UINT p_bits, q_bits;
+    const REAL p_weight = NAME(weight)(e->p, at->c, at->p_rounder, &p_bits);
+    const REAL q_weight = NAME(weight)(NAME(greater)(at->q_low, e->q), at->c, at->q_rounder, &q_bits);
+    return (NAME(logit_terms)){q_weight, p_weight, p_weight * (e->q - at->q_reference), .bits = p_bits | q_bits};
+}
 FASTKL_INLINE NAME(logit_terms) NAME(cross_entropy_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
-    const REAL weight = NAME(weight_of_p)(e->p, at);
-    return (NAME(logit_terms)){weight * (e->p > at->p_low ? e->q - at->q_reference : 0), weight,
-                               NAME(exp)(NAME(greater)(at->q_low, e->q), at->c, at->q_unit), 0, 0};
+    NAME(logit_terms) terms = NAME(weights_term)(e, at);
+    terms.third = terms.second * (e->p > at->p_low ? e->q - at->q_reference : 0);
+    terms.min = e->q + (e->p - e->p);
+    return terms;
 }
 
 /* p's weight, which is written as the first term for ratios; min and max p. */

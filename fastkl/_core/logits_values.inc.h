@@ -12,15 +12,21 @@ FASTKL_INLINE void shift_moments(moments *of, double x) {
     of->first += x * of->weight;
 }
 
+/* 2^exponent for an exponent <= 0; 0 instead of a subnormal number. */
+FASTKL_INLINE double power_of_two(int exponent) {
+    return exponent > -1023 ? from_bits_f64((uint64_t)(1023 + exponent) << 52) : 0;
+}
+
 static void merge_moments(moments *to, const moments *next) {
     moments a = *to, b = *next;
-    a.min_q = b.min_q = to->min_q < next->min_q ? to->min_q : next->min_q;
+    a.min_difference = b.min_difference =
+        to->min_difference < next->min_difference ? to->min_difference : next->min_difference;
     if ((a.weight == 0 && a.psi == 0) || (b.weight == 0 && b.psi == 0)) {
         *to = a.weight == 0 && a.psi == 0 ? b : a;
         return;
     }
     const int exponent = a.exponent > b.exponent ? a.exponent : b.exponent;
-    const double p = ldexp(1, a.exponent - exponent), q = ldexp(1, b.exponent - exponent);
+    const double p = power_of_two(a.exponent - exponent), q = power_of_two(b.exponent - exponent);
     double shift = a.shift, low = a.shift_low;
     const double difference = (b.shift - a.shift) + (b.shift_low - a.shift_low);
     if (difference != 0) {
@@ -31,10 +37,16 @@ static void merge_moments(moments *to, const moments *next) {
         shift_moments(&b, difference - step);
     }
     *to = (moments){exponent, shift, low, p * a.weight + q * b.weight, p * a.first + q * b.first, p * a.psi + q * b.psi,
-                    a.max_x > b.max_x ? a.max_x : b.max_x, a.min_q};
+                    a.max_x > b.max_x ? a.max_x : b.max_x, a.min_difference};
 }
 
 static void merge_entropy_sums(entropy_sums *to, const entropy_sums *next) {
+    if (to->p_weight == 0 && to->q_weight == 0) {
+        const double min_q = to->min_q < next->min_q ? to->min_q : next->min_q;
+        *to = *next;
+        to->min_q = min_q;
+        return;
+    }
     const int by_next_p = to->p_weight == 0 || (next->p_weight != 0 && next->p_exponent > to->p_exponent);
     const int by_next_q = to->q_weight == 0 || (next->q_weight != 0 && next->q_exponent > to->q_exponent);
     const entropy_sums *const by_p = by_next_p ? next : to, *const by_q = by_next_q ? next : to;
@@ -42,7 +54,8 @@ static void merge_entropy_sums(entropy_sums *to, const entropy_sums *next) {
                          .min_q = to->min_q < next->min_q ? to->min_q : next->min_q};
     for (int i = 0; i < 2; i++) {
         const entropy_sums *const now = i ? next : to;
-        const double p = ldexp(1, now->p_exponent - both.p_exponent), q = ldexp(1, now->q_exponent - both.q_exponent);
+        const double p = power_of_two(now->p_exponent - both.p_exponent);
+        const double q = power_of_two(now->q_exponent - both.q_exponent);
         if (now->p_weight != 0) { /* true of NaN */
             both.p_weight += p * now->p_weight;
             both.product += p * (now->product + now->p_weight * (now->q_reference - both.q_reference));
@@ -62,14 +75,11 @@ static double log_beyond_reference(int exponent, double reference, fastkl_parts 
 /* The logarithm of e^logit for the least logit that does not underflow. */
 static double min_log_weight(const logits_lanes *lanes, int exponent) { return (exponent - lanes->lost_bits) * FASTKL_LN2; }
 
-/* Whether q is masked where p is not, or a weight of p that underflows may count: a pass status. Only logits of q that are
-   below `far` are worth a search. Any weight of probabilities p may count there, because it has to be better than the
-   exponential of a rounded logarithm. */
-static int check_masks(const logits_pair *pair, int exponent, double min_q, double far) {
+/* Whether q is masked where p is not, or a weight of p that underflows may count where q is below `far`: a pass status. Any
+   weight of probabilities p may count there, because it has to be better than the exponential of a rounded logarithm. */
+static int check_masks(const logits_pair *pair, int exponent, double far) {
     const double c = pair->c.high, low = min_log_weight(pair->lanes, exponent), negligible = low - pair->lanes->negligible;
     logits_row p = pair->p_row, q = pair->q_row;
-    if (min_q * c >= far)
-        return PASS_ACCEPTED;
     return pair->lanes->find_masks(&p, &q, pair->n, far / c, pair->p->logits ? low / c : INFINITY, negligible / c);
 }
 
@@ -92,8 +102,9 @@ static int sum_weights(const logits_pair *pair, logits_row *p, logits_row *q, in
         return PASS_NOT_FINITE;
     if (kind != SUM_WEIGHT && sums->p_weight == 0)
         return PASS_INACCURATE;
-    if (kind == SUM_CROSS_ENTROPY)
-        status = check_masks(pair, sums->p_exponent, sums->min_q, sums->q_reference * pair->c.high - NEGLIGIBLE_LOG_RATIO);
+    const double far = sums->q_reference * pair->c.high - NEGLIGIBLE_LOG_RATIO;
+    if (kind == SUM_CROSS_ENTROPY && !(sums->min_q * pair->c.high >= far))
+        status = check_masks(pair, sums->p_exponent, far);
     return status ? status : sums->q_weight == 0 ? PASS_INACCURATE : PASS_ACCEPTED;
 }
 
@@ -121,8 +132,9 @@ static int try_divergence(logits_pair *pair, double *value, moments *sums) {
         return PASS_NOT_FINITE;
     if (sums->weight == 0)
         return PASS_INACCURATE;
-    status = check_masks(pair, sums->exponent, sums->min_q,
-                         min_log_weight(lanes, sums->exponent) + sums->shift - NEGLIGIBLE_LOG_RATIO);
+    const double negligible = sums->shift - NEGLIGIBLE_LOG_RATIO;
+    if (!(sums->min_difference * pair->c.high >= negligible))
+        status = check_masks(pair, sums->exponent, min_log_weight(lanes, sums->exponent) + negligible);
     if (status)
         return status;
     const double mean = sums->first / sums->weight;
@@ -156,9 +168,8 @@ static int try_ratios(logits_pair *pair, double *value) {
     const int measure = pair->task->measure;
     entropy_sums sums;
     logits_row p = pair->p_row, q = pair->q_row;
-    int status = sum_weights(pair, &pair->p_row, &pair->q_row, SUM_CROSS_ENTROPY, &sums);
-    if (!can_be_infinite[measure] && (status & (PASS_MASKED | PASS_UNDERFLOW)))
-        status = sums.q_weight == 0 ? PASS_INACCURATE : PASS_ACCEPTED;
+    const int kind = can_be_infinite[measure] ? SUM_CROSS_ENTROPY : SUM_BOTH;
+    const int status = sum_weights(pair, &pair->p_row, &pair->q_row, kind, &sums);
     if (status)
         return status;
     ratio_reference from = {.exponent = sums.p_exponent, .shift = (sums.q_exponent - sums.p_exponent) * FASTKL_LN2};

@@ -25,6 +25,7 @@
                digits, then rounded. The reduction makes |r| <= ln(2)/2, except for rounding.
    ROUNDER     added to a number below 2^(MANTISSA_BITS - 1), it leaves the nearest integer in the lowest bits
    LOST        logits whose weight is below 2^-LOST of the largest of a chunk count as if they had that weight
+   WINDOW_BITS the exponents of weights may have 2^WINDOW_BITS values, from -LOST on: no sum of theirs overflows
    APART       the logarithm of a quotient of weights must be below it: no weight then overflows that counts from 2^-LOST
 
    tests/test_constants.py finds the coefficients again and holds them to the errors stated. */
@@ -62,6 +63,7 @@
 #define LOG2E PICK(0x1.71547652b82fep+0, 0x1.715476p+0f)
 #define ROUNDER PICK(0x1.8p52, 0x1.8p23f)
 #define LOST PICK(900, 100)
+#define WINDOW_BITS PICK(10, 7)
 #define APART PICK(700, 80)
 
 /* largest error of s T(s^2) on [0, 0.2]: 3.0e-16 in double, 5.4e-8 in float */
