@@ -63,9 +63,9 @@ LAYOUTS = {
 @each_dtype
 @pytest.mark.parametrize(("function", "from_logits"), CALLS[:-1])
 def test_layout_does_not_change_a_bit(function, dtype, from_logits):
-    """Widths of less than a group, of chunks, and of chunks and a rest."""
-    for n, temperature in (5, 1.0), (100, 1.0), (1024, 3.0), (2500, 1.0):
-        plain, labels = operands(n, (7, n), dtype, from_logits), drawn(n, n, (7,))
+    """Rows in lanes, of more than a tier's; widths of less than a group, of chunks, and of chunks and a rest."""
+    for n, rows, temperature in (2, 37, 1.0), (5, 37, 3.0), (64, 37, 1.0), (100, 7, 1.0), (1024, 7, 3.0), (2500, 7, 1.0):
+        plain, labels = operands(n, (rows, n), dtype, from_logits), drawn(n, n, (rows,))
         keywords = {"from_logits": from_logits, "temperature": temperature}
         expected = values(function, *plain, labels, **keywords)
         for name, layout in LAYOUTS.items():
@@ -76,7 +76,8 @@ def test_layout_does_not_change_a_bit(function, dtype, from_logits):
 
 @on_every_tier
 @pytest.mark.parametrize(
-    ("shape", "threads"), [((1001, 37), 3), ((13, 2500), 7), pytest.param((2, 70_000), 2, marks=pytest.mark.slow)]
+    ("shape", "threads"),
+    [((1001, 37), 3), ((70, 2), 2), ((70, 3), 2), ((13, 2500), 7), pytest.param((2, 70_000), 2, marks=pytest.mark.slow)],
 )
 @each_call
 def test_place_and_threads_do_not_change_a_bit(function, from_logits, shape, threads):
@@ -90,6 +91,35 @@ def test_place_and_threads_do_not_change_a_bit(function, from_logits, shape, thr
         assert_same_bits(values(function, *(x[order] for x in rows), **keywords), moved)
         for i in range(min(40, shape[0])):
             assert_same_bits(values(function, *(x[i] for x in rows), **keywords), tuple(x[i] for x in expected), i)
+
+
+def extremes(p, q):
+    """Pairs of rows that need other forms of the terms than most do, or have no value."""
+    one, masked = np.eye(len(p), dtype=bool)[0], np.eye(len(p), dtype=bool)[-1]
+    yield from ((p, p + np.asarray(apart, p.dtype)) for apart in (0, 1e-6 * q, 30, 60 * one, -90 * one))
+    yield from ((p * np.asarray(by, p.dtype), q) for by in (60, 1e4, 1e30))
+    yield from ((p, np.where(masked, x, q)) for x in (MASK, np.nan, np.inf, -1e30))
+    yield from (
+        (np.where(masked, x, p), np.where(masked, y, q)) for x, y in ((MASK, MASK), (MASK, 0), (-1e30, 0), (-1e4, -1e4))
+    )
+    yield np.full_like(p, MASK), q
+
+
+@on_every_tier
+@each_dtype
+@each_function
+@pytest.mark.parametrize("n", [2, 9, 64, 65])
+def test_extreme_neighbours_do_not_change_a_bit(function, n, dtype):
+    """Short rows share vectors with their neighbours, and each has the form of terms that it needs."""
+    p, q = operands(n, (33, n), dtype)
+    labels, keywords = drawn(n, n, (33,)), {"invalid": "nan", "temperature": 1.0 if n % 3 else 3.0}
+    expected = values(function, p, q, labels, **keywords)
+    for kind, pair in enumerate(extremes(*(x[1].astype(dtype) for x in (p, q)))):
+        alone = values(function, *pair, 0, **keywords)
+        beside = [np.stack([x, np.broadcast_to(y, x.shape)], 1).reshape(-1, n) for x, y in zip((p, q), pair, strict=True)]
+        found = values(function, *beside, np.stack([labels, 0 * labels], 1).ravel(), **keywords)
+        assert_same_bits(tuple(x[::2] for x in found), expected, (kind, n))
+        assert_same_bits(tuple(x[1::2] for x in found), tuple(np.broadcast_to(x, 33) for x in alone), (kind, n))
 
 
 @on_every_tier

@@ -59,8 +59,9 @@ static int losses(const fastkl_task *task, const fastkl_operand *p, const fastkl
                   ptrdiff_t n, double *field) {
     fastkl_task own = *task;
     own.q_tolerance = INFINITY;
-    const int status = nll_of_row(&own, p, labels, n, &field[FASTKL_nll_p_field]);
-    return status ? status : nll_of_row(&own, q, labels, n, &field[FASTKL_nll_q_field]);
+    const int64_t label = read_label(labels);
+    const int status = nll_of_row(&own, p, label, n, &field[FASTKL_nll_p_field]);
+    return status ? status : nll_of_row(&own, q, label, n, &field[FASTKL_nll_q_field]);
 }
 
 /* All fields of a row of which one operand holds logits, or both do, and what is wrong with it. */
@@ -157,15 +158,37 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
     }
 }
 
+/* The fields of up to LOGIT_ROWS short rows of logits, and what is wrong with each row. */
+static void compare_short_logits(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
+                                 const fastkl_operand *labels, ptrdiff_t n, int count, double *values, uint8_t *status) {
+    int64_t label[LOGIT_ROWS] = {0}, accepts[LOGIT_ROWS];
+    if (labels->data)
+        read_labels(labels, count, label);
+    compare_short(task, p, q, label, n, count, values, accepts);
+    for (int k = 0; k < count; k++, values += FASTKL_FIELD_COUNT) {
+        const int is_label = (label[k] >= 0 && label[k] < n) || (task->ignores && label[k] == task->ignored);
+        status[k] = is_label ? FASTKL_VALID : FASTKL_LABEL;
+        if (accepts[k] != SHORT_ALL) {
+            const fastkl_operand p_row = moved(p, k, 0), q_row = moved(q, k, 0), row_label = moved(labels, k, 0);
+            const double kl = values[FASTKL_kl_field];
+            status[k] = (uint8_t)compare_logits(task, p_row, q_row, &row_label, n, values);
+            if (accepts[k] == SHORT_DIVERGENCE) /* D has the bits that it has alone */
+                values[FASTKL_kl_field] = kl, values[FASTKL_cross_entropy_field] = values[FASTKL_entropy_p_field] + kl;
+        }
+    }
+}
+
 static void compare(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
                     ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status) {
-    const int probabilities = !p->logits && !q->logits;
-    const ptrdiff_t at_once = probabilities ? rows_in_cache(group(p, q, n), n) : 1;
+    const int probabilities = !p->logits && !q->logits, is_short = has_short_logits(task, p, q, n);
+    const ptrdiff_t at_once = probabilities ? rows_in_cache(group(p, q, n), n) : is_short ? LOGIT_ROWS : 1;
     for (ptrdiff_t i = 0, now; i < count; i += now) {
         const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0), label = moved(labels, i, 0);
         now = count - i < at_once ? count - i : at_once;
         if (probabilities)
             compare_probabilities(task, &p_row, &q_row, &label, n, (int)now, values, status + i);
+        else if (is_short)
+            compare_short_logits(task, &p_row, &q_row, &label, n, (int)now, values, status + i);
         else
             status[i] = (uint8_t)compare_logits(task, p_row, q_row, &label, n, values);
         for (ptrdiff_t k = 0; k < now; k++, values += FASTKL_FIELD_COUNT)

@@ -123,22 +123,20 @@ static int evaluate_pair(logits_pair *pair, double *value, moments *sums) {
     }
 }
 
-static void logits(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t count,
-                   double *value, uint8_t *status) {
+/* The value of the first row, and what is wrong with it. */
+FASTKL_NOINLINE void logits_row_alone(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
+                                      ptrdiff_t n, double *value, uint8_t *status) {
     fastkl_task exchanged = *task;
     exchanged.p_tolerance = task->q_tolerance, exchanged.q_tolerance = task->p_tolerance;
-    fastkl_operand p_row = *p, q_row = *q;
-    for (ptrdiff_t i = 0; i < count; i++, p_row.data += p->row, q_row.data = advance(q_row.data, q->row)) {
-        /* The same row is p in either order, so that a symmetric measure has the same bits. */
-        const int exchanges = fastkl_is_symmetric(task->measure) &&
-                              (p->logits == q->logits ? fastkl_order(p_row, q_row, n) > 0 : p->logits);
-        logits_pair pair = exchanges ? pair_of(&exchanged, &q_row, &p_row, n) : pair_of(task, &p_row, &q_row, n);
-        moments sums;
-        status[i] = (uint8_t)evaluate_pair(&pair, &value[i], &sums);
-        if (exchanges && status[i]) { /* what is wrong with p comes first */
-            pair = pair_of(task, &p_row, &q_row, n);
-            status[i] = (uint8_t)evaluate_pair(&pair, &value[i], &sums);
-        }
-        value[i] = apply_root(task->root, value[i]);
+    /* The same row is p in either order, so that a symmetric measure has the same bits. */
+    const int exchanges = fastkl_is_symmetric(task->measure) &&
+                          (p->logits == q->logits ? fastkl_order(*p, *q, n) > 0 : p->logits);
+    logits_pair pair = exchanges ? pair_of(&exchanged, q, p, n) : pair_of(task, p, q, n);
+    moments sums;
+    *status = (uint8_t)evaluate_pair(&pair, value, &sums);
+    if (exchanges && *status) { /* what is wrong with p comes first */
+        pair = pair_of(task, p, q, n);
+        *status = (uint8_t)evaluate_pair(&pair, value, &sums);
     }
+    *value = apply_root(task->root, *value);
 }

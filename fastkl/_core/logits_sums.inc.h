@@ -42,7 +42,8 @@ enum {
    MAX_ROUNDED_LOG_RATIO  if a rounded log(q/p) is larger, its exponential is wrong by more than 16 units in the last place;
                           32.2, the largest that has the nearest integer MAX_RATIO_EXPONENT times ln 2
    MIN_NORMAL_QUOTIENT    a quotient or a product of doubles that is larger is normal, and so its logarithm has all digits
-   MAX_MEAN               the mean of log(q/p) - shift may be this share of the divergence, from which it is subtracted */
+   MAX_MEAN               the mean of log(q/p) - shift may be this share of the divergence, from which it is subtracted
+   MAX_RATIO_PASSES       the passes that an f-divergence may take until the ratio of the rows' sums is exact enough */
 #define MAX_LOG_WEIGHT 1024
 #define MAX_UNSCALED_SUM 0x1p32
 #define NEGLIGIBLE_LOG_RATIO 1024
@@ -53,6 +54,7 @@ enum {
 #define MAX_ROUNDED_LOG_RATIO 32.3
 #define MIN_NORMAL_QUOTIENT 0x1p-900
 #define MAX_MEAN 0.125
+#define MAX_RATIO_PASSES 4
 
 /* A row of an operand, seen as logits. Logits are used `as_is`; or `centre` is subtracted, the difference is multiplied by
    `factor`, and the result is clipped to be at least `min`. If that makes -inf of a finite logit, the row `overflows`: the

@@ -162,7 +162,6 @@ static const int can_be_infinite[] = {
 /* An f-divergence: a weights pass gives the ratio of the rows' sums; ratio passes give the value, and correct the ratio by
    `rest`. A wrong ratio makes JS larger by rest^2/8, and by at most |rest| of it: by a quarter of a unit in the last place,
    and by 8 units, when no more passes are made. */
-#define MAX_RATIO_PASSES 4
 static int try_ratios(logits_pair *pair, double *value) {
     const logits_lanes *const lanes = pair->lanes;
     const int measure = pair->task->measure;

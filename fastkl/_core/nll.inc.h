@@ -111,10 +111,8 @@ static int nll_of_probabilities(const fastkl_task *task, const fastkl_operand *q
     return FASTKL_VALID;
 }
 
-/* The value for a row's label: 0 if it is ignored. What is wrong with the label or with the row. */
-static int nll_of_row(const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n,
-                      double *value) {
-    const int64_t label = read_label(labels);
+/* The value for a row and its label, and what is wrong with the label or with the row; 0 if the label is ignored. */
+static int nll_of_row(const fastkl_task *task, const fastkl_operand *q, int64_t label, ptrdiff_t n, double *value) {
     *value = 0;
     if (task->ignores && label == task->ignored)
         return FASTKL_VALID;
@@ -196,22 +194,55 @@ FASTKL_NOINLINE void nll_of_rows(const fastkl_task *task, const fastkl_operand *
     memset(status, FASTKL_VALID, (size_t)rows);
     for (int i = 0; i < rows; i++) {
         if (!common[i]) {
-            const fastkl_operand row = moved(q, i, 0), own_label = moved(labels, i, 0);
-            status[i] = (uint8_t)nll_of_row(task, &row, &own_label, n, &value[i]);
+            const fastkl_operand row = moved(q, i, 0);
+            status[i] = (uint8_t)nll_of_row(task, &row, label[i], n, &value[i]);
         }
     }
 }
 
+/* The values for short rows of logits and their labels, and whether they are accepted; 0 if the label is ignored. */
+FASTKL_NOINLINE void short_losses(const fastkl_task *task, const fastkl_operand *q, const int64_t *labels, ptrdiff_t n,
+                                  int count, double *value, int64_t *accepts) {
+    const fastkl_operand none = {.dtype = q->dtype};
+    const logits_pair pair = pair_of(task, q, &none, n);
+    int64_t places[LOGIT_ROWS] = {0};
+    FASTKL_VECTORIZE
+    for (int i = 0; i < count; i++)
+        places[i] = labels[i] < 0 ? 0 : labels[i] < n ? labels[i] : 0;
+    short_weights(&pair, count, SUM_WEIGHT, places, value, accepts);
+    FASTKL_VECTORIZE
+    for (int i = 0; i < count; i++)
+        accepts[i] = labels[i] == places[i] ? accepts[i] : 0;
+    for (int i = 0; task->ignores && i < count; i++)
+        if (labels[i] == task->ignored)
+            value[i] = 0, accepts[i] = 1;
+}
+
 static void nll(const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels, ptrdiff_t n,
                 ptrdiff_t count, double *value, uint8_t *status) {
-    fastkl_operand row = *q, label = *labels;
     if (!q->logits && task->eps == 0 && task->smoothing == 0) {
-        for (ptrdiff_t i = 0, now; i < count; i += now, row = moved(q, i, 0), label = moved(labels, i, 0)) {
+        for (ptrdiff_t i = 0, now; i < count; i += now) {
+            const fastkl_operand rows = moved(q, i, 0), row_labels = moved(labels, i, 0);
             now = count - i < LOSSES ? count - i : LOSSES;
-            nll_of_rows(task, &row, &label, n, (int)now, &value[i], &status[i]);
+            nll_of_rows(task, &rows, &row_labels, n, (int)now, &value[i], &status[i]);
         }
         return;
     }
-    for (ptrdiff_t i = 0; i < count; i++, row.data += q->row, label.data += labels->row)
-        status[i] = (uint8_t)nll_of_row(task, &row, &label, n, &value[i]);
+    const fastkl_operand none = {.dtype = q->dtype};
+    const int is_short = has_short_logits(task, q, &none, n) && !(task->smoothing > 0);
+    for (ptrdiff_t i = 0, now; i < count; i += now) {
+        const fastkl_operand rows = moved(q, i, 0), row_labels = moved(labels, i, 0);
+        int64_t label[LOGIT_ROWS], accepts[LOGIT_ROWS] = {0};
+        now = count - i < LOGIT_ROWS ? count - i : LOGIT_ROWS;
+        read_labels(&row_labels, (int)now, label);
+        if (is_short)
+            short_losses(task, &rows, label, n, (int)now, value + i, accepts);
+        for (ptrdiff_t k = 0; k < now; k++)
+            status[i + k] = FASTKL_VALID;
+        for (ptrdiff_t k = has_zero(accepts, (int)now) ? 0 : now; k < now; k++)
+            if (!accepts[k]) {
+                const fastkl_operand row = moved(&rows, k, 0);
+                status[i + k] = (uint8_t)nll_of_row(task, &row, label[k], n, &value[i + k]);
+            }
+    }
 }

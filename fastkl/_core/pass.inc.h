@@ -13,6 +13,7 @@
 #include "row_sums.inc.h"
 #include "exponential.inc.h"
 #include "logits_pass.inc.h"
+#include "logits_short.inc.h"
 
 /* Adds a row, or a piece of one, to lanes that are clear: in a first pass where c is NULL, else in a rescaled pass, with one
    operand multiplied by `power`, a power of two, and then by c. Adds what clipping adds, and the bits of what is clipped. */

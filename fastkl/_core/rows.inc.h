@@ -54,6 +54,7 @@ typedef struct {
 } traits;
 
 #include "logits_sums.inc.h"
+#include "logits_short_sums.inc.h"
 
 #define REAL_BITS 64
 #include "pass.inc.h"
@@ -308,6 +309,8 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
 
 #include "logits_values.inc.h"
 #include "logits_rows.inc.h"
+#include "logits_short_rows.inc.h"
 #include "nll.inc.h"
 #include "logits_compare.inc.h"
+#include "logits_short_compare.inc.h"
 #include "compare.inc.h"

@@ -12,8 +12,8 @@ from fastkl.call import BFLOAT16
 from support import rows
 
 # How many rows of each width make a batch. The core has 8 to 64 lanes, four entries to a lane in a group, 1024 to a chunk.
-WIDTHS = {1: 8, 2: 55, 3: 55, 7: 55, 16: 55, 17: 55, 100: 15, 1000: 1, 1023: 1, 1024: 1, 1025: 1, 3000: 1}
-FEW = {1: 1, 2: 5, 7: 5, 17: 5, 100: 1, 1025: 1}  # for the default run
+WIDTHS = {1: 8, 2: 55, 3: 55, 7: 55, 16: 55, 17: 55, 64: 15, 65: 15, 100: 15, 1000: 1, 1023: 1, 1024: 1, 1025: 1, 3000: 1}
+FEW = {1: 1, 2: 5, 7: 5, 17: 5, 64: 1, 65: 1, 1025: 1}  # for the default run
 WIDE = {20_000: 1}
 WIDEST = {131_072: 1}
 
