@@ -216,11 +216,13 @@ cdef inline void _store(const Call *call, char *out, const double *values, ptrdi
         unit = 1 if k == FASTKL_same_argmax_field else call.unit
         if call.single:
             for i in range(count):
-                single = <float>(values[i * fields + k] / unit)
+                value = values[i * fields + k]
+                single = <float>(value if unit == 1 else value / unit)
                 memcpy(out + i * step, &single, sizeof(single))
         else:
             for i in range(count):
-                value = values[i * fields + k] / unit
+                value = values[i * fields + k]
+                value = value if unit == 1 else value / unit
                 memcpy(out + i * step, &value, sizeof(value))
         out += call.field
 
