@@ -41,7 +41,7 @@ typedef NAME(entry) NAME(term)(REAL p, REAL q, NAME(factor) c);
 
 FASTKL_INLINE void NAME(clear)(NAME(lanes) *lanes) {
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         lanes->term.sum[j] = lanes->term.low[j] = lanes->other.sum[j] = lanes->other.low[j] = 0;
         lanes->weight.sum[j] = lanes->weight.low[j] = 0;
         lanes->p_bits[j] = lanes->guard_bits[j] = 0;
@@ -135,7 +135,7 @@ FASTKL_INLINE void NAME(look_at_small)(NAME(columns) p, NAME(columns) q, ptrdiff
         REAL p_column[LANES], q_column[LANES];
         const NAME(loose) *const a = NAME(column)(p, i, count, p_column), *const b = NAME(column)(q, i, count, q_column);
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++)
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
             small[j] |= NAME(bits)(b[j] - SMALL) & NAME(bits)(b[j] - a[j]);
     }
     for (int j = 0; j < LANES; j++)
@@ -165,7 +165,7 @@ FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pa
         REAL p_four[4 * LANES], q_four[4 * LANES];
         const NAME(columns) p_now = NAME(as_reals)(p, 4, p_four), q_now = pair ? NAME(as_reals)(q, 4, q_four) : p_now;
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL a0 = NAME(column)(p_now, 0, 4, NULL)[j], a1 = NAME(column)(p_now, 1, 4, NULL)[j];
             const REAL a2 = NAME(column)(p_now, 2, 4, NULL)[j], a3 = NAME(column)(p_now, 3, 4, NULL)[j];
             const REAL b0 = NAME(column)(q_now, 0, 4, NULL)[j], b1 = NAME(column)(q_now, 1, 4, NULL)[j];
@@ -189,7 +189,7 @@ FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pa
         if (pair)
             NAME(prefetch)(q, i);
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++)
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
             NAME(take_in)(lanes, j, pair, term(a[j], b[j], c), NAME(bits)(a[j]), b[j]);
     }
 }
@@ -202,7 +202,7 @@ FASTKL_INLINE void NAME(add_last)(NAME(lanes) *lanes, NAME(term) *term, int pair
     for (int j = 0; j < LANES; j++)
         least[j] = j < p.left ? b[j] : 1;
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         NAME(take_in)(lanes, j, pair, term(a[j], b[j], c), NAME(bits)(a[j]), least[j]);
 }
 
@@ -228,7 +228,7 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, traits of, co
     if (of.infinite) {
         UINT small = 0;
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++)
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
             small |= NAME(is_small)(now.least_q[j]);
         if (small >> (REAL_BITS - 1))
             NAME(look_at_small)(NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, now.guard_bits);

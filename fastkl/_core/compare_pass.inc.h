@@ -17,7 +17,7 @@ FASTKL_INLINE void NAME(clear_sum)(NAME(lane_sum) *sum, int j) { sum->sum[j] = s
 
 FASTKL_INLINE void NAME(clear_compared_sums)(NAME(compared_lanes) *lanes) {
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         NAME(clear_sum)(&lanes->forward, j);
         NAME(clear_sum)(&lanes->reverse, j);
         NAME(clear_sum)(&lanes->js, j);
@@ -32,7 +32,7 @@ FASTKL_INLINE void NAME(clear_compared_sums)(NAME(compared_lanes) *lanes) {
 FASTKL_INLINE void NAME(clear_compared)(NAME(compared_lanes) *lanes) {
     NAME(clear_compared_sums)(lanes);
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         lanes->bits[j] = lanes->same[j] = lanes->p_guard_bits[j] = lanes->q_guard_bits[j] = 0;
         lanes->least[j] = 1;
         lanes->largest_p[j] = lanes->largest_q[j] = -1;
@@ -64,7 +64,7 @@ FASTKL_INLINE void NAME(add_divergences)(NAME(compared_lanes) *lanes, NAME(colum
         }
         const NAME(columns) p_now = NAME(advance)(p, i), q_now = NAME(advance)(q, i);
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const NAME(divergences) e0 = NAME(compare_entries)(NAME(column)(p_now, 0, 4, NULL)[j], NAME(column)(q_now, 0, 4, NULL)[j]);
             const NAME(divergences) e1 = NAME(compare_entries)(NAME(column)(p_now, 1, 4, NULL)[j], NAME(column)(q_now, 1, 4, NULL)[j]);
             const NAME(divergences) e2 = NAME(compare_entries)(NAME(column)(p_now, 2, 4, NULL)[j], NAME(column)(q_now, 2, 4, NULL)[j]);
@@ -79,7 +79,7 @@ FASTKL_INLINE void NAME(add_divergences)(NAME(compared_lanes) *lanes, NAME(colum
     for (; i < count + (p.left > 0); i++, log_ratio += LANES) {
         const NAME(loose) *const a = NAME(column)(p, i, count, NULL), *const b = NAME(column)(q, i, count, NULL);
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const NAME(divergences) e = NAME(compare_entries)(a[j], b[j]);
             NAME(accumulate)(&lanes->forward, j, e.forward);
             NAME(accumulate)(&lanes->reverse, j, e.reverse);
@@ -96,7 +96,7 @@ FASTKL_INLINE void NAME(add_entropies)(NAME(compared_lanes) *lanes, int one_row,
     for (; i + 4 <= count; i += 4, log_ratio += 4 * LANES) {
         const NAME(columns) p_now = NAME(advance)(p, i), q_now = NAME(advance)(q, i);
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL a0 = NAME(column)(p_now, 0, 4, NULL)[j], a1 = NAME(column)(p_now, 1, 4, NULL)[j];
             const REAL a2 = NAME(column)(p_now, 2, 4, NULL)[j], a3 = NAME(column)(p_now, 3, 4, NULL)[j];
             const REAL b0 = NAME(column)(q_now, 0, 4, NULL)[j], b1 = NAME(column)(q_now, 1, 4, NULL)[j];
@@ -125,7 +125,7 @@ FASTKL_INLINE void NAME(add_entropies)(NAME(compared_lanes) *lanes, int one_row,
         const NAME(loose) *const a = NAME(column)(p, i, count, NULL), *const b = NAME(column)(q, i, count, NULL);
         const int real = i < count ? LANES : p.left;
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const NAME(entropies) e = NAME(compare_logarithms)(a[j], b[j], log_ratio[j]);
             NAME(accumulate)(&lanes->p_log_p, j, e.p_log_p);
             NAME(accumulate)(&lanes->q_log_q, j, e.q_log_q);
@@ -166,14 +166,14 @@ FASTKL_INLINE void NAME(compare_columns)(NAME(compared_lanes) *lanes, int one_ro
 /* Gives the sums of each lane to its row, or adds them to what the row has. */
 FASTKL_INLINE void NAME(give_sum)(const NAME(lane_sum) *sum, double *to, int add) {
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         to[j] = (add ? to[j] : 0) + ((double)sum->sum[j] + (double)sum->low[j]);
 }
 
 /* Gives the bits of each lane to its row. */
 FASTKL_INLINE void NAME(give_bits)(const UINT *bits, uint64_t *to) {
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         to[j] = (uint64_t)bits[j] << (64 - REAL_BITS);
 }
 
@@ -190,7 +190,7 @@ FASTKL_INLINE void NAME(give_compared)(const NAME(compared_lanes) *lanes, compar
     NAME(give_bits)(lanes->p_guard_bits, to->p_guard_bits + row);
     NAME(give_bits)(lanes->q_guard_bits, to->q_guard_bits + row);
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         to->largest_p[row + j] = (double)lanes->largest_p[j];
         to->largest_q[row + j] = (double)lanes->largest_q[j];
         to->same_argmax[row + j] = (double)lanes->same[j];
@@ -231,7 +231,7 @@ FASTKL_NOINLINE int NAME(largest_in_one_place)(const NAME(loose) *p, const NAME(
         UINT in_lane[LANES] = {0};
         for (int k = 0; k < SEARCHED; k++) {
             FASTKL_VECTORIZE
-            for (int j = 0; j < LANES; j++) {
+            for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
                 const UINT in_p = p[i + k * LANES + j] == p_max ? 1 : 0, in_q = q[i + k * LANES + j] == q_max ? 1 : 0;
                 in_lane[j] |= in_p | in_q;
             }

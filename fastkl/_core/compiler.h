@@ -25,25 +25,43 @@
 
 #define FASTKL_PRAGMA(text) _Pragma(#text)
 
-/* FASTKL_WHOLE_VECTORS ends the 512-bit tier's list, because GCC by itself prefers vectors of 256 bits. FASTKL_VECTORIZE
-   before a loop over lanes says that they do not depend on each other. (clang would unroll the loop first, and could then
-   not vectorise it.) FASTKL_VECTORIZE_INNER is for loops of few operations within other loops, which GCC would unroll first.
-   With a compiler that has no regions, a build has the baseline tier alone. */
+/* FASTKL_WHOLE_VECTORS ends the 512-bit tier's list, because GCC by itself prefers vectors of 256 bits. With a compiler that
+   has no regions, a build has the baseline tier alone.
+
+   FASTKL_VECTORIZE before a loop over lanes says that they do not depend on each other, and FASTKL_TRIPS(n) in its condition
+   is n. (clang would unroll the loop first, and could then not vectorise it. Where it sees two trips, it also replaces the
+   second j by a constant, and no longer knows the loop for one that counts. It cannot tell whether the number that the empty
+   assembly leaves is a constant until just before it vectorises; that is never one.) tools/packed_instructions.py finds
+   loops that a compiler does not vectorise. All do where a loop
+   - counts an int from 0 to the lanes of a tier or a part of them, written as a constant in FASTKL_TRIPS, and has one exit;
+   - reads and writes entry j, or j and a constant, of arrays, which in the functions that it calls are inline;
+   - chooses by ?: between numbers that are both computed, with no &&, || or if around a load, a store or a call;
+   - has entries of one width, but for the last step, and neither prefetches nor calls a function of the library.
+
+   FASTKL_VECTORIZE_INNER is for loops of few operations within other loops, which GCC would unroll first. */
 #if defined(__clang__)
 #define FASTKL_WHOLE_VECTORS ""
 #define FASTKL_REGION(isa) FASTKL_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
 #define FASTKL_REGION_END FASTKL_PRAGMA(clang attribute pop)
 #define FASTKL_VECTORIZE FASTKL_PRAGMA(clang loop vectorize(assume_safety) interleave(disable) unroll(disable))
 #define FASTKL_VECTORIZE_INNER FASTKL_VECTORIZE
+#define FASTKL_TRIPS(n) ((n) == 2 ? fastkl_two() : (n))
+static inline __attribute__((always_inline)) int fastkl_two(void) {
+    int unknown;
+    __asm__("" : "=r"(unknown));
+    return 2 + __builtin_constant_p(unknown);
+}
 #elif defined(__GNUC__)
 #define FASTKL_WHOLE_VECTORS ",prefer-vector-width=512"
 #define FASTKL_REGION(isa) FASTKL_PRAGMA(GCC push_options) FASTKL_PRAGMA(GCC target(isa))
 #define FASTKL_REGION_END FASTKL_PRAGMA(GCC pop_options)
 #define FASTKL_VECTORIZE FASTKL_PRAGMA(GCC ivdep)
 #define FASTKL_VECTORIZE_INNER FASTKL_PRAGMA(GCC ivdep) FASTKL_PRAGMA(GCC unroll 1)
+#define FASTKL_TRIPS(n) (n)
 #else
 #define FASTKL_VECTORIZE
 #define FASTKL_VECTORIZE_INNER
+#define FASTKL_TRIPS(n) (n)
 #endif
 
 /* A prefetch brings a cache line to all caches; FASTKL_PREFETCH_L2 spares the first, for when it could not hold them all.

@@ -20,7 +20,7 @@ FASTKL_INLINE void NAME(add_lane)(int rows, double *sum, double *low, const doub
 FASTKL_INLINE void NAME(fold)(const NAME(lane_sum) *from, double *to, double *to_low) {
     double sum[LANES], low[LANES];
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         const double high = (double)from->sum[j], rest = (double)from->low[j];
         sum[j] = REAL_BITS == 64 ? high : high + rest;
         low[j] = REAL_BITS == 64 ? rest : 0;
@@ -59,7 +59,7 @@ FASTKL_NOINLINE void fold_doubles(const double *sums, const double *lows, double
         for (int j = 0; j < half; j++)
             add_lane_f64(LANES, sum + j * LANES, low + j * LANES, sum + (j + half) * LANES, low + (j + half) * LANES);
     FASTKL_VECTORIZE_INNER
-    for (int i = 0; i < LANES; i++)
+    for (int i = 0; i < FASTKL_TRIPS(LANES); i++)
         to[i] = sum[i] + low[i];
 }
 
@@ -92,7 +92,7 @@ FASTKL_NOINLINE void NAME(collect_rows)(const NAME(lanes) *lanes, group_sums *to
         NAME(as_doubles)(&lanes[i].other, sum[1] + i * DOUBLES, low[1] + i * DOUBLES);
         NAME(as_doubles)(&lanes[i].weight, sum[2] + i * DOUBLES, low[2] + i * DOUBLES);
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             entry_bits |= lanes[i].p_bits[j] | NAME(bits)(lanes[i].least_q[j]);
             guard_bits |= lanes[i].guard_bits[j];
         }

@@ -50,7 +50,7 @@ FASTKL_NOINLINE void NAME(load_columns)(REAL *tile, const fastkl_operand *from, 
 /* The same of fewer than LANES REALs, which fill a column up. */
 FASTKL_INLINE void NAME(load_last)(REAL *column, const NAME(loose) *from, int count) {
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         column[j] = j < count ? from[j] : 0;
 }
 
@@ -77,11 +77,11 @@ FASTKL_NOINLINE void NAME(clip_columns)(REAL *tile, int count, REAL eps, double 
     double sum[LANES];
     UINT all[LANES];
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         sum[j] = 0, all[j] = 0;
     for (int i = 0; i < count; i++, tile += LANES) {
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL entry = tile[j], more = entry < eps ? eps : entry;
             tile[j] = more;
             all[j] |= NAME(bits)(entry);
@@ -89,7 +89,7 @@ FASTKL_NOINLINE void NAME(clip_columns)(REAL *tile, int count, REAL eps, double 
         }
     }
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         clipped[j] += sum[j], bits[j] |= (uint64_t)all[j] << (64 - REAL_BITS);
 }
 

@@ -10,14 +10,14 @@ typedef struct {
 
 FASTKL_INLINE void NAME(halve_sum)(int half, double *sum) {
     FASTKL_VECTORIZE
-    for (int j = 0; j < half; j++)
+    for (int j = 0; j < FASTKL_TRIPS(half); j++)
         sum[j] += sum[j + half];
 }
 
 FASTKL_INLINE double NAME(sum_of_lanes)(const REAL *lanes) {
     double sum[LANES];
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         sum[j] = (double)lanes[j];
     HALVE_LANES(NAME(halve_sum), sum);
     return sum[0];
@@ -25,7 +25,7 @@ FASTKL_INLINE double NAME(sum_of_lanes)(const REAL *lanes) {
 
 FASTKL_INLINE void NAME(halve_bits)(int half, UINT *bits) {
     FASTKL_VECTORIZE
-    for (int j = 0; j < half; j++)
+    for (int j = 0; j < FASTKL_TRIPS(half); j++)
         bits[j] |= bits[j + half];
 }
 
@@ -62,7 +62,7 @@ FASTKL_INLINE term_sums NAME(sum_terms)(NAME(logit_term) *term, NAME(outputs) ou
     term_sums result = {{0}, INFINITY, -INFINITY, 0};
     REAL *w = chunk.w, *d = chunk.d;
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         first[j] = second[j] = third[j] = 0;
         min[j] = INFINITY, max[j] = -(REAL)INFINITY;
         bits[j] = 0;
@@ -74,7 +74,7 @@ FASTKL_INLINE term_sums NAME(sum_terms)(NAME(logit_term) *term, NAME(outputs) ou
         if (out.prefetched == PREFETCH_Q || out.prefetched == PREFETCH_BOTH)
             NAME(prefetch_group)(chunk.q, i);
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const int k = j + LANES, l = k + LANES, m = l + LANES;
             NAME(entry_logits) x0 = {p[j], q[j], w[j], d[j]}, x1 = {p[k], q[k], w[k], d[k]};
             NAME(entry_logits) x2 = {p[l], q[l], w[l], d[l]}, x3 = {p[m], q[m], w[m], d[m]};

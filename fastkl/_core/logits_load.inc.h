@@ -40,7 +40,7 @@ FASTKL_INLINE void NAME(fill_up)(NAME(logits) x, REAL filler) {
 
 FASTKL_INLINE void NAME(halve_extremes)(int half, REAL *lanes, int least) {
     FASTKL_VECTORIZE
-    for (int j = 0; j < half; j++)
+    for (int j = 0; j < FASTKL_TRIPS(half); j++)
         lanes[j] = least ? NAME(lesser)(lanes[j], lanes[j + half]) : NAME(greater)(lanes[j], lanes[j + half]);
 }
 
@@ -112,7 +112,7 @@ FASTKL_INLINE void NAME(find_extremes)(NAME(logits) x, REAL *max, REAL *min) {
     for (ptrdiff_t i = 0; i < x.groups; i++) {
         const NAME(loose) *const now = x.data + i * GROUP;
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL x0 = now[j], x1 = now[LANES + j], x2 = now[2 * LANES + j], x3 = now[3 * LANES + j];
             largest[j] = NAME(greater)(largest[j], NAME(greater)(NAME(greater)(x0, x1), NAME(greater)(x2, x3)));
             least[j] = NAME(lesser)(least[j], NAME(lesser)(NAME(lesser)(x0, x1), NAME(lesser)(x2, x3)));
@@ -121,7 +121,7 @@ FASTKL_INLINE void NAME(find_extremes)(NAME(logits) x, REAL *max, REAL *min) {
     for (int i = 0; i < x.left; i += LANES) {
         const int valid = x.left - i;
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL now = x.last[i + j];
             largest[j] = NAME(greater)(largest[j], now);
             least[j] = NAME(lesser)(least[j], j < valid ? now : (REAL)INFINITY);
@@ -136,7 +136,7 @@ FASTKL_INLINE REAL NAME(max_of_group)(NAME(logits) x, ptrdiff_t i) {
     const NAME(loose) *const now = NAME(group)(x, i);
     REAL largest[LANES];
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         largest[j] = NAME(greater)(NAME(greater)(now[j], now[LANES + j]),
                                    NAME(greater)(now[2 * LANES + j], now[3 * LANES + j]));
     return NAME(extreme)(largest, 0);
@@ -151,7 +151,7 @@ FASTKL_INLINE void NAME(first_extremes)(NAME(logits) x, REAL *max, REAL *min) {
         return;
     }
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         const REAL x0 = now[j], x1 = now[LANES + j], x2 = now[2 * LANES + j], x3 = now[3 * LANES + j];
         largest[j] = NAME(greater)(NAME(greater)(x0, x1), NAME(greater)(x2, x3));
         least[j] = NAME(lesser)(NAME(lesser)(x0, x1), NAME(lesser)(x2, x3));

@@ -12,7 +12,7 @@ FASTKL_NOINLINE int NAME(find_masks)(logits_row *p, logits_row *q, ptrdiff_t n, 
             const NAME(loose) *const x = NAME(group)(chunk.p, i / 4) + i % 4 * LANES;
             const NAME(loose) *const y = NAME(group)(chunk.q, i / 4) + i % 4 * LANES;
             FASTKL_VECTORIZE
-            for (int j = 0; j < LANES; j++) {
+            for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
                 const UINT unmasked = x[j] > -infinity ? PASS_MASKED : 0, counts = x[j] > p_least ? PASS_UNDERFLOW : 0;
                 found[j] |= y[j] == -infinity ? unmasked : 0;
                 found[j] |= y[j] < q_limit ? x[j] <= p_limit ? counts : 0 : 0;
@@ -57,7 +57,7 @@ FASTKL_NOINLINE double NAME(sum_logits)(logits_row *row, ptrdiff_t n, double ref
         double sum[LANES] = {0};
         for (ptrdiff_t i = 0; i < x.groups * 4; i++) {
             FASTKL_VECTORIZE
-            for (int j = 0; j < LANES; j++)
+            for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
                 sum[j] += (double)x.data[i * LANES + j] - top;
         }
         for (int j = 0; j < x.left; j++)

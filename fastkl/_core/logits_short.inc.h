@@ -20,13 +20,13 @@ FASTKL_INLINE const NAME(loose) *NAME(short_column)(NAME(short_columns) from, in
 FASTKL_INLINE void NAME(deal_out)(REAL *tile, const NAME(loose) *from, int n) {
     if (n == 2) {
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL first = from[2 * j], second = from[2 * j + 1];
             tile[j] = first, tile[LANES + j] = second;
         }
     } else {
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL first = from[3 * j], second = from[3 * j + 1], third = from[3 * j + 2];
             tile[j] = first, tile[LANES + j] = second, tile[2 * LANES + j] = third;
         }
@@ -51,7 +51,7 @@ typedef struct {
 
 FASTKL_INLINE void NAME(clear_short)(NAME(short_sum) *sum) {
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         sum->part[0][j] = sum->part[1][j] = sum->part[2][j] = sum->part[3][j] = 0;
 }
 
@@ -63,16 +63,16 @@ FASTKL_INLINE REAL NAME(short_total)(const NAME(short_sum) *sum, int j) {
 FASTKL_INLINE void NAME(short_largest)(NAME(short_columns) x, int n, REAL *max) {
     REAL largest[LANES];
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         largest[j] = NAME(short_column)(x, 0)[j];
     for (int i = 1; i < n; i++) {
         const NAME(loose) *const now = NAME(short_column)(x, i);
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++)
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
             largest[j] = NAME(greater)(largest[j], now[j]);
     }
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         max[j] = largest[j];
 }
 
@@ -80,18 +80,18 @@ FASTKL_INLINE void NAME(short_largest)(NAME(short_columns) x, int n, REAL *max) 
 FASTKL_INLINE void NAME(short_extremes)(NAME(short_columns) x, int n, REAL *max, REAL *min) {
     REAL largest[LANES], least[LANES];
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         largest[j] = least[j] = NAME(short_column)(x, 0)[j];
     for (int i = 1; i < n; i++) {
         const NAME(loose) *const now = NAME(short_column)(x, i);
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             largest[j] = NAME(greater)(largest[j], now[j]);
             least[j] = NAME(lesser)(least[j], now[j]);
         }
     }
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         max[j] = largest[j], min[j] = least[j];
 }
 
@@ -105,7 +105,7 @@ typedef struct {
 FASTKL_INLINE void NAME(set_short_reference)(const REAL *max, NAME(factor) c, NAME(short_reference) *to) {
     const REAL ln2 = (REAL)(FASTKL_LN2 / (double)c.high);
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         const REAL rounded = NAME(mul_add)(NAME(scale)(max[j], c), LOG2E, ROUNDER), exponent = rounded - ROUNDER;
         to->unit[j] = ONE_BITS - (NAME(bits)(rounded) << MANTISSA_BITS);
         to->exponent[j] = exponent;
@@ -120,7 +120,7 @@ FASTKL_NOINLINE void NAME(find_short_masks)(NAME(short_columns) p, NAME(short_co
     for (int i = 0; i < n; i++) {
         const NAME(loose) *const x = NAME(short_column)(p, i), *const y = NAME(short_column)(q, i);
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const INT unmasked = x[j] > -infinity ? SHORT_MASKED : 0;
             const INT counts = x[j] > at->low[j] - negligible ? SHORT_UNDERFLOW : 0;
             found[j] |= y[j] == -infinity ? unmasked : 0;
@@ -128,7 +128,7 @@ FASTKL_NOINLINE void NAME(find_short_masks)(NAME(short_columns) p, NAME(short_co
         }
     }
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) /* the value is infinite either way */
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) /* the value is infinite either way */
         found[j] = found[j] & SHORT_MASKED ? found[j] & ~SHORT_UNDERFLOW : found[j];
 }
 

@@ -28,7 +28,7 @@ FASTKL_INLINE void NAME(lanes_entropies)(NAME(short_columns) p, NAME(short_colum
     }
     NAME(set_short_reference)(q_max, c, &q_reference);
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         reference[j] = q_reference.exponent[j] * ln2;
     NAME(clear_short)(&q_weight);
     NAME(clear_short)(&p_weight);
@@ -38,7 +38,7 @@ FASTKL_INLINE void NAME(lanes_entropies)(NAME(short_columns) p, NAME(short_colum
         REAL *const p_part = p_weight.part[i % SHORT_PARTS], *const q_part = q_weight.part[i % SHORT_PARTS];
         REAL *const part = product.part[i % SHORT_PARTS];
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL q_low = q_reference.low[j], beyond = y[j] - reference[j];
             const REAL of_q = NAME(exp)(NAME(greater)(q_low, y[j]), c, q_reference.unit[j]);
             q_part[j] += of_q;
@@ -53,7 +53,7 @@ FASTKL_INLINE void NAME(lanes_entropies)(NAME(short_columns) p, NAME(short_colum
         }
     }
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         const REAL q_largest = q_max[j] * c.high, largest = has_p ? max[j] * c.high : 0;
         const INT valid = (SIZE(q_largest) <= MAX_LOG_WEIGHT) & (SIZE(largest) <= MAX_LOG_WEIGHT);
         found[j] = valid ? 0 : SHORT_INVALID;
@@ -63,7 +63,7 @@ FASTKL_INLINE void NAME(lanes_entropies)(NAME(short_columns) p, NAME(short_colum
     if (has_p && any_far)
         NAME(find_short_masks)(p, q, n, c.high, far, &p_reference, found);
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         to->exponent[row + j] = (double)q_reference.exponent[j];
         to->reference[row + j] = (double)reference[j];
         to->q_weight[row + j] = (double)NAME(short_total)(&q_weight, j);

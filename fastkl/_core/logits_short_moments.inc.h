@@ -39,7 +39,7 @@ FASTKL_NOINLINE void NAME(exact_short_psi)(NAME(short_state) *of, int n, NAME(fa
             const REAL *const w = of->w + i * LANES;
             REAL *const psi_part = psi.part[i % SHORT_PARTS], *const mean_part = mean.part[i % SHORT_PARTS];
             FASTKL_VECTORIZE_INNER
-            for (int j = 0; j < LANES; j++) {
+            for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
                 const NAME(term_constants) constants = NAME(constants_of)(of, j, c);
                 NAME(entry_logits) entry = {p[j], NAME(unmasked)(of, j, p[j], q[j]), w[j], 0};
                 const NAME(logit_terms) terms = NAME(exact_psi_term)(&entry, &constants);
@@ -77,7 +77,7 @@ FASTKL_INLINE void NAME(short_weights)(NAME(short_state) *of, int n, NAME(factor
     NAME(short_extremes)(of->q, n, of->q_max, of->q_min);
     NAME(set_short_reference)(of->max, c, &of->p_reference);
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         of->min_difference[j] = of->q_max[j] - of->max[j];
         of->shift_low[j] = 0;
     }
@@ -88,7 +88,7 @@ FASTKL_INLINE void NAME(short_weights)(NAME(short_state) *of, int n, NAME(factor
         REAL *const w = of->w + i * LANES, *const d = of->d + i * LANES, *const low = of->low + i * LANES;
         REAL *const weight_part = weight.part[i % SHORT_PARTS], *const first_part = first.part[i % SHORT_PARTS];
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL min_p = of->p_reference.low[j], clipped = NAME(greater)(min_p, p[j]);
             const REAL unmasked = NAME(unmasked)(of, j, p[j], q[j]), plain = unmasked - clipped;
             const REAL weight_of_p = NAME(exp)(clipped, c, of->p_reference.unit[j]);
@@ -101,7 +101,7 @@ FASTKL_INLINE void NAME(short_weights)(NAME(short_state) *of, int n, NAME(factor
         }
     }
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         of->weight[j] = NAME(short_total)(&weight, j);
         of->shift[j] = NAME(scale)(NAME(short_total)(&first, j) / of->weight[j], c);
     }
@@ -114,13 +114,13 @@ FASTKL_INLINE void NAME(short_psi)(NAME(short_state) *of, int n, NAME(factor) c)
     NAME(clear_short)(&psi);
     NAME(clear_short)(&mean);
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         of->max_x[j] = -(REAL)INFINITY;
     for (int i = 0; i < n; i++) {
         const REAL *const w = of->w + i * LANES, *const d = of->d + i * LANES, *const low = of->low + i * LANES;
         REAL *const psi_part = psi.part[i % SHORT_PARTS], *const mean_part = mean.part[i % SHORT_PARTS];
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             REAL exp;
             const REAL product = NAME(scale)(d[j], c), rounded = product - of->shift[j];
             const REAL x = !c.scaled    ? rounded + low[j]
@@ -132,7 +132,7 @@ FASTKL_INLINE void NAME(short_psi)(NAME(short_state) *of, int n, NAME(factor) c)
         }
     }
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         of->psi[j] = NAME(short_total)(&psi, j), of->first[j] = NAME(short_total)(&mean, j);
 }
 
@@ -153,7 +153,7 @@ FASTKL_INLINE void NAME(short_finish)(NAME(short_state) *of, int n, NAME(factor)
     REAL far[LANES];
     INT needs[LANES], any_far = 0, any_exact = 0;
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         const REAL psi = of->psi[j], mean = of->shift[j], largest = of->max[j] * c.high, q_largest = of->q_max[j] * c.high;
         const INT is_valid = (SIZE(largest) <= MAX_LOG_WEIGHT) & (SIZE(q_largest) <= SHORT_COARSE);
         /* The divergence is at least psi / (weight + psi). */
@@ -171,7 +171,7 @@ FASTKL_INLINE void NAME(short_finish)(NAME(short_state) *of, int n, NAME(factor)
     if (any_exact)
         NAME(exact_short_psi)(of, n, c, needs);
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         to->weight[row + j] = (double)of->weight[j];
         to->psi[row + j] = (double)of->psi[j];
         to->shift[row + j] = (double)of->shift[j];

@@ -35,7 +35,7 @@ FASTKL_INLINE void NAME(pair_weights)(NAME(short_pair) *of, int n, NAME(factor) 
         REAL *const d = of->d + i * LANES, *const low = of->low + i * LANES;
         REAL *const p_part = p_weight.part[i % SHORT_PARTS], *const q_part = q_weight.part[i % SHORT_PARTS];
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL p_clipped = NAME(greater)(of->p_reference.low[j], p[j]);
             const REAL q_clipped = NAME(greater)(of->q_reference.low[j], q[j]), difference = q_clipped - p_clipped;
             const REAL of_q = NAME(exp)(q_clipped, c, of->q_reference.unit[j]);
@@ -50,7 +50,7 @@ FASTKL_INLINE void NAME(pair_weights)(NAME(short_pair) *of, int n, NAME(factor) 
     }
     /* The product of the exponent and LN2_HEAD is exact. All is the same but for its sign if p and q are exchanged. */
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         const REAL p_sum = has_p ? of->p_weight[j] : NAME(short_total)(&p_weight, j);
         const REAL q_sum = NAME(short_total)(&q_weight, j);
         const REAL exponent = of->q_reference.exponent[j] - of->p_reference.exponent[j], head = exponent * LN2_HEAD;
@@ -79,7 +79,7 @@ FASTKL_INLINE void NAME(pair_ratios)(NAME(short_pair) *of, int n, NAME(factor) c
     const REAL epsilon = PICK(0x1p-52, 0x1p-23f);
     INT needs[LANES], again = 1;
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         needs[j] = of->valid[j];
     for (int pass = 0; pass < MAX_RATIO_PASSES && again; pass++) {
         NAME(short_sum) js, rest, reverse;
@@ -89,7 +89,7 @@ FASTKL_INLINE void NAME(pair_ratios)(NAME(short_pair) *of, int n, NAME(factor) c
         if (compares)
             NAME(clear_short)(&reverse);
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++)
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
             by_p[j] = 1 / of->p_weight[j], by_q[j] = 1 / of->q_weight[j];
         for (int i = 0; i < n; i++) {
             const REAL *const w = of->w + i * LANES, *const v = of->v + i * LANES;
@@ -97,7 +97,7 @@ FASTKL_INLINE void NAME(pair_ratios)(NAME(short_pair) *of, int n, NAME(factor) c
             REAL *const js_part = js.part[i % SHORT_PARTS], *const rest_part = rest.part[i % SHORT_PARTS];
             REAL *const reverse_part = reverse.part[i % SHORT_PARTS];
             FASTKL_VECTORIZE_INNER
-            for (int j = 0; j < LANES; j++) {
+            for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
                 const REAL product = NAME(scale)(d[j], c), rounded = product - of->shift[j];
                 const REAL d_low = c.scaled ? NAME(mul_add)(low[j], c.high, NAME(scale_low)(d[j], c, product)) : low[j];
                 const REAL x = rounded + (d_low - of->shift_low[j]), above = x > 0 ? -x : x;
@@ -115,7 +115,7 @@ FASTKL_INLINE void NAME(pair_ratios)(NAME(short_pair) *of, int n, NAME(factor) c
         }
         again = 0;
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL left = NAME(short_total)(&rest, j);
             const REAL value = NAME(short_total)(&js, j);
             const REAL reversed = compares ? NAME(short_total)(&reverse, j) : 0;
@@ -153,7 +153,7 @@ FASTKL_INLINE void NAME(rows_ratios)(const fastkl_operand *p, const fastkl_opera
             NAME(pair_ratios)(&state[k], n, c, 0);
         for (int k = 0; k < now; k++) {
             FASTKL_VECTORIZE_INNER
-            for (int j = 0; j < LANES; j++) {
+            for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
                 to->js[i + k * LANES + j] = (double)state[k].js[j];
                 to->shift[i + k * LANES + j] = (double)state[k].shift[j];
                 to->found[i + k * LANES + j] = state[k].valid[j] ? 0 : SHORT_INVALID;
@@ -181,7 +181,7 @@ FASTKL_INLINE void NAME(compare_lanes)(NAME(short_pair) *of, int n, NAME(factor)
     NAME(clear_short)(&p_product);
     NAME(clear_short)(&q_product);
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         p_reference[j] = of->p_reference.exponent[j] * ln2, q_reference[j] = of->q_reference.exponent[j] * ln2;
         p_place[j] = q_place[j] = n;
         found[j] = of->valid[j] ? 0 : SHORT_INVALID;
@@ -191,7 +191,7 @@ FASTKL_INLINE void NAME(compare_lanes)(NAME(short_pair) *of, int n, NAME(factor)
         const REAL *const w = of->w + i * LANES, *const v = of->v + i * LANES;
         REAL *const p_part = p_product.part[i % SHORT_PARTS], *const q_part = q_product.part[i % SHORT_PARTS];
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL p_low = of->p_reference.low[j], q_low = of->q_reference.low[j];
             const INT counts = q[j] > q_low - negligible ? SHORT_UNDERFLOW : 0;
             const INT unmasked = q[j] > -infinity ? SHORT_MASKED : 0;
@@ -204,7 +204,7 @@ FASTKL_INLINE void NAME(compare_lanes)(NAME(short_pair) *of, int n, NAME(factor)
         }
     }
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         to->p_exponent[row + j] = (double)of->p_reference.exponent[j];
         to->q_exponent[row + j] = (double)of->q_reference.exponent[j];
         to->p_reference[row + j] = (double)p_reference[j];

@@ -70,7 +70,7 @@ FASTKL_INLINE void NAME(give)(const NAME(lanes) *lanes, group_sums *to, int firs
     double *const term = to->term + first, *const other = to->other + first, *const weight = to->weight + first;
     uint64_t *const entry_bits = to->entry_bits + first, *const guard_bits = to->guard_bits + first;
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         const double of_term = (double)lanes->term.sum[j] + (double)lanes->term.low[j];
         const double of_other = (double)lanes->other.sum[j] + (double)lanes->other.low[j];
         const double of_weight = (double)lanes->weight.sum[j] + (double)lanes->weight.low[j];

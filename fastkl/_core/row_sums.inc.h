@@ -58,7 +58,7 @@ FASTKL_INLINE void NAME(sum_columns)(NAME(columns) x, ptrdiff_t count, NAME(lane
     NAME(lane_sum) now = *sum;
     UINT all[LANES];
     FASTKL_VECTORIZE
-    for (int j = 0; j < LANES; j++)
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         all[j] = 0;
     for (ptrdiff_t i = 0; i < count / 4; i++, x = NAME(advance)(x, 4)) {
         const NAME(loose) *const a = (const NAME(loose) *)x.data, *const b = a + LANES;
@@ -66,7 +66,7 @@ FASTKL_INLINE void NAME(sum_columns)(NAME(columns) x, ptrdiff_t count, NAME(lane
         for (int k = 0; k < 4; k++)
             NAME(prefetch)(x, k);
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             NAME(accumulate)(&now, j, (a[j] + b[j]) + (c[j] + d[j]));
             all[j] |= (NAME(bits)(a[j]) | NAME(bits)(b[j])) | (NAME(bits)(c[j]) | NAME(bits)(d[j]));
         }
@@ -75,7 +75,7 @@ FASTKL_INLINE void NAME(sum_columns)(NAME(columns) x, ptrdiff_t count, NAME(lane
     for (ptrdiff_t i = 0; i < count + (x.left > 0); i++) {
         const NAME(loose) *const a = i < count ? (const NAME(loose) *)x.data + i * LANES : x.last;
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++) {
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             NAME(accumulate)(&now, j, a[j]);
             all[j] |= NAME(bits)(a[j]);
         }

@@ -31,7 +31,7 @@ FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, int pair, N
             NAME(prefetch)(q, i);
     }
     FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < LANES; j++) {
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         NAME(entry) e = term(p0[j], q0[j], one);
         UINT p_bits = NAME(bits)(p0[j]);
         REAL least_q = q0[j];
@@ -68,7 +68,7 @@ FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, int pair, int infinite, cons
     NAME(add_groups)(&now, term, pair, NAME(advance)(*p, first_columns), NAME(advance)(*q, first_columns), n / 4 - first_columns / 4, one);
     if (infinite) {
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < LANES; j++)
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
             now.guard_bits[j] = NAME(is_small)(now.least_q[j]);
     }
     NAME(give)(&now, to, first, 0);

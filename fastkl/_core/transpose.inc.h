@@ -109,7 +109,7 @@ FASTKL_INLINE void NAME(transpose)(REAL *tile, const char *from, ptrdiff_t row, 
 #endif
     for (int i = 0; i < count; i++)
         FASTKL_VECTORIZE
-        for (int j = 0; j < LANES; j++)
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
             tile[i * LANES + j] = *(const NAME(loose) *)(from + j * row + i * (ptrdiff_t)sizeof(REAL));
 }
 
