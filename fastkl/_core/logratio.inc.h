@@ -121,10 +121,11 @@ FASTKL_INLINE REAL NAME(phi)(REAL p, REAL q, NAME(factor) c, REAL *difference) {
 }
 
 /* phi(p, mean) where `difference` is a better p - mean than can be had from the mean, which is within a factor of 2^k of p
-   for the k of a phi, and at least half of p. For p = 0 the same holds as for phi. */
+   for the k of a phi, and at least half of p. For p = 0 the same holds as for phi. Where the step is 0, near is the mean;
+   numbers are compared, because SSE2 cannot compare 64-bit integers. */
 FASTKL_INLINE REAL NAME(phi_to_mean)(REAL p, REAL mean, REAL difference) {
     const UINT step = NAME(exponent_step)(NAME(bits)(p + TINY), NAME(bits)(mean));
-    const REAL near = NAME(from_bits)(NAME(bits)(mean) + step), e = step ? p - near : difference;
+    const REAL near = NAME(from_bits)(NAME(bits)(mean) + step), e = near != mean ? p - near : difference;
     return NAME(phi_reduced)(p, NAME(exponent)(step), e, p + near, mean - near, -0.0f);
 }
 

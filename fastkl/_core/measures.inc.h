@@ -82,7 +82,8 @@ FASTKL_INLINE REAL NAME(js_divergence_of_ratio)(NAME(ratio) r) {
     const int close = x * x < 1;
     const REAL argument = 4 * larger * (close ? smaller : larger);
     const UINT step = NAME(exponent_step)(NAME(bits)(argument), ONE_BITS);
-    const REAL f = step ? NAME(from_bits)(NAME(bits)(argument) - step) - 1 : -u * u; /* step is 0 only if close */
+    const REAL reduced = NAME(from_bits)(NAME(bits)(argument) - step);
+    const REAL f = reduced != argument ? reduced - 1 : -u * u; /* the same only if close */
     const REAL s = f / (f + 2), z = s * s, log = f - s * (f - z * NAME(T)(z));
     const REAL linear = close ? u * x : -2 * smaller * (x < 0 ? -x : x);
     return (1 + r.exp) * (linear + NAME(mul_add)(NAME(exponent)(step), LN2_HIGH * K_UNIT, log));
