@@ -25,20 +25,21 @@
 
 #define FASTKL_PRAGMA(text) _Pragma(#text)
 
-/* FASTKL_WHOLE_VECTORS ends the 512-bit tier's list, because GCC by itself prefers vectors of 256 bits. With a compiler that
-   has no regions, a build has the baseline tier alone.
+/* FASTKL_WHOLE_VECTORS ends the 512-bit tier's list, because GCC by itself prefers vectors of 256 bits. With a compiler
+   that has no regions, a build has the baseline tier alone.
 
-   FASTKL_VECTORIZE before a loop over lanes says that they do not depend on each other, and FASTKL_TRIPS(n) in its condition
-   is n. (clang would unroll the loop first, and could then not vectorise it. Where it sees two trips, it also replaces the
-   second j by a constant, and no longer knows the loop for one that counts. It cannot tell whether the number that the empty
-   assembly leaves is a constant until just before it vectorises; that is never one.) tools/packed_instructions.py finds
-   loops that a compiler does not vectorise. All do where a loop
-   - counts an int from 0 to the lanes of a tier or a part of them, written as a constant in FASTKL_TRIPS, and has one exit;
-   - reads and writes entry j, or j and a constant, of arrays, which in the functions that it calls are inline;
-   - chooses by ?: between numbers that are both computed, with no &&, || or if around a load, a store or a call;
-   - has entries of one width, but for the last step, and neither prefetches nor calls a function of the library.
-
-   FASTKL_VECTORIZE_INNER is for loops of few operations within other loops, which GCC would unroll first. */
+   FASTKL_VECTORIZE before a loop over lanes says that they do not depend on each other, and FASTKL_TRIPS(n) in its
+   condition is n. (clang would unroll the loop first, and could then not vectorise it. If it saw that there are two trips,
+   it would put a constant in the place of the second j, and no longer know the loop for one that counts. Until just before
+   it vectorises, it cannot tell whether what the empty assembly leaves is a constant, which that never is.) GCC and clang
+   vectorise a loop that
+   - counts an int from 0 to FASTKL_TRIPS of a constant, the lanes of the tier or a part of them, and has one exit;
+   - reads and writes the entries j, or j and a constant, of arrays, also in functions, if those are inline;
+   - chooses by ?: between numbers that are both computed, with no &&, || or if around a load, a store or a call; and by
+     comparing numbers, because SSE2 cannot compare 64-bit integers, and GCC does not do that in parts, as clang does;
+   - neither prefetches nor calls a function of a library, not even fma in the baseline tier of x86-64.
+   tools/packed_instructions.py counts what they make of it. FASTKL_VECTORIZE_INNER is for loops of few operations within
+   other loops, which GCC would unroll first. */
 #if defined(__clang__)
 #define FASTKL_WHOLE_VECTORS ""
 #define FASTKL_REGION(isa) FASTKL_PRAGMA(clang attribute push(__attribute__((target(isa))), apply_to = function))
