@@ -34,7 +34,8 @@
    it vectorises, it cannot tell whether what the empty assembly leaves is a constant, which that never is.) GCC and clang
    vectorise a loop that
    - counts an int from 0 to FASTKL_TRIPS of a constant, the lanes of the tier or a part of them, and has one exit;
-   - reads and writes the entries j, or j and a constant, of arrays, also in functions, if those are inline;
+   - reads and writes the entries j, or j and a constant or a ptrdiff_t, of arrays, also in functions, if those are inline;
+     Python's own flags have -fwrapv, by which the sum of two ints could wrap;
    - chooses by ?: between numbers that are both computed, with no &&, || or if around a load, a store or a call; and by
      comparing numbers, because SSE2 cannot compare 64-bit integers, and GCC does not do that in parts, as clang does;
    - neither prefetches nor calls a function of a library, not even fma in the baseline tier of x86-64.
