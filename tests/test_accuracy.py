@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mpmath import mp
 from support import reference, rows
 from support.double_double import DoubleDouble
-from support.measures import EPS_MEASURES, MEASURES, assert_right_everywhere, exact
+from support.measures import EPS_MEASURES, MEASURES, assert_right_everywhere, assert_same_bits, exact
 
 import fastkl
 
@@ -99,6 +99,35 @@ def test_any_row(width, data):
     pairs = np.array(data.draw(entries(width)), f"float{width}")
     for measure in MEASURES:
         assert_right_everywhere(measure, pairs[np.newaxis, :, 0], pairs[np.newaxis, :, 1])
+
+
+COUNT_ROWS = [
+    lambda rng, n: rng.integers(0, 100, n),
+    lambda rng, n: rng.integers(1, 100, n),
+    lambda rng, n: rng.integers(0, 2, n),
+    lambda rng, n: 3 * rng.integers(1, 30, n) // (1 + rng.integers(0, 30)),
+    lambda rng, n: np.full(n, rng.integers(1, 9)),
+    lambda rng, n: (np.arange(n) == rng.integers(n)).astype(int),
+]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+def test_counts(dtype):
+    """Of short rows and of long ones; of sums whose product a double holds, and of larger ones; the same bits alone."""
+    rng = np.random.default_rng(0)
+    for n in 1, 2, 10, 128, 129, 1000:
+        p, q = (np.stack([make(rng, n) for make in rng.permutation(COUNT_ROWS * 3)]) for _ in range(2))
+        q[::4], q[1::4] = np.maximum(q, 1)[::4], np.maximum(p, 1)[1::4]
+        scale = 10 ** rng.integers(13, size=(len(p), 1)) if dtype == "int64" else 1
+        p, q = ((x + (x.sum(1, keepdims=True) == 0)).astype(dtype) for x in (p * scale, q))
+        for measure in MEASURES:
+            assert_right_everywhere(measure, p, q, source=f"n = {n}")
+            assert_right_everywhere(measure, p.copy("F"), q.copy("F"), source=f"n = {n}, interleaved")
+            values = measure(p, q, normalize=True)
+            for i in range(0, len(p), 5):
+                assert_same_bits(values[i : i + 1], measure(p[i : i + 1], q[i : i + 1], normalize=True))
+            if measure is fastkl.js_divergence:
+                assert_same_bits(values, measure(q, p, normalize=True))
 
 
 # The reference, and the errors that these tests notice --------------------------------------------------------------------

@@ -123,6 +123,7 @@ FASTKL_NOINLINE void finish_compared(const fastkl_task *task, int i, const fastk
                                      ptrdiff_t n, int count, const compared_sums *of, double *values, uint8_t *status) {
     const measured_alone alone = alone_of(task, i, p, q);
     group_sums sums;
+    sums.scales = 0;
     sums_of_compared(i, of, count, &sums);
     finish_rows(&alone.task, alone.first, &alone.second, n, count, &sums, values, status);
 }

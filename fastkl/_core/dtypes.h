@@ -33,6 +33,7 @@ static const struct {
 } fastkl_dtypes[] = {FASTKL_DTYPES(FASTKL_PROPERTIES)};
 
 static inline ptrdiff_t fastkl_size(int dtype) { return fastkl_dtypes[dtype].size; }
+static inline int fastkl_is_whole(int dtype) { return dtype >= FASTKL_bool; }
 static inline int fastkl_is_single(int dtype) { return fastkl_dtypes[dtype].single; }
 
 static inline float fastkl_float_of_bits(uint32_t bits) {

@@ -11,6 +11,7 @@
 #include "load.inc.h"
 #include "fold.inc.h"
 #include "row_sums.inc.h"
+#include "whole_numbers.inc.h"
 #include "exponential.inc.h"
 #include "logits_pass.inc.h"
 #include "logits_short.inc.h"

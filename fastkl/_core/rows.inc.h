@@ -29,11 +29,13 @@
 #define MOST_ROWS 128
 
 /* The sums of a group of rows, with the rest of what fastkl_sums says of a row. What rounding took
-   from the three sums is there only if `keeps_low`, for sums that are to be joined with others. */
+   from the three sums is there only if `keeps_low`, for sums that are to be joined with others. If the pass `scales`, the
+   sums are those of multiples of the rows, unless they are `refused`. */
 typedef struct {
     double term[MOST_ROWS], other[MOST_ROWS], weight[MOST_ROWS], clipped[MOST_ROWS];
     uint64_t entry_bits[MOST_ROWS], guard_bits[MOST_ROWS];
-    int keeps_low;
+    int keeps_low, scales;
+    uint64_t refused[MOST_ROWS];
     double term_low[MOST_ROWS], other_low[MOST_ROWS], weight_low[MOST_ROWS];
 } group_sums;
 
@@ -130,7 +132,7 @@ static void pass(const fastkl_task *task, const fastkl_operand *p, const fastkl_
         first_pass(task, &p_piece, &q_piece, count, sums);
         return;
     }
-    of.keeps_low = 1;
+    of.keeps_low = 1, of.scales = 0;
     (in_float(task, p, q) ? group_pass_f32 : group_pass_f64)(task, &p_piece, &q_piece, count, rows, &of);
     for (int i = 0; i < rows; i++)
         sums[i] = (fastkl_sums){of.term[i],      of.other[i],   of.weight[i],     of.term_low[i],  of.other_low[i],
@@ -181,6 +183,11 @@ FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p
         *value = INFINITY;
     else if (no_terms && sums->clipped[i] == 0 && !fastkl_order(p, q, n))
         *value = 0;
+    /* Logarithms of whole numbers have no signs that could have met in the mean, as cross_entropy_finish assumes. */
+    else if (task->measure == FASTKL_cross_entropy && fastkl_is_whole(q.dtype) && sums->clipped[i] == 0 &&
+             trusted(of.term, sums->guard_bits[i], &first, limits_of(task, &p, &q)) &&
+             loses_little(1.5 * of.term / of.weight + log(of.other), first.value))
+        *value = first.value;
     /* A sign alone is that of a zero, and the value is the same as with 0 there. */
     else if (!no_terms &&
              accepted(task, task->measure, sums, i, sums->guard_bits[i], &first, limits_of(task, &p, &q)))
@@ -208,6 +215,38 @@ FASTKL_INLINE int accept(int measure, const fastkl_task *task, const limits *wit
     return (int)all;
 }
 
+/* Enters a row's sums as row i of a group. */
+FASTKL_INLINE void enter(const fastkl_sums *sums, group_sums *to, int i) {
+    const row_sums row = rounded(sums);
+    to->term[i] = row.term, to->other[i] = row.other, to->weight[i] = row.weight;
+    to->clipped[i] = sums->clipped, to->entry_bits[i] = sums->entry_bits, to->guard_bits[i] = sums->guard_bits;
+}
+
+/* Are rows multiplied before the first pass? Of long rows, the first pass is as good for most measures. */
+static int scales_first(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
+    const int fits = n <= TILE || (fastkl_is_f_divergence(task->measure) && n <= FASTKL_PIECE && !interleaved(p, q));
+    return fits && task->eps == 0 && fastkl_is_whole(p->dtype) && fastkl_is_whole(q->dtype);
+}
+
+/* The value and the status of a row whose multiple was refused, or not accepted: by a pass over the row as it is. */
+FASTKL_NOINLINE void finish_refused(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
+                                    const group_sums *sums, int i, double *value, uint8_t *status) {
+    group_sums own;
+    if (!sums->refused[i] && !(sums->entry_bits[i] & FASTKL_SIGN) && sums->guard_bits[i] & FASTKL_ZERO) {
+        *value = INFINITY, *status = FASTKL_VALID;
+        return;
+    }
+    own.keeps_low = own.scales = 0;
+    if (group(&p, &q, n) > 1) {
+        group_pass_f64(task, &p, &q, n, 1, &own);
+    } else {
+        fastkl_sums of;
+        pass_over_row(task, &p, &q, n, &of);
+        enter(&of, &own, 0);
+    }
+    finish_unaccepted(task, p, q, n, &own, 0, value, status);
+}
+
 /* The values and the statuses of a group of rows, from its sums. A divergence without terms is that of equal rows, or of
    rows whose terms are too small for a number. */
 static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int count,
@@ -215,10 +254,13 @@ static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const 
     const int divergence = fastkl_is_divergence(task->measure);
     int64_t accepts[MOST_ROWS];
     int all = 0;
+    fastkl_task own = *task;
+    if (sums->scales) /* the sums of the rows themselves were compared */
+        own.p_tolerance = own.q_tolerance = INFINITY;
     switch (task->measure) {
 #define ROW(name, ...)                                                                              \
     case FASTKL_##name:                                                                             \
-        all = accept(FASTKL_##name, task, limits_of(task, p, q), count, sums, value, accepts);      \
+        all = accept(FASTKL_##name, &own, limits_of(task, p, q), count, sums, value, accepts);      \
         break;
         FASTKL_MEASURES(ROW)
 #undef ROW
@@ -227,7 +269,10 @@ static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const 
     }
     for (int i = 0; i < count; i++)
         status[i] = FASTKL_VALID;
-    for (int i = 0; !all && i < count; i++) {
+    for (int i = 0; sums->scales && i < count; i++)
+        if (!accepts[i] || sums->refused[i])
+            finish_refused(task, moved(p, i, 0), moved(q, i, 0), n, sums, i, &value[i], &status[i]);
+    for (int i = 0; !all && !sums->scales && i < count; i++) {
         const int no_terms = divergence && sums->term[i] == 0;
         if (!accepts[i] || no_terms) {
             const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0);
@@ -237,16 +282,10 @@ static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const 
     }
 }
 
-/* Enters a row's sums as row i of a group. */
-FASTKL_INLINE void enter(const fastkl_sums *sums, group_sums *to, int i) {
-    const row_sums row = rounded(sums);
-    to->term[i] = row.term, to->other[i] = row.other, to->weight[i] = row.weight;
-    to->clipped[i] = sums->clipped, to->entry_bits[i] = sums->entry_bits, to->guard_bits[i] = sums->guard_bits;
-}
-
 static void finish(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
                    const fastkl_sums *sums, double *value, uint8_t *status) {
     group_sums one;
+    one.scales = 0;
     enter(sums, &one, 0);
     finish_rows(task, p, q, n, 1, &one, value, status);
 }
@@ -295,11 +334,19 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
         const fastkl_operand p_rows = moved(p, i, 0), q_rows = moved(q, i, 0);
         const int now = (int)(count - i < step ? count - i : step);
         group_sums sums;
+        sums.scales = scales_first(task, &p_rows, &q_rows, n);
         if (lanes > 1 && n > FASTKL_INTERLEAVED_PIECE) {
             join_pieces(task, &p_rows, &q_rows, n, now, &sums);
         } else if (lanes > 1) {
             sums.keeps_low = 0;
             (in_float(task, p, q) ? group_pass_f32 : group_pass_f64)(task, &p_rows, &q_rows, n, now, &sums);
+        } else if (sums.scales) {
+            for (int k = 0; k < now; k++) {
+                const fastkl_operand p_row = moved(&p_rows, k, 0), q_row = moved(&q_rows, k, 0);
+                fastkl_sums of;
+                sums.refused[k] = whole_row_pass_f64(task, &p_row, &q_row, n, &of);
+                enter(&of, &sums, k);
+            }
         } else {
             pass_over_rows(task, &p_rows, &q_rows, n, now, &sums);
         }
