@@ -89,7 +89,7 @@ entry-of-a-wide-row: wrong index, fastkl/call.py
 row-of-a-part: wrong index, fastkl/batch/workers.py
 - x.index(first + row)
 + x.index(row)
-negative-q: missing check, fastkl/_core/accumulate.inc.h
+negative-q: missing check, fastkl/_core/fold.inc.h
 - entry_bits |= lanes->p_bits[j] | NAME(bits)(lanes->least_q[j]);
 + entry_bits |= lanes->p_bits[j];
 unexported: missing check, fastkl/containers/arrays.py

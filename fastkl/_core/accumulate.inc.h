@@ -57,17 +57,6 @@ FASTKL_INLINE void NAME(accumulate)(NAME(lane_sum) *to, int j, REAL x) {
     to->sum[j] = total;
 }
 
-/* Adds to lane j the terms of some entries, the OR of the bits of their p, and the least of their q. */
-FASTKL_INLINE void NAME(take_in)(NAME(lanes) *lanes, int j, int pair, NAME(entry) e, UINT p_bits, REAL least_q) {
-    NAME(accumulate)(&lanes->term, j, e.term);
-    NAME(accumulate)(&lanes->weight, j, e.weight);
-    lanes->p_bits[j] |= p_bits;
-    if (pair) {
-        NAME(accumulate)(&lanes->other, j, e.other);
-        lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], least_q);
-    }
-}
-
 FASTKL_INLINE NAME(entry) NAME(both)(NAME(entry) a, NAME(entry) b) {
     return (NAME(entry)){a.term + b.term, a.other + b.other, a.weight + b.weight};
 }
@@ -172,9 +161,26 @@ FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pa
             const REAL b2 = NAME(column)(q_now, 2, 4, NULL)[j], b3 = NAME(column)(q_now, 3, 4, NULL)[j];
             const NAME(entry) e = NAME(both)(NAME(both)(term(a0, b0, c), term(a1, b1, c)),
                                              NAME(both)(term(a2, b2, c), term(a3, b3, c)));
-            NAME(take_in)(lanes, j, pair, e, (NAME(bits)(a0) | NAME(bits)(a1)) | (NAME(bits)(a2) | NAME(bits)(a3)),
-                          NAME(lesser)(NAME(lesser)(b0, b1), NAME(lesser)(b2, b3)));
+            NAME(accumulate)(&lanes->term, j, e.term);
+            NAME(accumulate)(&lanes->weight, j, e.weight);
+            lanes->p_bits[j] |= (NAME(bits)(a0) | NAME(bits)(a1)) | (NAME(bits)(a2) | NAME(bits)(a3));
+            if (pair) {
+                NAME(accumulate)(&lanes->other, j, e.other);
+                lanes->least_q[j] =
+                    NAME(lesser)(lanes->least_q[j], NAME(lesser)(NAME(lesser)(b0, b1), NAME(lesser)(b2, b3)));
+            }
         }
+    }
+}
+
+/* Adds to lane j what a pair of entries adds, of which p is one and `least` counts as the other. */
+FASTKL_INLINE void NAME(add_one)(NAME(lanes) *lanes, NAME(entry) e, int j, int pair, REAL p, REAL least) {
+    NAME(accumulate)(&lanes->term, j, e.term);
+    NAME(accumulate)(&lanes->weight, j, e.weight);
+    lanes->p_bits[j] |= NAME(bits)(p);
+    if (pair) {
+        NAME(accumulate)(&lanes->other, j, e.other);
+        lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], least);
     }
 }
 
@@ -190,7 +196,7 @@ FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pa
             NAME(prefetch)(q, i);
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
-            NAME(take_in)(lanes, j, pair, term(a[j], b[j], c), NAME(bits)(a[j]), b[j]);
+            NAME(add_one)(lanes, term(a[j], b[j], c), j, pair, a[j], b[j]);
     }
 }
 
@@ -203,7 +209,7 @@ FASTKL_INLINE void NAME(add_last)(NAME(lanes) *lanes, NAME(term) *term, int pair
         least[j] = j < p.left ? b[j] : 1;
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
-        NAME(take_in)(lanes, j, pair, term(a[j], b[j], c), NAME(bits)(a[j]), least[j]);
+        NAME(add_one)(lanes, term(a[j], b[j], c), j, pair, a[j], least[j]);
 }
 
 /* Adds columns by fours, then one by one, then the last, if it is not full. */

@@ -84,7 +84,8 @@ FASTKL_INLINE void NAME(as_doubles)(const NAME(lane_sum) *from, double *sum, dou
 
 /* The sums of as many rows as a vector has doubles, which are those of a group from row `first` on. */
 FASTKL_NOINLINE void NAME(collect_rows)(const NAME(lanes) *lanes, group_sums *to, int first) {
-    double sum[3][DOUBLES * DOUBLES], low[3][DOUBLES * DOUBLES], *const result[3] = {to->term + first, to->other + first, to->weight + first};
+    double *const result[3] = {to->term + first, to->other + first, to->weight + first};
+    double sum[3][DOUBLES * DOUBLES], low[3][DOUBLES * DOUBLES];
     UINT guard_bits = 0;
     for (int i = 0; i < DOUBLES; i++) {
         UINT entry_bits = 0;

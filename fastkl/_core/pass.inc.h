@@ -16,8 +16,9 @@
 #include "logits_pass.inc.h"
 #include "logits_short.inc.h"
 
-/* Adds a row, or a piece of one, to lanes that are clear: in a first pass where c is NULL, else in a rescaled pass, with one
-   operand multiplied by `power`, a power of two, and then by c. Adds what clipping adds, and the bits of what is clipped. */
+/* Adds a row, or a piece of one, to lanes that are clear: in a first pass where c is NULL, else in a rescaled pass, with
+   one operand multiplied by `power`, a power of two, and then by c. The sums get what clipping adds, and the bits of what
+   is clipped. */
 FASTKL_INLINE void NAME(add_row)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
                                  REAL power, const NAME(factor) *c, NAME(lanes) *lanes, fastkl_sums *sums) {
     const REAL eps = NAME(eps)(task);
@@ -101,8 +102,8 @@ FASTKL_NOINLINE void NAME(give_low)(const NAME(lanes) *lanes, group_sums *to, in
 
 /* The columns of a strip of up to LANES rows. What stands where it is used is prefetched STRIP columns ahead; in place of
    what is copied, the next LANES rows are. */
-FASTKL_INLINE NAME(columns) NAME(strip_of)(REAL *copy, int holds, const fastkl_operand *from, int count, int first, int rows,
-                                           REAL eps, group_sums *to) {
+FASTKL_INLINE NAME(columns) NAME(strip_of)(REAL *copy, int holds, const fastkl_operand *from, int count, int first,
+                                           int rows, REAL eps, group_sums *to) {
     const NAME(tiles) tile = NAME(tiles_of)(copy, holds, from, count, first, rows, eps, to);
     NAME(columns) columns = NAME(columns_of_tile)(&tile, count, 0);
     const char *const data = from->data + first * from->row;
@@ -111,8 +112,8 @@ FASTKL_INLINE NAME(columns) NAME(strip_of)(REAL *copy, int holds, const fastkl_o
 }
 
 /* The first pass over rows of a group from row `first` on, LANES at a time and STRIP columns at a time. */
-FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
-                                       int first, int rows, group_sums *to) {
+FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
+                                       ptrdiff_t n, int first, int rows, group_sums *to) {
     const REAL eps = NAME(eps)(task);
     const int pair = q->data != NULL;
     REAL p_copy[STRIP * LANES], q_copy[STRIP * LANES];
@@ -143,8 +144,8 @@ FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_ope
 
 /* The first pass over up to MOST_ROWS rows, of which each lane has one. Interleaved rows share memory pages, so that a pass
    goes over a strip of all of them; others follow each other. */
-static void NAME(group_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int rows,
-                             group_sums *to) {
+static void NAME(group_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                             int rows, group_sums *to) {
     for (int i = 0; i < rows; i += LANES)
         for (int j = i; j < i + LANES; j++)
             to->clipped[j] = 0, to->entry_bits[j] = to->guard_bits[j] = 0;

@@ -10,16 +10,17 @@
 #define DOUBLES (FASTKL_VECTOR_BITS / 64)
 
 /* Rows up to these lengths are transposed, LANES of them at a time, so that each lane has a row. Longer rows fill the lanes
-   well enough: adding up the lanes of a row, and what is left of it beside full columns, then costs less than copying it. */
-#define MOST_TRANSPOSED 192
-#define MOST_TRANSPOSED_SINGLE 320
+   well enough: adding up the lanes of a row, and what is left beside full columns, then costs less than copying it. The
+   lengths were measured. */
+#define MOST_TRANSPOSED (FASTKL_VECTOR_BITS == 512 ? 192 : TILE)
+#define MOST_TRANSPOSED_SINGLE (FASTKL_VECTOR_BITS == 512 ? 320 : TILE)
 
 /* Rows up to this length are transposed as a whole, so that their sums stay in registers; longer rows, STRIP columns at a
    time. */
 #define TILE 128
 
-/* Columns of tiles that are copied before the first of them is added, if these are tiles of several LANES rows: they stay in
-   the first cache, with the entries that they are copied from and those that are prefetched meanwhile. */
+/* Columns of tiles that are copied before the first of them is added, where rows are so short that these are several tiles:
+   they stay in the first cache, with the entries that they are copied from and those that are prefetched meanwhile. */
 #define BATCH 64
 
 /* The columns of interleaved rows over which a pass goes before it comes to the next LANES rows. */
@@ -93,7 +94,9 @@ static int group(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) 
     if (interleaved(p, q))
         return MOST_ROWS;
     const int single = fastkl_is_single(p->dtype) && fastkl_is_single(q->dtype);
-    return n > (single ? MOST_TRANSPOSED_SINGLE : MOST_TRANSPOSED) ? 1 : n * MOST_ROWS <= SHORT_ENTRIES ? MOST_ROWS : SHORT_ROWS;
+    if (n > (single ? MOST_TRANSPOSED_SINGLE : MOST_TRANSPOSED))
+        return 1;
+    return n * MOST_ROWS <= SHORT_ENTRIES ? MOST_ROWS : SHORT_ROWS;
 }
 
 /* The rows that are passed over before the first of them is finished. */
@@ -224,7 +227,7 @@ FASTKL_INLINE void enter(const fastkl_sums *sums, group_sums *to, int i) {
 
 /* Are rows multiplied before the first pass? Of long rows, the first pass is as good for most measures. */
 static int scales_first(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
-    const int fits = n <= TILE || (fastkl_is_f_divergence(task->measure) && n <= FASTKL_PIECE && !interleaved(p, q));
+    const int fits = n <= TILE || (fastkl_is_f_divergence(task->measure) && n <= FASTKL_PIECE && group(p, q, n) == 1);
     return fits && task->eps == 0 && fastkl_is_whole(p->dtype) && fastkl_is_whole(q->dtype);
 }
 
@@ -312,8 +315,8 @@ FASTKL_NOINLINE void join_pieces(const fastkl_task *task, const fastkl_operand *
 
 /* The sums of `count` rows, passed over one after the other: the lanes of DOUBLES rows are added at once, which
    gives the same bits. */
-static void pass_over_rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int count,
-                           group_sums *to) {
+static void pass_over_rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                           int count, group_sums *to) {
     const int is_float = in_float(task, p, q);
     int i = 0;
     for (; n <= FASTKL_PIECE && i + DOUBLES <= count; i += DOUBLES)

@@ -14,12 +14,14 @@ typedef struct {
 FASTKL_INLINE NAME(columns) NAME(columns_of_tile)(const NAME(tiles) *from, int n, int row) {
     const ptrdiff_t tile = row / LANES;
     const char *const ahead = from->ahead + tile * n * from->ahead_step;
-    return (NAME(columns)){from->data + tile * from->tile, from->column, REAL_DTYPE, NULL, 0, 0, ahead, from->ahead_step, 0};
+    const char *const data = from->data + tile * from->tile;
+    return (NAME(columns)){data, from->column, REAL_DTYPE, NULL, 0, 0, ahead, from->ahead_step, 0};
 }
 
-/* The sums of the first `count` columns, of one to four; `count` is a constant in every use. Where there were no sums before,
-   there is nothing that rounding could take from them. */
-FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q, int count) {
+/* The sums of the first `count` columns, of one to four; `count` is a constant in every use. Where there were no sums
+   before, there is nothing that rounding could take from them. */
+FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+                               int count) {
     const NAME(factor) one = {1, 0, 0};
     const NAME(loose) *const p0 = NAME(column)(p, 0, 4, NULL), *const q0 = NAME(column)(q, 0, 4, NULL);
     const NAME(loose) *const p1 = NAME(column)(p, 1, 4, NULL), *const q1 = NAME(column)(q, 1, 4, NULL);
@@ -65,7 +67,8 @@ FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, int pair, int infinite, cons
         CASE(1) CASE(2) CASE(3) CASE(4)
 #undef CASE
     }
-    NAME(add_groups)(&now, term, pair, NAME(advance)(*p, first_columns), NAME(advance)(*q, first_columns), n / 4 - first_columns / 4, one);
+    const NAME(columns) p_rest = NAME(advance)(*p, first_columns), q_rest = NAME(advance)(*q, first_columns);
+    NAME(add_groups)(&now, term, pair, p_rest, q_rest, (n - first_columns) / 4, one);
     if (infinite) {
         FASTKL_VECTORIZE_INNER
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
@@ -83,7 +86,8 @@ typedef void NAME(tile_adder)(const NAME(tiles) *p, const NAME(tiles) *q, int n,
     static void NAME(add_tiles_##name)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to,    \
                                        int first) {                                                                     \
         for (int i = 0; i < rows; i += LANES) {                                                                         \
-            const NAME(columns) p_now = NAME(columns_of_tile)(p, n, i), q_now = NAME(columns_of_tile)(pair ? q : p, n, i);    \
+            const NAME(columns) p_now = NAME(columns_of_tile)(p, n, i);                                                 \
+            const NAME(columns) q_now = NAME(columns_of_tile)(pair ? q : p, n, i);                                      \
             NAME(add_tile)(NAME(name), pair, infinite, &p_now, &q_now, n, to, first + i);                               \
         }                                                                                                               \
     }
@@ -107,7 +111,8 @@ FASTKL_NOINLINE void NAME(clip_tiles)(REAL *copy, const fastkl_operand *from, in
 }
 
 /* Searches the tiles in which a q is small for a p > 0 where q is zero or nearly. */
-FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, uint64_t *bits) {
+FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows,
+                                               uint64_t *bits) {
     for (int i = 0; i < rows; i += LANES, bits += LANES) {
         UINT found[LANES] = {0};
         uint64_t small = 0;
@@ -142,7 +147,7 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
                                       int rows, group_sums *to) {
     const REAL eps = NAME(eps)(task);
     const int scales = REAL_BITS == 64 && to->scales, pair = q->data != NULL, most = scales ? LANES : NAME(batch)(n);
-    REAL p_copy[TILE * LANES], q_copy[TILE * LANES]; 
+    REAL p_copy[TILE * LANES], q_copy[TILE * LANES];
     for (int first = 0, now; first < rows; first += now) {
         now = rows - first < most ? rows - first : most;
         if (now > LANES) /* the last rows are copied if there are fewer than LANES */

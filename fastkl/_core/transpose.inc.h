@@ -78,8 +78,9 @@ FASTKL_INLINE void NAME(transpose_part)(REAL *to, const char *from, ptrdiff_t ro
 #define UPPER(o) o + 2, o + 3, LANES + o + 2, LANES + o + 3
     const NAME(whole) a = NAME(parts)(from, 4 * row), b = NAME(parts)(from + row, 4 * row);
     const NAME(whole) c = NAME(parts)(from + 2 * row, 4 * row), d = NAME(parts)(from + 3 * row, 4 * row);
-    const NAME(whole) ab = FASTKL_SHUFFLE(a, b, OF_ALL_PARTS(FIRST)), ab_second = FASTKL_SHUFFLE(a, b, OF_ALL_PARTS(SECOND));
-    const NAME(whole) cd = FASTKL_SHUFFLE(c, d, OF_ALL_PARTS(FIRST)), cd_second = FASTKL_SHUFFLE(c, d, OF_ALL_PARTS(SECOND));
+    const NAME(whole) ab = FASTKL_SHUFFLE(a, b, OF_ALL_PARTS(FIRST)), cd = FASTKL_SHUFFLE(c, d, OF_ALL_PARTS(FIRST));
+    const NAME(whole) ab_second = FASTKL_SHUFFLE(a, b, OF_ALL_PARTS(SECOND));
+    const NAME(whole) cd_second = FASTKL_SHUFFLE(c, d, OF_ALL_PARTS(SECOND));
     column[0] = FASTKL_SHUFFLE(ab, cd, OF_ALL_PARTS(LOWER)), column[1] = FASTKL_SHUFFLE(ab, cd, OF_ALL_PARTS(UPPER));
     column[2] = FASTKL_SHUFFLE(ab_second, cd_second, OF_ALL_PARTS(LOWER));
     column[3] = FASTKL_SHUFFLE(ab_second, cd_second, OF_ALL_PARTS(UPPER));

@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 # The number of rows of each width in a batch. The core has 32 lanes, works on chunks of 256 entries and cuts wide rows into
 # pieces of 65536.
-WIDTHS = {1: 8, 2: 8, 3: 8, 31: 8, 32: 8, 33: 8, 255: 2, 256: 2, 257: 2, 1000: 1}
+WIDTHS = {1: 8, 2: 8, 3: 8, 4: 8, 5: 8, 32: 8, 33: 8, 128: 2, 129: 2, 193: 9, 255: 2, 256: 2, 257: 2, 321: 9, 1000: 1}
 FEW_WIDTHS = {2: 8, 3: 8, 33: 8, 257: 2}
 WIDE = [65535, 65536, 65537]
 
