@@ -20,8 +20,9 @@ FASTKL_INLINE NAME(term_constants) NAME(constants_of)(const NAME(short_state) *o
 
 /* q, or where q is masked, p and the difference of the largest logits, because all sums must be finite. The rows where p
    is not masked there are found by themselves. */
-FASTKL_INLINE REAL NAME(unmasked)(const NAME(short_state) *of, int j, REAL p, REAL q) {
-    return q == -(REAL)INFINITY ? p + of->min_difference[j] : q;
+FASTKL_INLINE REAL NAME(unmasked)(REAL p, REAL q, REAL difference) {
+    const REAL like_p = p + difference;
+    return q == -(REAL)INFINITY ? like_p : q;
 }
 
 /* The psi terms in the exact form, for lanes that need it; the second time, about the mean that the first time found. */
@@ -41,7 +42,7 @@ FASTKL_NOINLINE void NAME(exact_short_psi)(NAME(short_state) *of, int n, NAME(fa
             FASTKL_VECTORIZE_INNER
             for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
                 const NAME(term_constants) constants = NAME(constants_of)(of, j, c);
-                NAME(entry_logits) entry = {p[j], NAME(unmasked)(of, j, p[j], q[j]), w[j], 0};
+                NAME(entry_logits) entry = {p[j], NAME(unmasked)(p[j], q[j], of->min_difference[j]), w[j], 0};
                 const NAME(logit_terms) terms = NAME(exact_psi_term)(&entry, &constants);
                 psi_part[j] += terms.first;
                 mean_part[j] += terms.second;
@@ -89,10 +90,13 @@ FASTKL_INLINE void NAME(short_weights)(NAME(short_state) *of, int n, NAME(factor
         REAL *const weight_part = weight.part[i % SHORT_PARTS], *const first_part = first.part[i % SHORT_PARTS];
         FASTKL_VECTORIZE_INNER
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
-            const REAL min_p = of->p_reference.low[j], clipped = NAME(greater)(min_p, p[j]);
-            const REAL unmasked = NAME(unmasked)(of, j, p[j], q[j]), plain = unmasked - clipped;
+            /* Each operand is loaded once, and not where a condition holds: without masks for that, no vectors. */
+            const REAL x = p[j], min_p = of->p_reference.low[j], least = of->min_difference[j];
+            const REAL clipped = NAME(greater)(min_p, x);
+            const REAL unmasked = NAME(unmasked)(x, q[j], least), plain = unmasked - clipped;
+            const REAL at_least = NAME(greater)(least, plain);
             const REAL weight_of_p = NAME(exp)(clipped, c, of->p_reference.unit[j]);
-            const REAL difference = p[j] > min_p ? plain : NAME(greater)(of->min_difference[j], plain);
+            const REAL difference = x > min_p ? plain : at_least;
             const REAL lost = NAME(difference_low)(unmasked, clipped, difference);
             w[j] = weight_of_p, d[j] = difference;
             low[j] = difference == plain ? lost : 0;

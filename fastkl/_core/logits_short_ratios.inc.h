@@ -103,13 +103,15 @@ FASTKL_INLINE void NAME(pair_ratios)(NAME(short_pair) *of, int n, NAME(factor) c
                 const REAL x = rounded + (d_low - of->shift_low[j]), above = x > 0 ? -x : x;
                 NAME(ratio) r = {.x = NAME(greater)(-APART, above)};
                 r.psi = NAME(psi_and_exp)(r.x, r.x, 0, &r.exp);
-                r.exp_less_1 = r.x * r.x < 1 ? r.x + r.psi : r.exp - 1;
-                const REAL weight = x > 0 ? v[j] * by_q[j] : w[j] * by_p[j];
+                const REAL less_1 = r.x + r.psi, far_less_1 = r.exp - 1;
+                r.exp_less_1 = r.x * r.x < 1 ? less_1 : far_less_1;
+                const REAL of_q = v[j] * by_q[j], of_p = w[j] * by_p[j], weight = x > 0 ? of_q : of_p;
                 js_part[j] = NAME(mul_add)(weight, NAME(js_of_negative)(r), js_part[j]);
                 rest_part[j] = NAME(mul_add)(x > 0 ? -weight : weight, r.exp_less_1, rest_part[j]);
                 if (compares) {
-                    const REAL of_p = r.x * r.x < 1 ? r.x * r.exp_less_1 - r.psi : (r.x - 1) * r.exp + 1;
-                    reverse_part[j] = NAME(mul_add)(weight, x > 0 ? r.psi : of_p, reverse_part[j]);
+                    const REAL near = r.x * r.exp_less_1 - r.psi, far = (r.x - 1) * r.exp + 1;
+                    const REAL of_less = r.x * r.x < 1 ? near : far;
+                    reverse_part[j] = NAME(mul_add)(weight, x > 0 ? r.psi : of_less, reverse_part[j]);
                 }
             }
         }
