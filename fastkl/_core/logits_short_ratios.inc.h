@@ -102,7 +102,8 @@ FASTKL_INLINE void NAME(pair_ratios)(NAME(short_pair) *of, int n, NAME(factor) c
                 const REAL d_low = c.scaled ? NAME(mul_add)(low[j], c.high, NAME(scale_low)(d[j], c, product)) : low[j];
                 const REAL x = rounded + (d_low - of->shift_low[j]), above = x > 0 ? -x : x;
                 NAME(ratio) r = {.x = NAME(greater)(-APART, above)};
-                r.psi = NAME(psi_and_exp)(r.x, r.x, 0, &r.exp);
+                /* The square of the exponential of half of APART is normal, and nothing beside 1. */
+                r.psi = NAME(psi_and_exp)(r.x, NAME(greater)(-APART / 2, r.x), 0, &r.exp);
                 const REAL less_1 = r.x + r.psi, far_less_1 = r.exp - 1;
                 r.exp_less_1 = r.x * r.x < 1 ? less_1 : far_less_1;
                 const REAL of_q = v[j] * by_q[j], of_p = w[j] * by_p[j], weight = x > 0 ? of_q : of_p;
