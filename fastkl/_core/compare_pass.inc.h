@@ -1,11 +1,11 @@
-/* Owns the pass of a comparison over rows of probabilities: the terms of all measures go into sums of their own, and entries
-   are read once. In REAL. Knows nothing of what the sums mean. */
+/* Owns the pass of a comparison over rows of probabilities: the terms of all measures go into sums of their own, and
+   entries are read once. In REAL. Knows nothing of what the sums mean. */
 
 /* The columns that a search goes over at once. */
 #define SEARCHED 8
 
-/* The sums of a comparison in each lane: the terms, p, q and q - p; the OR of all entries' bits; the least
-   entry and at most 1; the largest p and the largest q. Where each lane has a row, `same` says whether p and q are largest in the same
+/* The sums of a comparison in each lane: the terms, p, q and q - p; the OR of all entries' bits; the least entry and at
+   most 1; the largest p and the largest q. Where each lane has a row, `same` says whether p and q are largest in the same
    column, the first of those in which they are. */
 typedef struct {
     NAME(lane_sum) forward, reverse, js, p_log_p, q_log_q, p, q, difference;
@@ -65,10 +65,14 @@ FASTKL_INLINE void NAME(add_divergences)(NAME(compared_lanes) *lanes, NAME(colum
         const NAME(columns) p_now = NAME(advance)(p, i), q_now = NAME(advance)(q, i);
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
-            const NAME(divergences) e0 = NAME(compare_entries)(NAME(column)(p_now, 0, 4, NULL)[j], NAME(column)(q_now, 0, 4, NULL)[j]);
-            const NAME(divergences) e1 = NAME(compare_entries)(NAME(column)(p_now, 1, 4, NULL)[j], NAME(column)(q_now, 1, 4, NULL)[j]);
-            const NAME(divergences) e2 = NAME(compare_entries)(NAME(column)(p_now, 2, 4, NULL)[j], NAME(column)(q_now, 2, 4, NULL)[j]);
-            const NAME(divergences) e3 = NAME(compare_entries)(NAME(column)(p_now, 3, 4, NULL)[j], NAME(column)(q_now, 3, 4, NULL)[j]);
+            const NAME(divergences) e0 =
+                NAME(compare_entries)(NAME(column)(p_now, 0, 4, NULL)[j], NAME(column)(q_now, 0, 4, NULL)[j]);
+            const NAME(divergences) e1 =
+                NAME(compare_entries)(NAME(column)(p_now, 1, 4, NULL)[j], NAME(column)(q_now, 1, 4, NULL)[j]);
+            const NAME(divergences) e2 =
+                NAME(compare_entries)(NAME(column)(p_now, 2, 4, NULL)[j], NAME(column)(q_now, 2, 4, NULL)[j]);
+            const NAME(divergences) e3 =
+                NAME(compare_entries)(NAME(column)(p_now, 3, 4, NULL)[j], NAME(column)(q_now, 3, 4, NULL)[j]);
             NAME(accumulate)(&lanes->forward, j, (e0.forward + e1.forward) + (e2.forward + e3.forward));
             NAME(accumulate)(&lanes->reverse, j, (e0.reverse + e1.reverse) + (e2.reverse + e3.reverse));
             NAME(accumulate)(&lanes->js, j, (e0.js + e1.js) + (e2.js + e3.js));

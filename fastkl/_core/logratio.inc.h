@@ -129,8 +129,8 @@ FASTKL_INLINE REAL NAME(phi_to_mean)(REAL p, REAL mean, REAL difference) {
     return NAME(phi_reduced)(p, NAME(exponent)(step), e, p + near, mean - near, -0.0f);
 }
 
-/* The same for mean <= p <= 2 mean, which needs no reduction; 0 for two zeros. What TINY adds shows only in numbers that are
-   too small to count. */
+/* The same for mean <= p <= 2 mean, which needs no reduction; 0 for two zeros. What TINY adds shows only in numbers that
+   are too small to count. */
 FASTKL_INLINE REAL NAME(phi_to_lower_mean)(REAL p, REAL mean, REAL difference) {
     const REAL s = difference / ((p + mean) + TINY), z = s * s;
     return s * NAME(mul_add)(p * z, NAME(wide_T)(z), difference);

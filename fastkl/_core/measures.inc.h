@@ -51,8 +51,8 @@ FASTKL_INLINE NAME(entry) NAME(js_divergence)(REAL p, REAL q, NAME(factor) c) {
 /* The terms of the divergences from one log(p/q), with k and s of phi: for phi(q, p) both change their signs. With the
    larger, a, and the smaller of p and q, b, and their mean m,
        phi(a, m) + phi(b, m) = phi(b, a) - 2 ((a - m) - m log(a/m)),
-   where phi(b, a) is less than phi(a, b), the difference is half of it at most, and log(a/m) needs no reduction. So an error
-   in phi counts twice, which is why T is not exact enough. */
+   where phi(b, a) is less than phi(a, b), the difference is half of it at most, and log(a/m) needs no reduction. So an
+   error in phi counts twice, which is why T is not exact enough. */
 FASTKL_INLINE NAME(divergences) NAME(compare_entries)(REAL p, REAL q) {
     const REAL p_or_tiny = p + TINY, larger = NAME(greater)(p, q), apart = larger - NAME(lesser)(p, q), sum = p + q;
     const UINT step = NAME(exponent_step)(NAME(bits)(p_or_tiny), NAME(bits)(q));
