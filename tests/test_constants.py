@@ -106,6 +106,21 @@ def test_polynomial_of_the_exponential(lane):
     assert largest <= stated <= 1.3 * largest, f"stated {stated}, found {mp.nstr(largest, 3)}"
 
 
+def test_polynomial_of_js(lane):
+    def exact(z):
+        x = mp.sqrt(z)
+        return (x * mp.tanh(x / 2) - 2 * mp.log(mp.cosh(x / 2))) / z if z else mpf(1) / 4
+
+    coefficients = lane.numbers("K_HIGHEST") + lane.numbers("K_COEFFICIENTS")
+    n, stated, end = len(coefficients), lane.stated("K(z), by K(z), on [0, 4]"), lane.number("NEAR_RATIO") ** 2
+    nodes = [mpf("4.01") / 2 * (1 + mp.cos(mp.pi * (2 * i + 1) / (2 * n))) for i in range(n)]
+    assert_interpolates(lane, coefficients, exact, nodes)
+    # Between neighbours of these points, nearer to the ends, a Chebyshev polynomial of degree 16 moves by 2 %.
+    points = [mpf(end) * mp.sin(mp.pi * i / 1000) ** 2 for i in range(501)]
+    largest = max(abs(np.polyval(coefficients, z) / exact(z) - 1) for z in points)
+    assert largest <= stated <= 1.3 * largest, f"stated {stated}, found {mp.nstr(largest, 3)}"
+
+
 def test_reduction_of_the_exponential(lane):
     """The nearest integer lies in the lowest bits, and the rest of x within the polynomial's interval."""
     digits = np.finfo(lane.type).nmant + 1

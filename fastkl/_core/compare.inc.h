@@ -30,7 +30,8 @@ static measured_alone alone_of(const fastkl_task *task, int i, const fastkl_oper
 }
 
 /* The value of one of the compared measures of a valid row. */
-static double evaluate_alone(const fastkl_task *task, int i, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
+static double evaluate_alone(const fastkl_task *task, int i, const fastkl_operand *p, const fastkl_operand *q,
+                             ptrdiff_t n) {
     const measured_alone alone = alone_of(task, i, p, q);
     uint8_t status;
     double value;
@@ -76,7 +77,13 @@ static int compare_logits(const fastkl_task *task, fastkl_operand p, fastkl_oper
     fastkl_task own = *task;
     own.p_tolerance = own.q_tolerance = INFINITY;
     p.row = q.row = 0; /* a row's bits do not depend on its neighbours in memory */
-    const int by_passes = pair.lanes && compare_by_passes(&pair, &sums, field, &p_sums, &q_sums);
+    int by_passes = pair.lanes && compare_by_moments(&pair, &sums, field, &p_sums, &q_sums);
+    if (!by_passes && p.logits && q.logits && scale_is_in_range(task) &&
+        field[FASTKL_kl_field] > MAX_COMPARED_DIVERGENCE) {
+        if (!pair.lanes)
+            pair = pair_of(task, &p, &q, n);
+        by_passes = compare_by_weights(&pair, field, &p_sums, &q_sums);
+    }
     for (int i = 1; i < COMPARED; i++) {
         const int has_logits = compared[i].measure != FASTKL_entropy || (compared[i].exchanged ? q : p).logits;
         if (!by_passes || !has_logits)
@@ -118,21 +125,24 @@ static void sums_of_compared(int i, const compared_sums *of, int count, group_su
     }
 }
 
-/* The values and the statuses of one of the compared measures of a group of rows, from the sums of the pass. */
-FASTKL_NOINLINE void finish_compared(const fastkl_task *task, int i, const fastkl_operand *p, const fastkl_operand *q,
-                                     ptrdiff_t n, int count, const compared_sums *of, double *values, uint8_t *status) {
-    const measured_alone alone = alone_of(task, i, p, q);
-    group_sums sums;
-    sums.scales = 0;
-    sums_of_compared(i, of, count, &sums);
-    finish_rows(&alone.task, alone.first, &alone.second, n, count, &sums, values, status);
+/* The values and the statuses of the compared measures of a group of rows, from the sums of the pass. What is
+   wrong with a row is what D says. */
+FASTKL_NOINLINE void finish_compared(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                                     int count, const compared_sums *of, double (*value)[MOST_ROWS], uint8_t *status) {
+    uint8_t valid[MOST_ROWS];
+    for (int i = 0; i < COMPARED; i++) {
+        const measured_alone alone = alone_of(task, i, p, q);
+        group_sums sums;
+        sums.scales = 0;
+        sums_of_compared(i, of, count, &sums);
+        finish_rows(&alone.task, alone.first, &alone.second, n, count, &sums, value[i], i ? valid : status);
+    }
 }
 
 /* The fields of up to MOST_ROWS rows of probabilities, which fit into cache, and what is wrong with each row. */
 static void compare_probabilities(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                   const fastkl_operand *labels, ptrdiff_t n, int count, double *values, uint8_t *status) {
     double value[COMPARED][MOST_ROWS];
-    uint8_t valid[MOST_ROWS];
     compared_sums sums;
     if (group(p, q, n) > 1)
         (in_float(task, p, q) ? compare_group_f32 : compare_group_f64)(p, q, n, count, &sums);
@@ -141,8 +151,7 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
             const fastkl_operand p_row = moved(p, k, 0), q_row = moved(q, k, 0);
             (in_float(task, p, q) ? compare_row_f32 : compare_row_f64)(&p_row, &q_row, n, k, &sums);
         }
-    for (int i = 0; i < COMPARED; i++)
-        finish_compared(task, i, p, q, n, count, &sums, value[i], i ? valid : status);
+    finish_compared(task, p, q, n, count, &sums, value, status);
     for (int k = 0; k < count; k++, values += FASTKL_FIELD_COUNT) {
         const fastkl_operand label = moved(labels, k, 0);
         for (int i = 0; i < COMPARED; i++)

@@ -303,8 +303,8 @@ FASTKL_INLINE int NAME(row_weights)(logits_row *p, logits_row *q, ptrdiff_t n, N
     return PASS_ACCEPTED;
 }
 
-/* The terms of the ratio pass that `terms` names: those of an f-divergence, or of a comparison. */
-FASTKL_INLINE void NAME(row_ratios)(logits_row *p, logits_row *q, ptrdiff_t n, NAME(factor) c, int terms,
+/* The terms of the ratio pass of an f-divergence. */
+FASTKL_INLINE void NAME(row_ratios)(logits_row *p, logits_row *q, ptrdiff_t n, NAME(factor) c, int measure,
                                     const ratio_reference *reference, term_sums *row) {
     NAME(room) room;
     REAL w[CHUNK_LOGITS + GROUP];
@@ -313,23 +313,19 @@ FASTKL_INLINE void NAME(row_ratios)(logits_row *p, logits_row *q, ptrdiff_t n, N
     at.shift = (REAL)reference->shift;
     at.shift_low = (REAL)((reference->shift - (double)at.shift) + reference->shift_low);
     at.min_difference = at.shift / c.high;
-    at.p_reference = (REAL)reference->p_reference;
     *row = (term_sums){{0}, INFINITY, -INFINITY};
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
         NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
         chunk.w = w;
         NAME(fill_up_pair)(chunk, &at);
-        term_sums sums = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 1, 1, 2}, chunk, &at);
-        row->min = sums.min < row->min ? sums.min : row->min;
-        switch (terms) {
+        term_sums sums = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 0, 1, 2}, chunk, &at);
+        switch (measure) {
 #define ROW(name, ...)                                                                           \
     case FASTKL_##name:                                                                          \
         sums = NAME(sum_terms)(NAME(name##_term), (NAME(outputs)){2, 0, 0, 0}, chunk, &at);      \
         break;
             FASTKL_F_DIVERGENCES(ROW)
 #undef ROW
-        default:
-            sums = NAME(sum_terms)(NAME(comparison_term), (NAME(outputs)){3, 0, 0, 0}, chunk, &at);
         }
         for (int i = 0; i < 3; i++)
             row->sum[i] += sums.sum[i];
@@ -340,6 +336,8 @@ FASTKL_INLINE NAME(factor) NAME(scaling_of)(fastkl_parts c, int scaled) {
     const REAL high = (REAL)c.high;
     return (NAME(factor)){scaled ? high : 1, scaled ? (REAL)((c.high - (double)high) + c.low) : 0, scaled};
 }
+
+#include "logits_ratios.inc.h"
 
 /* The passes, compiled for logits as they are and for logits that a temperature divides. */
 FASTKL_NOINLINE int NAME(moments_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, moments *row) {
@@ -353,16 +351,16 @@ FASTKL_NOINLINE int NAME(weights_pass)(logits_row *p, logits_row *q, ptrdiff_t n
                        : NAME(row_weights)(p, q, n, NAME(scaling_of)(c, 1), kind, row);
 }
 
-FASTKL_NOINLINE void NAME(ratio_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, int terms,
+FASTKL_NOINLINE void NAME(ratio_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, int measure,
                                       const ratio_reference *reference, term_sums *row) {
     if (c.high == 1)
-        NAME(row_ratios)(p, q, n, NAME(scaling_of)(c, 0), terms, reference, row);
+        NAME(row_ratios)(p, q, n, NAME(scaling_of)(c, 0), measure, reference, row);
     else
-        NAME(row_ratios)(p, q, n, NAME(scaling_of)(c, 1), terms, reference, row);
+        NAME(row_ratios)(p, q, n, NAME(scaling_of)(c, 1), measure, reference, row);
 }
 
 static const logits_lanes NAME(logits_lanes) = {
-    NAME(moments_pass), NAME(weights_pass), NAME(ratio_pass), NAME(find_masks), NAME(sum_logits),
+    NAME(moments_pass), NAME(weights_pass), NAME(ratio_pass), NAME(compare_pass), NAME(find_masks), NAME(sum_logits),
     .is_float = REAL_BITS == 32, .epsilon = REAL_BITS == 64 ? 0x1p-52 : 0x1p-23,
     .lost_bits = LOST, .negligible = REAL_BITS == 64 ? 1024 : 128, .max_log_ratio = APART,
     .min_divergence = REAL_BITS == 64 ? 0x1p-800 : 0x1p-66, .max_shift_squared = REAL_BITS == 64 ? 0x1p113 : 0x1p54,

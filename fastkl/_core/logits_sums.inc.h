@@ -90,13 +90,21 @@ typedef struct {
    for the cross-entropy. */
 enum { SUM_WEIGHT, SUM_ENTROPY, SUM_BOTH, SUM_CROSS_ENTROPY };
 
-/* What the ratio pass takes: a measure or COMPARISON; the exponent of p's weights; the shift of log(q/p), which is the
-   logarithm of the ratio of the rows' sums; what is subtracted from p's logits. */
-enum { COMPARISON = FASTKL_MEASURE_COUNT };
+/* What the passes over log(q/p) take: the exponent of p's weights; the shift of log(q/p), which is the logarithm of the
+   ratio of the rows' sums; and for compare_pass, what is subtracted from the logits of either, and whether it counts what
+   rounding takes from log(q/p). */
 typedef struct {
     int exponent;
-    double shift, shift_low, p_reference;
+    double shift, shift_low, p_reference, q_reference;
+    int exact;
 } ratio_reference;
+
+/* What compare_pass adds up, by p's weights: JS; and for a comparison the reverse divergence, p's logit and q's less their
+   references, and q's weights. Is there a q that is not masked where p's weight underflows? */
+typedef struct {
+    double js, reverse, p_logit, q_logit, q_weight;
+    int lost;
+} ratio_sums;
 
 /* Up to three sums of terms, the least and the largest of the numbers that the terms give for that, and the OR of the bit
    patterns. */
@@ -113,8 +121,10 @@ enum { PREFETCH_P = 1, PREFETCH_BOTH = 2, PREFETCH_Q = 3 };
 typedef struct {
     int (*moments_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, moments *sums);
     int (*weights_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, int kind, entropy_sums *sums);
-    void (*ratio_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, int terms,
+    void (*ratio_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, int measure,
                        const ratio_reference *reference, term_sums *sums);
+    void (*compare_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, int js_only,
+                         const ratio_reference *reference, ratio_sums *sums);
     int (*find_masks)(logits_row *p, logits_row *q, ptrdiff_t n, double far, double lost, double negligible);
     double (*sum_logits)(logits_row *row, ptrdiff_t n, double reference);
     int is_float;

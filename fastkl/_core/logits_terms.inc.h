@@ -145,15 +145,6 @@ FASTKL_INLINE NAME(ratio) NAME(ratio_of)(REAL p, REAL q, const NAME(term_constan
     return r;
 }
 
-/* For a comparison, times p's weight: JS, the reverse divergence's (x - 1) e^x + 1 = x (e^x - 1) - psi(x), and p's logit
-   less p_reference. */
-FASTKL_INLINE NAME(logit_terms) NAME(comparison_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
-    const NAME(ratio) r = NAME(ratio_of)(e->p, e->q, at);
-    const REAL reverse = r.x * r.x < 1 ? r.x * r.exp_less_1 - r.psi : (r.x - 1) * r.exp + 1;
-    const REAL logit = e->p > at->p_low ? e->p - at->p_reference : 0;
-    return (NAME(logit_terms)){e->w * NAME(js_divergence_of_ratio)(r), e->w * reverse, e->w * logit, 0, 0};
-}
-
 /* For an f-divergence, times p's weight: the measure, and e^x - 1, of which the mean under p is 0 if the ratio of the rows'
    sums is exact. */
 #define ROW(name, ...)                                                                                          \

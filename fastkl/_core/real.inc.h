@@ -23,6 +23,9 @@
    E           the polynomial in e^r - 1 - r = r^2 E(r): E(r) = 1/2 + r/6 + r^2/24 + ..., lowest power first. With n
                coefficients, by interpolation at the zeros of the Chebyshev polynomial of degree n on |r| <= 0.3477; at 60
                digits, then rounded. The reduction makes |r| <= ln(2)/2, except for rounding.
+   K           the polynomial in g(tanh(x/2)) = x tanh(x/2) - 2 log cosh(x/2) = x^2 K(x^2): K(z) = 1/4 - z/32 + ..., highest
+               power first. With n coefficients, by interpolation at the zeros of the Chebyshev polynomial of degree n on
+               0 <= z <= 4.01; at 60 digits, then rounded. NEAR_RATIO limits |x|; K's own limit is pi
    ROUNDER     added to a number below 2^(MANTISSA_BITS - 1), it leaves the nearest integer in the lowest bits
    LOST        logits whose weight is below 2^-LOST of the largest of a chunk count as if they had that weight
    WINDOW_BITS the exponents of weights may have 2^WINDOW_BITS values, from -LOST on: no sum of theirs overflows
@@ -90,5 +93,18 @@
         0x1.a01a01a7e981bp-13, 0x1.a019b821cf799p-16, 0x1.71de0d1d98727p-19, 0x1.28929c5f87dfdp-22, 0x1.af3a00f8152c3p-26
 #define E_COEFFICIENTS_32 0x1p-1f, 0x1.5554dcp-3f, 0x1.555518p-5f, 0x1.120d04p-7f, 0x1.6d129ep-10f
 #define E_COEFFICIENTS JOIN(E_COEFFICIENTS_, REAL_BITS)
+
+/* largest error of K(z), by K(z), on [0, 4]: 4.7e-17 in double, 2.9e-8 in float */
+#define NEAR_RATIO 0x2p0
+#define K_HIGHEST PICK(-0x1.fe646a08dc532p-56, -0x1.5580acp-27f)
+#define K_COEFFICIENTS_64(C)                                                                                  \
+    C(0x1.4e4ee4d85f16dp-50) C(-0x1.b601e1c5f3abbp-46) C(0x1.8bd7de53e3d89p-42) C(-0x1.2150181c5e87bp-38)     \
+    C(0x1.7b0b759d488a8p-35) C(-0x1.da205529a8e37p-32) C(0x1.23f0c0eb9df75p-28) C(-0x1.65c159e7912d6p-25)     \
+    C(0x1.b5319c457ce9dp-22) C(-0x1.0a3a547e10ff7p-18) C(0x1.427a8dbb35514p-15) C(-0x1.82d82d807b664p-12)     \
+    C(0x1.c71c71c7137cfp-9) C(-0x1.fffffffffff29p-6) C(0x1.0000000000000p-2)
+#define K_COEFFICIENTS_32(C)                                                                                  \
+    C(0x1.132172p-22f) C(-0x1.d9be7cp-19f) C(0x1.3c2b22p-15f) C(-0x1.8214bep-12f) C(0x1.c71094p-9f)           \
+    C(-0x1.ffffb8p-6f) C(0x1.000000p-2f)
+#define K_COEFFICIENTS(C) PICK(K_COEFFICIENTS_64(C), K_COEFFICIENTS_32(C))
 
 #endif
