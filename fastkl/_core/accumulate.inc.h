@@ -64,7 +64,7 @@ FASTKL_INLINE NAME(entry) NAME(both)(NAME(entry) a, NAME(entry) b) {
 /* The same columns, with a type and a step that are constants. */
 FASTKL_INLINE NAME(columns) NAME(known)(NAME(columns) from, int dtype, int side_by_side) {
     from.dtype = dtype;
-    from.far = !side_by_side;
+    from.far |= !side_by_side;
     if (side_by_side)
         from.step = LANES * fastkl_size(dtype);
     return from;

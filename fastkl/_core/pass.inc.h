@@ -107,6 +107,7 @@ FASTKL_INLINE NAME(columns) NAME(strip_of)(REAL *copy, int holds, const fastkl_o
     const NAME(tiles) tile = NAME(tiles_of)(copy, holds, from, count, first, rows, eps, to);
     NAME(columns) columns = NAME(columns_of_tile)(&tile, count, 0);
     const char *const data = from->data + first * from->row;
+    columns.far = 1; /* LANES rows of two operands, and the next, would not fit into the first cache */
     columns.ahead = data + (tile.data == (const char *)copy ? LANES * from->row : STRIP * from->col);
     return columns;
 }
