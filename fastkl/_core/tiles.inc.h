@@ -86,8 +86,8 @@ typedef void NAME(tile_adder)(const NAME(tiles) *p, const NAME(tiles) *q, int n,
     static void NAME(add_tiles_##name)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to,    \
                                        int first) {                                                                     \
         for (int i = 0; i < rows; i += LANES) {                                                                         \
-            const NAME(columns) p_now = NAME(columns_of_tile)(p, n, i);                                                 \
-            const NAME(columns) q_now = NAME(columns_of_tile)(pair ? q : p, n, i);                                      \
+            NAME(columns) p_now = NAME(columns_of_tile)(p, n, i), q_now = NAME(columns_of_tile)(pair ? q : p, n, i);    \
+            p_now.far = q_now.far = pair && n > BATCH; /* two would not fit into the first cache */                     \
             NAME(add_tile)(NAME(name), pair, infinite, &p_now, &q_now, n, to, first + i);                               \
         }                                                                                                               \
     }
