@@ -146,11 +146,13 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
     compared_sums sums;
     if (group(p, q, n) > 1)
         (in_float(task, p, q) ? compare_group_f32 : compare_group_f64)(p, q, n, count, &sums);
-    else
-        for (int k = 0; k < count; k++) {
+    else {
+        int k = 0; /* there is at least one row, which tells GCC that there are sums */
+        do {
             const fastkl_operand p_row = moved(p, k, 0), q_row = moved(q, k, 0);
             (in_float(task, p, q) ? compare_row_f32 : compare_row_f64)(&p_row, &q_row, n, k, &sums);
-        }
+        } while (++k < count);
+    }
     finish_compared(task, p, q, n, count, &sums, value, status);
     for (int k = 0; k < count; k++, values += FASTKL_FIELD_COUNT) {
         const fastkl_operand label = moved(labels, k, 0);
