@@ -7,11 +7,13 @@ standard error.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 import sysconfig
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from . import __version__, _demo, build_info
 from .batch.command import add_arguments, run
@@ -22,25 +24,56 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    _open_streams()
+    try:
+        return _run(argv)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _drain(stream)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
         if stop.args:  # a message about the part of the work that has been saved
-            print(f"fastkl: {stop}", file=sys.stderr)
+            _say(f"fastkl: {stop}")
         return 130
-    except BrokenPipeError:
-        # The reader has ended, as in `fastkl demo | head`. The interpreter's last flush must not report that again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader has ended, as in `fastkl demo | head`
         return 141
     except (OSError, ValueError, TypeError, ImportError, MemoryError) as error:
         text = str(error) or "not enough memory"  # The other errors have a text.
         if isinstance(error, OSError) and error.filename is not None and error.strerror:
             text = f"{error.filename}: {error.strerror}"
-        print(f"fastkl: {text}", file=sys.stderr)
+        _say(f"fastkl: {text}")
         return 1
     return 0
+
+
+def _open_streams() -> None:
+    """Give the command streams that it can write to: a closed one is None, and an encoding may lack characters."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - it stays open
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drain(stream: TextIO) -> None:
+    """Write what is left. What cannot be written goes nowhere: the interpreter's last flush would change the exit status."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _say(text: str) -> None:
+    """Print the line on standard error, where somebody may read it or not."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -184,7 +185,9 @@ def score(
                     tell(len(values))
         operands.check(operands.rows, thorough=True)
         seconds = time.perf_counter() - start
-        speed = (operands.rows - done) / seconds
+        if draft is not None:
+            draft.finish(write)  # first: nothing that fails later may take the values away
+        speed = (operands.rows - done) / seconds if seconds else math.inf
         speeds = {"seconds": seconds, "rows_per_second": speed, "bytes_per_second": speed * operands.row_bytes}
         result = results.result(speeds)
         if report is not None:
@@ -192,6 +195,4 @@ def score(
             summaries = {name or measure: summary for name, summary in results.summaries.items()}
             units = {name: unit(base) for name in summaries if name != "same_argmax"}
             replace(Path(report), html("fastkl score", facts, summaries, units).encode())
-        if draft is not None:
-            draft.finish(write)
     return result

@@ -63,6 +63,7 @@ class Draft:
         self._written = (0, zlib.crc32(header))
         self._safe = 0  # rows that the checkpoint counts
         self._worthless = False  # whether there is nothing to resume
+        self._finished = False
         self._file = os.fdopen(os.open(self._partial, os.O_RDWR | FLAGS, 0o666), "r+b", buffering=0)
         self._fd = self._file.fileno()
         try:
@@ -223,6 +224,7 @@ class Draft:
         self._checkpoint.unlink(missing_ok=True)
         if write is not None:
             self._partial.unlink()
+        self._finished = True
         sync(self._path.parent)
 
     def close(self) -> None:
@@ -238,10 +240,10 @@ class Draft:
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         try:
-            if error is not None and not self._file.closed:
+            if error is not None and not self._finished:
                 with contextlib.suppress(OSError):  # the first error is reported
                     self.save()
-            if isinstance(error, KeyboardInterrupt) and self._safe:
+            if isinstance(error, KeyboardInterrupt) and self._safe and not self._finished:
                 error.args = (f"{self._path}: {self._safe} of {self._total} rows are safe: resume goes on after them",)
         finally:
             self.close()

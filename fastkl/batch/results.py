@@ -42,8 +42,16 @@ class Results:
         joint["top1_agreement"] = objects["same_argmax"]["mean"]
         for name in ("p", "q") if _NLL_INCREASE in objects else ():
             loss = objects[f"nll_{name}"]
-            joint[f"perplexity_{name}"] = math.inf if loss["infinite"] else self._base ** loss["mean"]
+            joint[f"perplexity_{name}"] = math.inf if loss["infinite"] else _power(self._base, loss["mean"])
         return joint | objects
+
+
+def _power(base: float, exponent: float) -> float:
+    """The power of a base above 1, which may be beyond the largest float."""
+    try:
+        return float(base**exponent)
+    except OverflowError:
+        return math.inf
 
 
 def to_json(result: dict[str, Any]) -> str:
