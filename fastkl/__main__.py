@@ -63,7 +63,7 @@ def _open_streams() -> None:
 
 
 def _drain(stream: TextIO) -> None:
-    """Write what is left. What cannot be written goes nowhere: the interpreter's last flush would change the exit status."""
+    """Write what is left. What cannot be written is dropped: the interpreter's last flush would change the exit status."""
     try:
         stream.flush()
     except OSError:

@@ -221,6 +221,8 @@ def evaluate(Request request not None, cnp.ndarray out not None):
     cdef Call call
     cdef Invalid alone
     cdef int thread, threads
+    if cnp.PyArray_SIZE(out) == 0:
+        return None
     _prepare(&call, request, out)
     call.invalid = &alone
     alone.status = FASTKL_VALID

@@ -250,7 +250,7 @@ def align(
                 leading = np.broadcast_shapes(leading, q_rows.shape[:-1])
         except ValueError:
             raise ValueError(f"{shapes}: all axes except axis {axis - ndim} must broadcast{hint}") from None
-    if p_rows.shape[-1] == 0:
+    if p_rows.shape[-1] == 0 and 0 not in leading:
         raise ValueError(f"{name} has shape {p.shape}: the distribution axis, axis {axis - ndim}, must not be empty")
     return p_rows, q_rows, leading
 

@@ -8,10 +8,11 @@ Knows nothing of how a measure is computed. Shared parts of the docstrings are i
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from ._kernels import Request
-from .call import run
+from .call import InvalidRowError, run
 from .docstrings import documented
 
 if TYPE_CHECKING:
@@ -55,11 +56,19 @@ if TYPE_CHECKING:
 
 
 def _run(request: Request) -> Any:
-    if request.only_numpy():
-        return run(request)
-    from . import containers  # which most programs never need
+    try:
+        if request.only_numpy():
+            return run(request)
+        from . import containers  # which most programs never need
 
-    return containers.run(request)
+        return containers.run(request)
+    except InvalidRowError:
+        if "dask" in sys.modules and request.invalid == "raise":
+            from .containers import dask
+
+            if dask.infers_dtype():
+                return _run(request.replace(invalid="nan"))
+        raise
 
 
 @overload

@@ -299,3 +299,45 @@ def test_xarray_stays_lazy():
     result = kl(p.chunk(t=2), p.chunk(c=3))
     assert result.chunks == ((2, 2, 1),)
     assert_same(result.compute(), np.zeros(5))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        fastkl.entropy,
+        lambda block: kl(block, block[:, ::-1]),
+        lambda block: fastkl.js_distance(block, block[:, ::-1]),
+        lambda block: nll(np.zeros(len(block), int), block),
+        lambda block: compare(block, block).entropy_p,
+        lambda block: fastkl.entropy(block, axis=0),
+    ],
+)
+def test_dask_finds_the_dtype_of_a_function(function, dtype):
+    """It calls the function with blocks that it made up, of sizes 0 and 1, and of zeros."""
+    rows = np.full((6, 6), 0.1, dtype) + 0.4 * np.eye(6, dtype=dtype)  # distributions along both axes
+    found = chunked(rows, (6, 6)).map_blocks(function, drop_axis=1)
+    assert found.dtype == function(rows).dtype
+    assert_same(found.compute(), function(rows))
+
+
+def test_dask_finds_the_dtype_of_frames():
+    dd, pd = pytest.importorskip("dask.dataframe"), pytest.importorskip("pandas")
+    found = dd.from_pandas(pd.DataFrame(P), npartitions=2).map_partitions(fastkl.entropy)
+    assert found.dtype == float
+    assert_same(found.compute().to_numpy(), fastkl.entropy(P))
+
+
+def test_made_up_rows_are_invalid_elsewhere():
+    pytest.importorskip("dask.array")
+    with pytest.raises(fastkl.InvalidRowError):
+        fastkl.entropy([[0.0]])
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (3, 0, 0), (0, 3, 0)])
+def test_no_rows_of_no_length(shape):
+    none = np.empty(shape, "f4")
+    assert fastkl.entropy(none).shape == shape[:-1]
+    assert kl(none, none).dtype == np.float32
+    assert compare(none, none).js.shape == shape[:-1]
+    assert fastkl.score(none, none)["rows"] == 0

@@ -1,4 +1,4 @@
-"""The command's streams: closed, full, broken, in another encoding. It ends with its own status, and its output is there."""
+"""The command's streams: closed, full, in another encoding. It ends with its own status, and its output is there."""
 
 import os
 import subprocess

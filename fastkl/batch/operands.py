@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -17,8 +18,9 @@ import numpy as np
 
 from .._build import build_info
 from .._version import __version__
+from ..containers import arrays_of
 from .readers import Source, open_source
-from .scoring import MEASURES, Options
+from .scoring import MEASURES, Options, request_of
 
 # Bytes of an operand in a part that one thread computes; a quarter of it would make a run a tenth slower.
 PART: Final = 1 << 26
@@ -66,7 +68,7 @@ class Operands(dict[str, Source]):
     def ranges(self, start: int) -> Iterator[range]:
         """The rows from `start` on in parts, which end where chunks of the files do, for any number of threads."""
         together = max(x.chunk_rows for x in self.values())
-        row_bytes = max(x.row_bytes for x in self.values() if x.rows == self.rows)
+        row_bytes = max((1, *(x.row_bytes for x in self.values() if x.rows == self.rows)))
         part = PART if all(x.small_reads for x in self.values()) else min(PART, _HELD)
         step = max(1, part // row_bytes // together) * together
         for first in range(start, self.rows, step):
@@ -82,6 +84,10 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
     """The sources, opened, and checked against each other and the measure."""
     if ("q" in given) != MEASURES[options.measure].q:
         raise ValueError(f"q: must be {'left out' if 'q' in given else 'given'} for {options.measure}")
+    in_memory = {name: x for name, x in given.items() if not isinstance(x, (str, os.PathLike))}
+    if in_memory.keys() - {"labels"}:
+        views = arrays_of(request_of(options, in_memory))
+        given = dict(given) | ({"p": views.pop("q")} if options.measure == "nll" else {}) | views
     with ExitStack() as stack:
         operands = Operands()
         for name, operand in given.items():
@@ -91,6 +97,10 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
             if labels.dtype.kind not in "iu":
                 raise TypeError(f"{labels.name} has dtype {labels.dtype}: labels must be of an integer dtype")
             labels.set_labels(True)
+        for x in operands.values():
+            if x.rows and not x.width:
+                empty = "its last axis, that of the distributions, must not be empty"
+                raise ValueError(f"{x.name} has shape {x.shape}: {empty}")
         p, q = operands["p"], operands.get("q")
         if q is not None and q.width != p.width:
             raise ValueError(

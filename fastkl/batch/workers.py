@@ -31,7 +31,7 @@ class Worker:
     def __init__(self, operands: Operands, options: Options) -> None:
         self._operands, self._options = operands, options
         self._dtype = operands.dtype(options)
-        row_bytes = max(x.row_bytes for x in operands.values())
+        row_bytes = max((1, *(x.row_bytes for x in operands.values())))
         self._step = min(max(1, PYTHON_BLOCK // row_bytes), operands.rows)
         small = ((name, x) for name, x in operands.items() if x.small_reads)
         self._buffers = {name: np.empty((self._step, x.width), x.dtype) for name, x in small}

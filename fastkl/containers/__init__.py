@@ -1,8 +1,8 @@
 """Operands of other libraries: `run` finds which library they are of, and calls its adapter. Here is the list of adapters.
 
-An adapter takes a request and returns the user's result. It passes the values to `call.run` as NumPy arrays, without a
-copy, and makes a container of the operands' kind from the result. No library is imported: where one of its objects is an
-operand, the user has imported it. Another library is a module here and a line in the list.
+An adapter takes a request and returns the user's result. It passes the values to `call.run`, or to what stands in for it,
+as NumPy arrays, without a copy, and makes a container of the operands' kind from the result. No library is imported: where
+one of its objects is an operand, the user has imported it. Another library is a module here and a line in the list.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, Final, TypeAlias
 from .. import call
 from ..call import Request
 from . import arrays, arrow, dask, frames, xarray
-from .operands import by_name, kind
+from .operands import Run, as_array, by_name, kind
 
-Adapter: TypeAlias = Callable[[Request], Any]
+Adapter: TypeAlias = Callable[[Request, Run], Any]
 
 _COLUMN: Final = "pass one of its columns, of a fixed-size list type, or its to_pandas()"
 _SPARSE: Final = "sparse matrices are not supported; toarray() makes it dense"
@@ -47,8 +47,26 @@ _ADAPTERS: Final[dict[tuple[str, str], Adapter | str]] = {
 _TAKE_LABELS: Final = (arrays.torch, arrays.jax, arrays.array_api, dask.run)
 
 
-def run(request: Request) -> Any:
-    """The result of a request, in a container of the operands' library."""
+class _Views(Exception):  # noqa: N818 - no error
+    """Ends a run of an adapter when it has a request with views."""
+
+
+def arrays_of(request: Request) -> dict[str, Any]:
+    """The request's operands as NumPy arrays, if a measure would take them together; its errors if not."""
+
+    def end(views: Request) -> Any:
+        raise _Views(views)
+
+    try:
+        run(request, end)
+    except _Views as ended:
+        return {name: as_array(name, x) for name, x in by_name(ended.args[0]).items()}
+    raise AssertionError("an adapter has returned without a run")
+
+
+def run(request: Request, run: Run | None = None) -> Any:
+    """The result of a request, in a container of the operands' library. `run` stands in for `call.run`."""
+    run = run or call.run
     operands = by_name(request)
     if request.measure == "compare":
         operands.pop("labels", None)  # p and q have the result's kind
@@ -61,7 +79,7 @@ def run(request: Request) -> Any:
         if adapter is not None:
             adapters[name] = library, adapter
     if not adapters:
-        return call.run(request)
+        return run(request)
     if len(set(adapters.values())) > 1:
         one, other = adapters
         wanted = "must be of one library, or NumPy arrays"
@@ -70,7 +88,7 @@ def run(request: Request) -> Any:
     if request.measure in ("nll", "compare") and adapter not in _TAKE_LABELS:
         advice = f"{request.measure} takes NumPy arrays, as its to_numpy() gives them"
         raise TypeError(f"{name} is a {kind(operands[name])}: {advice}")
-    return adapter(request)
+    return adapter(request, run)
 
 
 @functools.lru_cache

@@ -13,30 +13,34 @@ import numpy as np
 
 from .. import call
 from ..call import Array, Request
-from .operands import by_name, kind
+from .operands import Run, by_name, kind
 
 _CPU: Final = (1, 3, 11)  # DLPack's devices whose memory this process can read: CPU, and pinned for CUDA, for ROCm
 
 
 def _run(
-    request: Request, own: Callable[[Any], bool], view: Callable[[str, Any], Array], wrap: Callable[[Array, Any], Any]
+    request: Request,
+    run: Run,
+    own: Callable[[Any], bool],
+    view: Callable[[str, Any], Array],
+    wrap: Callable[[Array, Any], Any],
 ) -> Any:
     """What an adapter does. `own` tells its library's arrays; `wrap` makes a result one, of the kind of an operand."""
     operands, out = by_name(request), request.out
     request = request.replace(**{name: view(name, x) for name, x in operands.items() if own(x)})
     if out is not None:
-        call.run(request.replace(out=view("out", out) if own(out) else out))
+        run(request.replace(out=view("out", out) if own(out) else out))
         return out
-    result, like = call.run(request), next(x for x in operands.values() if own(x))
+    result, like = run(request), next(x for x in operands.values() if own(x))
     if request.measure == "compare":  # The array API has no index of the first axis alone, by which to find a field.
         return [wrap(np.asarray(field), like) for field in result]
     return wrap(np.asarray(result), like)
 
 
-def torch(request: Request) -> Any:
+def torch(request: Request, run: Run) -> Any:
     """A tensor, for tensors on the CPU."""
     library = sys.modules["torch"]
-    return _run(request, lambda x: isinstance(x, library.Tensor), _torch_view, lambda x, _: library.from_numpy(x))
+    return _run(request, run, lambda x: isinstance(x, library.Tensor), _torch_view, lambda x, _: library.from_numpy(x))
 
 
 def _torch_view(name: str, tensor: Any) -> Array:
@@ -58,10 +62,10 @@ def _torch_view(name: str, tensor: Any) -> Array:
     return array
 
 
-def jax(request: Request) -> Any:
+def jax(request: Request, run: Run) -> Any:
     """A JAX array, for JAX arrays on the CPU."""
     library = sys.modules["jax"]
-    return _run(request, lambda x: isinstance(x, library.Array), _jax_view, lambda x, _: library.numpy.asarray(x))
+    return _run(request, run, lambda x: isinstance(x, library.Array), _jax_view, lambda x, _: library.numpy.asarray(x))
 
 
 def _jax_view(name: str, array: Any) -> Array:
@@ -80,9 +84,9 @@ def is_array(cls: type) -> bool:
     )
 
 
-def array_api(request: Request) -> Any:
+def array_api(request: Request, run: Run) -> Any:
     """An array of the operands' namespace, or NumPy's where they have DLPack alone."""
-    return _run(request, lambda x: is_array(type(x)), _array_api_view, _array_api_wrap)
+    return _run(request, run, lambda x: is_array(type(x)), _array_api_view, _array_api_wrap)
 
 
 def _array_api_view(name: str, array: Any) -> Array:

@@ -12,19 +12,20 @@ import numpy as np
 
 from ..call import Array, Request
 from . import pieces
-from .operands import by_name, kind, null
+from .operands import Run, by_name, kind, null
 from .pieces import Pieces
 
 
 def _run(
     request: Request,
+    run: Run,
     own: Callable[[Any], bool],
     view: Callable[[str, Any], Array | Pieces],
     wrap: Callable[[Array, Any], Any],
 ) -> Any:
     """What an adapter does. `own` tells its library's columns; `wrap` makes a result one, of the kind of an operand."""
     columns = {name: x for name, x in by_name(request).items() if own(x)}
-    result = pieces.run(request.replace(**{name: view(name, x) for name, x in columns.items()}))
+    result = pieces.run(request.replace(**{name: view(name, x) for name, x in columns.items()}), run)
     if request.out is not None or np.ndim(result) == 0:
         return result
     return wrap(result, next(iter(columns.values())))
@@ -52,9 +53,9 @@ def is_column(cls: type) -> bool:
     return exports and not hasattr(cls, "__array__")
 
 
-def pyarrow(request: Request) -> Any:
+def pyarrow(request: Request, run: Run) -> Any:
     """A pyarrow array, chunked if the first column is; a NumPy number for one row."""
-    return _run(request, _is_arrow, _arrow_view, _arrow_wrap)
+    return _run(request, run, _is_arrow, _arrow_view, _arrow_wrap)
 
 
 def _is_arrow(operand: Any) -> bool:
@@ -115,10 +116,10 @@ def _arrow_wrap(result: Array, like: Any) -> Any:
     return pa.chunked_array([array]) if isinstance(like, pa.ChunkedArray) else array
 
 
-def polars_series(request: Request) -> Any:
+def polars_series(request: Request, run: Run) -> Any:
     """A series of polars, with the name of the first series; a NumPy number for one row."""
     series = sys.modules["polars"].Series
-    return _run(request, lambda x: isinstance(x, series), polars_view, lambda result, like: series(like.name, result))
+    return _run(request, run, lambda x: isinstance(x, series), polars_view, lambda result, like: series(like.name, result))
 
 
 def polars_view(name: str, column: Any) -> Array | Pieces:

@@ -7,22 +7,28 @@ those of rows meet.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
 import numpy as np
 
 from .. import call
 from ..call import Array, Request
-from .operands import as_array, by_name, located, of_shape
+from .operands import Run, as_array, by_name, located, of_shape
 
 
-def run(request: Request, axes: Mapping[str, Sequence[int | None]] | None = None) -> Any:
-    """A dask array of the results. `axes` is that of `located`, where the operands are views already."""
+def run(request: Request, run: Run, axes: Mapping[str, Sequence[int | None]] | None = None) -> Any:
+    """A dask array of the results. `axes` is that of `located`, where the operands are views already.
+
+    If `run` is not `call.run`, all blocks are computed, and it gets the arrays.
+    """
     da = sys.modules["dask.array"]
     if request.out is not None:
         raise TypeError("out: must be None for dask arrays, whose values are computed later")
+    given = request
     named = {n: x if isinstance(x, da.Array) else da.asarray(as_array(n, x)) for n, x in by_name(request).items()}
     labels = named.pop("labels", None)
     ndim = max(x.ndim + (x is labels) for x in (*named.values(), labels) if x is not None)
@@ -42,6 +48,9 @@ def run(request: Request, axes: Mapping[str, Sequence[int | None]] | None = None
     block = functools.partial(_block, names=tuple(named), added=added, axes=axes or {})
     probe = block(request.replace(normalize=True), *(_no_rows(name, x, last) for name, x in named.items()))
 
+    if run is not call.run:
+        return run(given.replace(**{name: np.asarray(x) for name, x in by_name(given).items()}))
+
     arrays = [x.rechunk({x.ndim + last: -1}) if x.ndim >= -last else x for x in named.values()]
     _, arrays = da.core.unify_chunks(*(part for x in arrays for part in (x, range(ndim - x.ndim, ndim))))
     chunks = [max((x.chunks[i] for x in arrays if x.ndim >= -i), key=lambda own: sum(own) != 1) for i in range(-ndim, 0)]
@@ -59,6 +68,20 @@ def run(request: Request, axes: Mapping[str, Sequence[int | None]] | None = None
         meta=np.empty((0,) * np.ndim(probe), probe.dtype),
         token="fastkl",
     )
+
+
+# Where dask finds out the dtype of a user's function, by calling it with zeros or ones.
+_INFERENCE: Final = {("dask.array.core", "apply_infer_dtype"), ("dask.dataframe.dask_expr._expr", "emulate")}
+
+
+def infers_dtype() -> bool:
+    """Whether this is a call with rows that dask has made up, which need not be distributions: only its dtype counts."""
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None:
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) in _INFERENCE:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _no_rows(name: str, array: Any, axis: int) -> Array:

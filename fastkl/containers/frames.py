@@ -11,7 +11,7 @@ import numpy as np
 from .. import call
 from ..call import Array, Request
 from . import arrow, pieces
-from .operands import FILL, as_array, by_name, located
+from .operands import FILL, Run, as_array, by_name, located
 from .pieces import Pieces
 
 
@@ -24,7 +24,7 @@ class _Library(NamedTuple):
     advice: str  # what to do about names that differ
 
 
-def _run(request: Request, library: _Library) -> Any:
+def _run(request: Request, run: Run, library: _Library) -> Any:
     """What an adapter does."""
     operands = by_name(request)
     names = {name: library.names(x) for name, x in operands.items()}
@@ -45,7 +45,7 @@ def _run(request: Request, library: _Library) -> Any:
     views |= {name: views[name][:, None] for name in columns}  # a series is a distribution along this axis, too
     out, keepdims = request.out, request.keepdims
     with located({}, dict.fromkeys(columns, (0,))):
-        result = pieces.run(request.replace(**views, axis=last, keepdims=keepdims and out is not None))
+        result = pieces.run(request.replace(**views, axis=last, keepdims=keepdims and out is not None), run)
     if out is not None:
         return out
     if np.ndim(result) > 1:
@@ -149,13 +149,13 @@ _PANDAS: Final = _Library(_pandas_names, _pandas_view, _pandas_wrap, f"reindex o
 _POLARS: Final = _Library(_polars_names, _polars_view, _polars_wrap, f"select the same columns: {_REORDER}")
 
 
-def pandas(request: Request) -> Any:
+def pandas(request: Request, run: Run) -> Any:
     """A series, or with keepdims a frame, with the names of the rows; a NumPy number for one row."""
-    return _run(request, _PANDAS)
+    return _run(request, run, _PANDAS)
 
 
-def polars(request: Request) -> Any:
+def polars(request: Request, run: Run) -> Any:
     """A series for data frames, or along columns a frame; for series alone what `arrow.polars_series` returns."""
     if any(isinstance(x, sys.modules["polars"].DataFrame) for x in by_name(request).values()):
-        return _run(request, _POLARS)
-    return arrow.polars_series(request)
+        return _run(request, run, _POLARS)
+    return arrow.polars_series(request, run)

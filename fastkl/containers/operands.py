@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from .. import call
 from ..call import Array, Request
+
+# What an adapter does with a request whose operands are NumPy arrays: `call.run`, or what `arrays` of this package needs.
+Run = Callable[[Request], Any]
 
 FILL: Final = "fill missing values, or leave their rows out, before the call"
 

@@ -5,6 +5,7 @@ This module knows nothing of what such operands are made of, nor of what is comp
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from .. import call
 from ..call import Array, Request
-from .operands import as_array, by_name, located, of_shape
+from .operands import Run, as_array, by_name, located, of_shape
 
 # A piece that must be copied has this many bytes, to stay in cache. Each piece costs a call: where so many bytes are few
 # slices, a piece has this many slices, but is never more than this part of the operand.
@@ -36,12 +37,14 @@ def even_ends(length: int, slice_bytes: int) -> list[int]:
     return [*range(step, length, step), length]
 
 
-def run(request: Request) -> Any:
-    """What `call.run` gives for a request whose operands may be in pieces."""
+def run(request: Request, run: Run) -> Any:
+    """What `run` gives for a request whose operands may be in pieces, which are joined if it is not `call.run`."""
     operands = {name: _whole(x) for name, x in by_name(request).items()}
     cuts = {x.axis - len(x.shape) for x in operands.values() if isinstance(x, Pieces)}
+    if run is not call.run:
+        operands, cuts = {name: _joined(x) for name, x in operands.items()}, set()
     if not cuts:
-        return call.run(request.replace(**operands))
+        return run(request.replace(**operands))
 
     operands = {name: x if isinstance(x, Pieces) else as_array(name, x) for name, x in operands.items()}
     shapes = [of_shape(x.shape) for x in operands.values()]
@@ -77,6 +80,14 @@ def _whole(operand: Any) -> Any:
     if isinstance(operand, Pieces) and len(operand.ends) == 1:
         return operand.get(0, operand.ends[0])
     return operand
+
+
+def _joined(operand: Any) -> Any:
+    """The operand as one array, if it is in pieces."""
+    if not isinstance(operand, Pieces):
+        return operand
+    starts = [0, *operand.ends]
+    return np.concatenate([operand.get(*ends) for ends in itertools.pairwise(starts)], axis=operand.axis)
 
 
 def _part(operand: Array | Pieces, cut: int, start: int, stop: int) -> Array:

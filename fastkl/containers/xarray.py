@@ -10,10 +10,10 @@ import numpy as np
 from .. import call
 from ..call import Request
 from . import dask
-from .operands import as_array, by_name, located
+from .operands import Run, as_array, by_name, located
 
 
-def run(request: Request) -> Any:
+def run(request: Request, run: Run) -> Any:
     """A DataArray of the results. The axis is one of the first DataArray's."""
     xr, da = sys.modules["xarray"], sys.modules.get("dask.array")
     operands = by_name(request)
@@ -44,9 +44,9 @@ def run(request: Request) -> Any:
 
     def evaluate(request: Request) -> Any:
         if da is not None and any(isinstance(x, da.Array) for x in views.values()):
-            return dask.run(request, axes)
+            return dask.run(request, run, axes)
         with located({}, axes):
-            return call.run(request)
+            return run(request)
 
     out = request.out
     if out is not None:

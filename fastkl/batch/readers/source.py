@@ -37,8 +37,6 @@ class Source(ABC):
     def __init__(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         if not shape:
             raise ValueError(f"{name} holds a single number: must have at least one axis")
-        if not shape[-1]:
-            raise ValueError(f"{name} has shape {shape}: its last axis, that of the distributions, must not be empty")
         if dtype == np.dtype("V2"):
             dtype = BFLOAT16  # np.save writes the bfloat16 of ml_dtypes as V2, and no other dtype
         read_operand(name, np.empty(0, dtype))
