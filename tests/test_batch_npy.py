@@ -86,6 +86,30 @@ def test_values_of_any_shape(p, q):
     assert_values(weights(p, "d", 1), weights(q, "d", 2))
 
 
+@pytest.mark.parametrize("shape", [(50, 7), (5, 6, 7), (2, 3, 4, 5), (1, 6, 7), (6, 1, 7), (2, 50, 3), (0, 3, 4)], ids=str)
+def test_fortran_order(shape):
+    """A member of an archive is unpacked first. Labels have the axes of the rows."""
+    p, labels = weights(shape, "d", 1), np.random.default_rng(3).integers(0, shape[-1], shape[:-1])
+    np.save("p.npy", np.asfortranarray(p))
+    np.savez("a.npz", p=np.asfortranarray(p), labels=np.asfortranarray(labels))
+    np.savez_compressed("b.npz", labels=labels, p=np.asfortranarray(p))
+    np.save("labels.npy", np.asfortranarray(labels))
+    expected = fastkl.nll(labels, p, normalize=True)
+    for i, (file, right) in enumerate([("p.npy", "labels.npy"), ("a.npz:p", "a.npz:labels"), ("b.npz:p", "b.npz:labels")]):
+        score(file, labels=right, measure="nll", normalize=True, out=f"{i}.npy", threads=2)
+        assert_same_bits(np.load(f"{i}.npy"), expected)
+
+
+def test_version_3():
+    """NumPy writes it for names of fields that are not Latin-1."""
+    text = b"{'descr': '<f8', 'fortran_order': False, 'shape': (2, 2), }".ljust(115) + b"\n"
+    Path("p.npy").write_bytes(b"\x93NUMPY\x03\0" + len(text).to_bytes(4, "little") + text + np.full(4, 0.5).tobytes())
+    assert score("p.npy", measure="entropy")["mean"] == pytest.approx(np.log(2), rel=1e-15)
+    with warnings.catch_warnings(action="ignore"):
+        np.save("named.npy", np.zeros(3, [("µ\u4e00", float)]))
+    refused("named.npy has dtype", "named.npy", error=TypeError)
+
+
 def test_one_row_adds_no_axes():
     p, q = weights((1, 1, 7), "d", 1), weights((100, 7), "d", 2)
     assert_values(p, q, fastkl.kl_divergence(p[0], q, normalize=True))

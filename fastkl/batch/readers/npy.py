@@ -19,8 +19,13 @@ from ...call import Array
 from ..files import naming
 from .source import Source, Stamp, damage, quietly
 
-# By version, the bytes of the header's length, and what parses it; version 3.0 exists for names of fields.
-_VERSIONS: Final = {(1, 0): (2, np.lib.format.read_array_header_1_0), (2, 0): (4, np.lib.format.read_array_header_2_0)}
+# By version, the bytes of the header's length, and what parses it. Version 3.0 is 2.0 with other names of fields, which no
+# file that is read here has.
+_VERSIONS: Final = {
+    (1, 0): (2, np.lib.format.read_array_header_1_0),
+    (2, 0): (4, np.lib.format.read_array_header_2_0),
+    (3, 0): (4, np.lib.format.read_array_header_2_0),
+}
 _AHEAD: Final = 1 << 25  # bytes that the system reads ahead: those that two threads read next
 _MOST_HEADER: Final = 10_000  # NumPy's own limit: a longer one could exhaust the parser
 _MOST_AXES, _MOST_BYTES = 64, 2**63 - 1  # NumPy's limits; an axis of length 0 does not count
@@ -34,7 +39,7 @@ def read_header(name: str, file: IO[bytes], size: int) -> tuple[tuple[int, ...],
     except ValueError:
         raise ValueError(f"{name}: is no .npy file: it does not begin as one") from None
     if version not in _VERSIONS:
-        raise ValueError(f"{name}: is a .npy file of version {version[0]}.{version[1]}: must be 1.0 or 2.0")
+        raise ValueError(f"{name}: is a .npy file of version {version[0]}.{version[1]}: must be 1.0, 2.0 or 3.0")
     width, read = _VERSIONS[version]
     length = int.from_bytes(file.read(width), "little")
     offset = 8 + width + length
@@ -79,21 +84,24 @@ class NpySource(Source):
 
     small_reads = True
 
-    def __init__(self, name: str, path: Path, member: str | None) -> None:
+    def __init__(self, name: str, path: Path, member: str | None, unpacked: IO[bytes] | None = None) -> None:
         if member is not None:
             raise ValueError(f"{name}: a .npy file has no members")
         self.path = path
-        self._file = path.open("rb", buffering=0)
+        self._file: Any = path.open("rb", buffering=0) if unpacked is None else unpacked
         try:
-            stamp = Stamp(name, path, self._file)
-            self.stamps = [stamp]
+            if unpacked is None:
+                self.stamps = [Stamp(name, path, self._file)]
             with naming(name):
-                shape, fortran, dtype, self._offset = read_header(name, self._file, stamp.size)
+                size = os.fstat(self._file.fileno()).st_size
+                shape, fortran, dtype, self._offset = read_header(name, self._file, size)
             super().__init__(name, shape, dtype)
-            self._columns = fortran and len(shape) > 1
+            # Axes of length 1 have no order. In Fortran order, the file holds the columns of a matrix, which has a row for
+            # each index of the first axis: the entries at all other indices, of which the first changes fastest.
+            self._axes = [n for n in shape[:-1] if n != 1] + [shape[-1]]
+            self._columns = fortran and len(self._axes) > 1
             if self._columns:
-                if len(shape) > 2:
-                    raise ValueError(f"{name}: holds {len(shape)} axes in Fortran order: save np.ascontiguousarray of it")
+                self.chunk_rows = max(1, math.prod(self._axes[1:-1]))
                 self.small_reads = False  # each column is read on its own, and must be worth that
         except BaseException:
             self._file.close()
@@ -101,15 +109,23 @@ class NpySource(Source):
         self._lock = threading.Lock()  # for systems that cannot read at a given position
 
     def read(self, start: int, stop: int, buffer: Array | None = None) -> Array:
-        count, itemsize = stop - start, self.dtype.itemsize
-        if self._columns:  # the result is a view of them
-            columns = np.empty((self.width, count), self.dtype)
-            for j in range(self.width):
-                self._fill(columns[j], self._offset + (j * self.rows + start) * itemsize, start)
-            return columns.T
+        if self._columns:
+            return self._read_columns(start, stop)
+        count = stop - start
         values = np.empty((count, self.width), self.dtype) if buffer is None else buffer[:count]
         self._fill(values, self._offset + start * self.row_bytes, start)
         return values
+
+    def _read_columns(self, start: int, stop: int) -> Array:
+        """The rows, from the part of each column that has them; of an array of two axes, a view of these parts."""
+        length, *others = self._axes
+        each = math.prod(others) // self.width  # rows for each index of the first axis
+        first, last = start // each, -(-stop // each)
+        columns = np.empty((math.prod(others), last - first), self.dtype)
+        for j, column in enumerate(columns):
+            self._fill(column, self._offset + (j * length + first) * self.dtype.itemsize, start)
+        rows = columns.reshape(*others[::-1], last - first).T
+        return rows.reshape(-1, self.width)[start - first * each : stop - first * each]
 
     def place(self, row: int) -> tuple[int, int] | None:
         return None if self._columns else (self._file.fileno(), self._offset + row * self.row_bytes)

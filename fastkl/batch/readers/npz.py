@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import math
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import Any, Final
 import numpy as np
 
 from ...call import Array
-from .npy import read_header
+from ..files import naming
+from .npy import NpySource, read_header
 from .source import Source, Stamp, choose, damage
 
 _DAMAGE: Final = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError)  # what decompression raises
@@ -24,6 +27,9 @@ class NpzSource(Source):
     """A member of a .npz archive."""
 
     sequential = True
+
+    path: Path
+    _unpacked: NpySource | None = None  # a member that cannot be read from the beginning to the end
 
     def __init__(self, name: str, path: Path, member: str | None) -> None:
         self.path = path
@@ -38,12 +44,12 @@ class NpzSource(Source):
             with damage(f"{name}: its header is damaged", _DAMAGE):
                 shape, fortran, dtype, self._offset = read_header(name, self._file, self._info.file_size)
             super().__init__(name, shape, dtype)
+            self._row = 0  # the next row of the open member
             if fortran and len(shape) > 1:
-                raise ValueError(f"{name}: is in Fortran order, which an archive cannot be read in: save it as a .npy file")
+                self._unpacked = self._unpack()
         except BaseException:
             self._raw.close()
             raise
-        self._row = 0  # the next row of the open member
 
     def _find(self, name: str, member: str | None, size: int) -> zipfile.ZipInfo:
         """The member of that name, or the only one, if its sizes are possible."""
@@ -66,8 +72,31 @@ class NpzSource(Source):
         with damage(f"{name}: cannot be read"):
             self._file: Any = self._archive.open(self._info)
 
+    def _unpack(self) -> NpySource:
+        """The member as a file of its own, without a name: in Fortran order, the entries of a row are far apart."""
+        self._restart(self.name)
+        with contextlib.ExitStack() as stack:
+            with naming(f"{self.name}, unpacked to {tempfile.gettempdir()}"):
+                file = stack.enter_context(tempfile.TemporaryFile(buffering=0))
+                for start in range(0, self._info.file_size, _SKIPPED):
+                    part = memoryview(bytearray(min(_SKIPPED, self._info.file_size - start)))
+                    self._fill(part, max(0, start - self._offset) // max(1, self.row_bytes))
+                    file.write(part)
+                file.seek(0)
+            source = NpySource(self.name, self.path, None, file)
+            stack.pop_all()
+        self.sequential, self.small_reads, self.chunk_rows = False, source.small_reads, source.chunk_rows
+        return source
+
+    def set_labels(self, are_labels: bool) -> None:
+        super().set_labels(are_labels)
+        if self._unpacked is not None:
+            self._unpacked.set_labels(are_labels)
+
     def read(self, start: int, stop: int, buffer: Array | None = None) -> Array:
         """The rows; for a row before the last one read, reading begins again."""
+        if self._unpacked is not None:
+            return self._unpacked.read(start, stop, buffer)
         if start < self._row:
             self._file.close()
             self._restart(self.name)
@@ -93,6 +122,8 @@ class NpzSource(Source):
         return super().identity() | {"member": self._info.filename, "crc": self._info.CRC}
 
     def close(self) -> None:
+        if self._unpacked is not None:
+            self._unpacked.close()
         self._file.close()
         self._archive.close()
         self._raw.close()
