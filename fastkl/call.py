@@ -158,6 +158,11 @@ def read_operand(name: str, values: ArrayLike) -> tuple[Array, Kind]:
             array = np.asarray(values)
         except ValueError as error:
             raise ValueError(f"{name} is not an array of numbers: {error}") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever another library's object raises
+            said = str(error) or type(error).__name__
+            raise TypeError(f"{name} is a {type(values).__name__}, which is no array of numbers: {said}") from None
     kind = kind_of(array)
     if kind is None:
         if array.dtype != BFLOAT16 and array.dtype.name != "bfloat16":

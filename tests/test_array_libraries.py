@@ -82,7 +82,7 @@ def test_jax(measure):
     assert_allocates_less(large.nbytes / 20, lambda: measure(large, large))
     assert_invalid("p[3, 4]", NEGATIVE, measure, jnp.asarray(BAD, "f4"), q)
     for traced, args in (measure, (p, q)), (lambda p: measure(p, q), (p,)):
-        with pytest.raises(jax.errors.TracerArrayConversionError):
+        with pytest.raises(TypeError, match=r"^[pq] is traced by JAX"):
             jax.jit(traced)(*args)
 
 

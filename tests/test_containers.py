@@ -195,9 +195,9 @@ REFUSED = {
          kl, P, torch.empty(5, 7, device="meta")),
         (TypeError, "p is a tensor of layout torch.sparse_coo: must be dense (to_dense() makes it so)",
          kl, torch.tensor(P).to_sparse(), Q),
-        *((TypeError, f"p is a tensor of {values.dtype}, which is no NumPy array: ...", kl, values, Q) for values in (
-            torch.tensor(P).to(torch.float8_e4m3fn), torch.tensor(P + 0j).conj(), torch.tensor(P + 0j).conj().imag)),
-        (TypeError, "p has dtype complex128: ...", kl, torch.tensor(P + 0j), Q),
+        (TypeError, "p is a tensor of torch.float8_e4m3fn, which is no NumPy array: ...",
+         kl, torch.tensor(P).to(torch.float8_e4m3fn), Q),
+        *((TypeError, "p has dtype complex128: ...", kl, x, Q) for x in (torch.tensor(P + 0j), torch.tensor(P + 0j).conj())),
     ],
     "scipy.sparse": lambda sparse: [
         (TypeError, f"p is a scipy.csr_matrix: {SPARSE}", entropy, sparse.csr_matrix(P)),

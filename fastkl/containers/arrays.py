@@ -5,6 +5,7 @@ A view is a NumPy array of an operand's memory; the result is wrapped, where pos
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,7 +14,7 @@ import numpy as np
 
 from .. import call
 from ..call import Array, Request
-from .operands import Run, by_name, kind
+from .operands import Run, by_name, kind, refused
 
 _CPU: Final = (1, 3, 11)  # DLPack's devices whose memory this process can read: CPU, and pinned for CUDA, for ROCm
 
@@ -52,14 +53,12 @@ def _torch_view(name: str, tensor: Any) -> Array:
         raise TypeError(f"{name} is a tensor on device {tensor.device}: must be on the CPU ({name}.cpu() copies it there)")
     if tensor.requires_grad:
         raise TypeError(f"{name} requires grad: fastkl computes no gradients; {name}.detach() is accepted")
-    if tensor.dtype == library.bfloat16 and not tensor.is_neg():
-        bits: Array = tensor.view(library.int16).numpy()
+    with refused(f"{name} is a tensor of {tensor.dtype}"):  # quantised, 8-bit floats, fake, of a transform such as vmap
+        resolved = tensor.resolve_conj().resolve_neg()
+        if resolved.dtype != library.bfloat16:
+            return np.asarray(resolved.numpy())
+        bits: Array = resolved.view(library.int16).numpy()
         return bits.view(call.BFLOAT16)
-    try:
-        array: Array = tensor.numpy()
-    except (TypeError, RuntimeError) as error:  # quantised, 8-bit floats, lazily conjugated or negated, fake
-        raise TypeError(f"{name} is a tensor of {tensor.dtype}, which is no NumPy array: {error}") from None
-    return array
 
 
 def jax(request: Request, run: Run) -> Any:
@@ -69,12 +68,16 @@ def jax(request: Request, run: Run) -> Any:
 
 
 def _jax_view(name: str, array: Any) -> Array:
-    """The values. For a tracer, JAX's own error says why there are none."""
-    if not isinstance(array, sys.modules["jax"].core.Tracer):
+    """The values."""
+    library = sys.modules["jax"]
+    if isinstance(array, library.core.Tracer):
+        advice = "call fastkl outside of jit, grad and vmap, or by jax.pure_callback"
+        raise TypeError(f"{name} is traced by JAX and has no values yet: {advice}")
+    with refused(f"{name} is a JAX array of {array.dtype}"):
         platforms = {device.platform for device in array.devices()}
-        if platforms != {"cpu"}:
-            raise TypeError(f"{name} is an array on {', '.join(sorted(platforms))}: must be on the CPU (jax.device_put)")
-    return np.asarray(array)
+        if platforms == {"cpu"}:
+            return np.asarray(array)
+    raise TypeError(f"{name} is an array on {', '.join(sorted(platforms))}: must be on the CPU (jax.device_put)")
 
 
 def is_array(cls: type) -> bool:
@@ -91,17 +94,17 @@ def array_api(request: Request, run: Run) -> Any:
 
 def _array_api_view(name: str, array: Any) -> Array:
     """The values by DLPack, on which array libraries agree."""
-    if not hasattr(array, "__dlpack__"):
-        return np.asarray(array)
-    if array.__dlpack_device__()[0] not in _CPU:
-        where = getattr(array, "device", array.__dlpack_device__())
-        raise TypeError(f"{name} is a {kind(array)} on device {where}: must be on the CPU")
-    try:
-        return np.from_dlpack(array)
-    except (BufferError, RuntimeError) as error:  # DLPack cannot express read-only memory and some dtypes
-        if not hasattr(array, "__array__") and not hasattr(array, "__buffer__"):
-            raise TypeError(f"{name} is a {kind(array)}, which is no NumPy array: {error}") from None
-        return np.asarray(array)
+    with refused(f"{name} is a {kind(array)}"):
+        if not hasattr(array, "__dlpack__"):
+            return np.asarray(array)
+        device = array.__dlpack_device__()
+        if device[0] in _CPU:
+            if hasattr(array, "__array__") or hasattr(array, "__buffer__"):
+                with contextlib.suppress(BufferError, RuntimeError):  # read-only memory, and dtypes that DLPack lacks
+                    return np.from_dlpack(array)
+                return np.asarray(array)
+            return np.from_dlpack(array)
+    raise TypeError(f"{name} is a {kind(array)} on device {getattr(array, 'device', device)}: must be on the CPU")
 
 
 def _array_api_wrap(result: Array, like: Any) -> Any:

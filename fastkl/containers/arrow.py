@@ -12,7 +12,7 @@ import numpy as np
 
 from ..call import Array, Request
 from . import pieces
-from .operands import Run, by_name, kind, null
+from .operands import Run, by_name, kind, null, refused
 from .pieces import Pieces
 
 
@@ -133,6 +133,8 @@ def polars_view(name: str, column: Any) -> Array | Pieces:
         raise TypeError(f"{name} has dtype {column.dtype}: must be an Array (cast it to polars.Array(inner, n))")
     if not (inner == pl.Boolean or inner.is_float() or inner.is_integer()):
         raise TypeError(f"{name} has dtype {column.dtype}: must be numbers, or an Array of numbers")
+    with refused(f"{name} has dtype {column.dtype}"):  # integers of 128 bits
+        pl.Series([], dtype=inner).to_numpy()
     return _joined(shape, column.get_chunks(), functools.partial(_polars_chunk, name, shape))
 
 

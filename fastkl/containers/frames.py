@@ -11,7 +11,7 @@ import numpy as np
 from .. import call
 from ..call import Array, Request
 from . import arrow, pieces
-from .operands import FILL, Run, as_array, by_name, located
+from .operands import FILL, Run, as_array, by_name, located, refused
 from .pieces import Pieces
 
 
@@ -132,6 +132,9 @@ def _polars_view(name: str, values: Any, axis: int) -> Array | Pieces:
             raise TypeError(f"{name}[{column.name!r}] has dtype {column.dtype}: must be floating, integer or bool")
         if column.has_nulls():
             raise ValueError(f"{name}[{column.is_null().arg_max()}, {column.name!r}] is null: {FILL}")
+    for column in values.iter_columns():
+        with refused(f"{name}[{column.name!r}] has dtype {column.dtype}"):  # integers of 128 bits
+            column[:1].to_numpy()
     common = values[:0].to_numpy().dtype
     return _in_pieces(values.shape, values, axis, common, lambda part: part.to_numpy().astype(common, copy=False))
 

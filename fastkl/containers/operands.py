@@ -39,6 +39,17 @@ def of_shape(shape: Sequence[float]) -> Array:
     return np.broadcast_to(np.float64(), [1 if np.isnan(n) else int(n) for n in shape])
 
 
+@contextlib.contextmanager
+def refused(what: str) -> Iterator[None]:
+    """A context in which an error of another library, whichever it is, becomes a TypeError that begins with `what`."""
+    try:
+        yield
+    except (KeyboardInterrupt, MemoryError, SystemExit):
+        raise
+    except BaseException as error:  # polars' panics are no Exceptions
+        raise TypeError(f"{what}, which is no NumPy array: {str(error) or type(error).__name__}") from None
+
+
 def null(name: str, flat: int, shape: tuple[int, ...]) -> ValueError:
     """The error for a missing value at the flat index `flat` of an operand of that shape."""
     index = ", ".join(str(int(i)) for i in np.unravel_index(flat, shape))

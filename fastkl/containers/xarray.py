@@ -18,6 +18,9 @@ def run(request: Request, run: Run) -> Any:
     xr, da = sys.modules["xarray"], sys.modules.get("dask.array")
     operands = by_name(request)
     like = next(x for x in operands.values() if isinstance(x, xr.DataArray))
+    for name, x in operands.items():
+        if isinstance(x, xr.DataArray) and not x.ndim:
+            raise ValueError(f"{name} is the number {x.values[()]}: must have at least one axis")
     dim = like.dims[call.check_axis(request.axis, like.ndim)]
     arrays, dims = {}, {}  # dims: a name for each axis that the user's operand has
     for name, x in operands.items():
