@@ -83,3 +83,45 @@ def test_short_blosc_chunk_is_refused():
         refused(r"p.zarr: is damaged in rows .*: chunk 2.0 has .* bytes, and says", "p.zarr")
     chunk.write_bytes(data)
     score("p.zarr", measure="entropy")
+
+
+XARRAY = [
+    ({"dtype": "u2", "scale_factor": 1e-4}, "scale_factor = 0.0001"),
+    ({"dtype": "i4", "scale_factor": 1.0, "add_offset": -1.0}, "add_offset = -1.0"),
+    ({"dtype": "u1", "_FillValue": 255}, "_FillValue = 255"),
+    ({"dtype": "f4", "_FillValue": -1.0}, "_FillValue = "),
+    ({"dtype": "f8", "missing_value": 2.0, "_FillValue": 2.0}, "_FillValue = "),
+    ({"dtype": "i1", "_Unsigned": "true"}, "_Unsigned = 'true'"),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize(("encoding", "attribute"), XARRAY)
+def test_encodings_of_xarray_are_refused_by_name(encoding, attribute, version):
+    xr = pytest.importorskip("xarray")
+    if version == 3 and not hasattr(zarr.storage, "LocalStore"):
+        pytest.skip("needs zarr 3")
+    data = xr.DataArray(rows(1).round(2), dims=("row", "entry"), name="p").to_dataset()
+    if "_Unsigned" in encoding:  # which xarray writes as an attribute
+        data, encoding = (100 * data).astype("i1"), {}
+        data.p.attrs["_Unsigned"] = "true"
+    data.to_zarr("p.zarr", zarr_format=version, encoding={"p": encoding})
+    refused(rf"p.zarr: has the attribute {attribute}", "p.zarr", normalize=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("version", [2, 3])
+def test_coordinates_of_xarray(version):
+    """They are no arrays of rows. The operands' are compared, as those of DataArrays in memory."""
+    xr = pytest.importorskip("xarray")
+    if version == 3 and not hasattr(zarr.storage, "LocalStore"):
+        pytest.skip("needs zarr 3")
+    names = list("abcdefg")
+    for name, entries in {"p": names, "q": names, "other": names[::-1]}.items():
+        coordinates = {"entry": entries, "row": np.arange(ROWS)}
+        data = xr.DataArray(rows(1), dims=("row", "entry"), coords=coordinates, name=name)
+        data.to_dataset().to_zarr(f"{name}.zarr", zarr_format=version)
+    assert score("p.zarr", "q.zarr")["max"] == 0
+    assert score("p.zarr:p", "q.zarr")["max"] == 0
+    refused("different coordinates along axis -1, a and g at position 0", "p.zarr", "other.zarr")

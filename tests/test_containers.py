@@ -197,7 +197,8 @@ REFUSED = {
          kl, torch.tensor(P).to_sparse(), Q),
         (TypeError, "p is a tensor of torch.float8_e4m3fn, which is no NumPy array: ...",
          kl, torch.tensor(P).to(torch.float8_e4m3fn), Q),
-        *((TypeError, "p has dtype complex128: ...", kl, x, Q) for x in (torch.tensor(P + 0j), torch.tensor(P + 0j).conj())),
+        (TypeError, "p has dtype complex128: ...", kl, torch.tensor(P + 0j), Q),
+        (TypeError, "p has dtype complex128: ...", kl, torch.tensor(P + 0j).conj(), Q),
     ],
     "scipy.sparse": lambda sparse: [
         (TypeError, f"p is a scipy.csr_matrix: {SPARSE}", entropy, sparse.csr_matrix(P)),

@@ -80,6 +80,19 @@ class Operands(dict[str, Source]):
             x.close()
 
 
+def _check_coordinates(p: Source, q: Source) -> None:
+    """Raise ValueError where p and q name the indices along an axis otherwise."""
+    for axis in range(-1, -1 - min(len(p.shape), len(q.shape)), -1):
+        one, other = p.coordinate(axis), q.coordinate(axis)
+        if one is not None and other is not None and p.shape[axis] == q.shape[axis] and not np.array_equal(one, other):
+            at = int(np.flatnonzero(one != other)[0])
+            differ = f"{one[at]!s} and {other[at]!s} at position {at}"
+            raise ValueError(
+                f"{p.name} and {q.name} have different coordinates along axis {axis}, {differ}: "
+                "bring them into one order before the run"
+            )
+
+
 def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
     """The sources, opened, and checked against each other and the measure."""
     if ("q" in given) != MEASURES[options.measure].q:
@@ -107,6 +120,8 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
                 f"{p.name} has shape {p.shape} and {q.name} has shape {q.shape}: "
                 f"must have the same length along the last axis, not {p.width} and {q.width}"
             )
+        if q is not None:
+            _check_coordinates(p, q)
         for x in operands.values():
             if x.rows != 1 and x.leading != operands.leading:
                 other = next(other for other in operands.values() if other.leading == operands.leading)

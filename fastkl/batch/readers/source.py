@@ -75,6 +75,10 @@ class Source(ABC):
         """The rows as `read` returns them, or the single row, of shape (1, width), which broadcasts."""
         return self.read(start, stop, buffer) if self._single is None else self._single
 
+    def coordinate(self, axis: int) -> Array | None:
+        """The names of the indices along an axis, counted from the end; None if the format or the array has none."""
+        return None
+
     def place(self, row: int) -> tuple[int, int] | None:
         """The number of an open file, and where the row begins there; None if rows do not follow each other in one."""
         return None

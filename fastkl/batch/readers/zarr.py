@@ -5,9 +5,12 @@ In this format a missing chunk means the fill value. Only a walk over all files 
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import math
 import os
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +23,7 @@ from .source import Source, Stamp, choose, damage, first_line, quietly
 
 _MOST_METADATA: Final = 1 << 24  # bytes: those of a single array are a few hundred
 _MOST_CHUNK: Final = 1 << 28  # bytes, decompressed: every thread holds a chunk, and its rows
+_MOST_COORDINATES: Final = 1 << 22  # names along an axis that are compared
 _BLOSC: Final = 16  # bytes of the header that Blosc writes; the last four are the length of the chunk
 
 
@@ -65,7 +69,7 @@ class ZarrSource(Source):
     """A Zarr array in a folder, or one of a group in a folder. Several threads may read it at once."""
 
     def __init__(self, name: str, path: Path, member: str | None) -> None:
-        self.path, self._folder = path, _find(name, path, member)
+        self.path, self._root, self._folder = path, path, _find(name, path, member)
         metadata, blosc = _metadata(name, path, self._folder)
         self.stamps = [Stamp(name, metadata)]
         self._walked = self._walk()
@@ -81,6 +85,8 @@ class ZarrSource(Source):
         if not possible or math.prod(shape) >= 2**62:
             raise ValueError(f"{name}: {metadata.name} is damaged: it has the shape {shape} in chunks of {chunks}")
         super().__init__(name, shape, dtype)
+        attributes, self._dimensions = _attributes(name, self._folder)
+        _check_encoding(name, attributes, dtype)
         size = math.prod(chunks) * dtype.itemsize
         if size > _MOST_CHUNK:
             raise ValueError(
@@ -100,6 +106,19 @@ class ZarrSource(Source):
             self.check(start, thorough=True)  # a change explains more than damage
             raise ValueError(f"{self.name}: is damaged in rows {start} to {stop - 1}: {first_line(error)}") from None
         return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty((0, self.width), self.dtype), *pieces])
+
+    def coordinate(self, axis: int) -> Array | None:
+        if len(self._dimensions) != len(self.shape) or not isinstance(dimension := self._dimensions[axis], str):
+            return None
+        folder = self._folder.parent / dimension
+        if folder == self._folder or folder.parent != self._folder.parent or not _is_array(folder):
+            return None
+        _metadata(self.name, self._root, folder)
+        with damage(f"{self.name}: its coordinate {dimension} cannot be read"), quietly():
+            array = zarr.open_array(_Store(os.path.abspath(folder), **_READ), mode="r")
+            if array.shape != (self.shape[axis],) or array.shape[0] > _MOST_COORDINATES:
+                return None
+            return np.asarray(array[...])
 
     def check(self, row: int, thorough: bool = False) -> None:
         """Compare the size and time of the metadata; if thorough, those of all files."""
@@ -159,7 +178,10 @@ def _find(name: str, path: Path, member: str | None) -> Path:
         if _is_array(Path(place)):
             names.append(Path(place).relative_to(path).as_posix())
             folders.clear()  # these hold chunks
-    return path / choose(name, "arrays", [x for x in names if x != "."], member)
+    names = [x for x in names if x != "."]
+    if member is None and len(names) > 1:  # coordinates go with another array
+        names = [x for x in names if _attributes(name, path / x)[1] != [(path / x).name]] or names
+    return path / choose(name, "arrays", names, member)
 
 
 def _is_array(folder: Path) -> bool:
@@ -201,6 +223,42 @@ def _json(name: str, file: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict):
         raise ValueError(f"{name}: {file.name} is damaged: it must hold an object")
     return metadata
+
+
+def _attributes(name: str, folder: Path) -> tuple[dict[str, Any], list[Any]]:
+    """The attributes of an array, and the names of its dimensions, as xarray writes them.
+
+    In format 2, xarray writes _FillValue as the fill value, which Zarr itself takes for what missing chunks hold.
+    """
+    if (file := folder / "zarr.json").is_file():
+        metadata = _json(name, file)
+        attributes, dimensions = metadata.get("attributes"), metadata.get("dimension_names")
+    else:
+        attributes = _json(name, file) if (file := folder / ".zattrs").is_file() else {}
+        dimensions = attributes.get("_ARRAY_DIMENSIONS")
+        if dimensions is not None:
+            attributes = {"_FillValue": _json(name, folder / ".zarray").get("fill_value") or None} | attributes
+    return attributes if isinstance(attributes, dict) else {}, dimensions if isinstance(dimensions, list) else []
+
+
+def _check_encoding(name: str, attributes: dict[str, Any], dtype: np.dtype[Any]) -> None:
+    """Refuse attributes by which the stored numbers stand for others, or for none: the conventions of CF."""
+    plain = {"scale_factor": (1,), "add_offset": (0,), "_Unsigned": (str(dtype.kind == "u").lower(),)}
+    for key in "scale_factor", "add_offset", "_Unsigned", "_FillValue", "missing_value":
+        value = attributes.get(key)
+        if value is not None and value not in plain.get(key, ()) and not _is_nan(value):
+            raise ValueError(
+                f"{name}: has the attribute {key} = {value!r}, so that its numbers stand for others: "
+                "pass what xarray reads, or write that without an encoding (drop_encoding)"
+            )
+
+
+def _is_nan(value: Any) -> bool:
+    """Whether it is NaN, as a number, or as format 3 writes it: the bytes of a double in base 64."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, struct.error):
+            value = value if value == "NaN" else struct.unpack("<d", base64.b64decode(value, validate=True))[0]
+    return value == "NaN" or (isinstance(value, float) and math.isnan(value))
 
 
 def _raise(error: OSError) -> None:
