@@ -444,6 +444,13 @@ def nll(
     array([1., 1.])
     >>> fastkl.nll([1, -100], [[0.0, 0.0], [2.0, 1.0]], base=2, from_logits=True, ignore_index=-100)
     array([1., 0.])
+
+    The mean of the losses is that of the kept labels:
+
+    >>> import numpy as np
+    >>> labels = np.array([1, -100])
+    >>> fastkl.nll(labels, [[0.0, 0.0], [2.0, 1.0]], base=2, from_logits=True, ignore_index=-100)[labels != -100].mean()
+    np.float64(1.0)
     """
     request = Request("nll", q=q, labels=labels)
     request.set_rows(axis, normalize, invalid)

@@ -29,7 +29,19 @@ from fastkl.batch.readers import open_source
 ROWS, WIDTH = 500, 12
 _in_small_parts = small_parts(21 * WIDTH * 8, 4 * WIDTH * 8)  # 21 rows and 4 rows
 FIELDS = fastkl.Comparison._fields
-KEYS = {"rows", "mean", "stderr", "min", "max", "max_row", "quantiles", "infinite", "invalid", "first_invalid_rows"}
+KEYS = {
+    "rows",
+    "ignored",
+    "mean",
+    "stderr",
+    "min",
+    "max",
+    "max_row",
+    "quantiles",
+    "infinite",
+    "invalid",
+    "first_invalid_rows",
+}
 KEYS |= {*SPEED}
 
 
@@ -84,6 +96,34 @@ def test_comparison(with_labels):
     assert out["same_argmax"].dtype == bool
     assert result["top1_agreement"] == pytest.approx(expected.same_argmax.mean())
     assert ("perplexity_p" in result) == with_labels
+
+
+@pytest.mark.parametrize("measure", ["nll", "compare"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ignored_labels_have_no_part_in_means(measure, threads, capsys):
+    """Their losses are 0 in the file of values. The other fields of a comparison have all rows."""
+    right = labels()
+    right[::3] = -100
+    kept, operands = right != -100, {"p": logits(1)} | ({"q": logits(2)} if measure == "compare" else {})
+    npy(right=right, **operands)
+    paths = [f"{name}.npy" for name in operands]
+    keywords = {"labels": "right.npy", "measure": measure, "from_logits": True, "threads": threads, "ignore_index": -100}
+    result = fastkl.score(*paths, **keywords, out="out.npy")
+    losses = {f"nll_{name}": fastkl.nll(right[kept], x[kept], from_logits=True) for name, x in operands.items()}
+    for name, expected in losses.items():
+        found = result if measure == "nll" else result[name]
+        values = np.load("out.npy") if measure == "nll" else np.load("out.npy")[name]
+        assert found["mean"] == pytest.approx(expected.mean(), rel=1e-12)
+        assert found["stderr"] == pytest.approx(expected.std(ddof=1) / len(expected) ** 0.5, rel=1e-12)
+        assert (found["rows"], found["ignored"]) == (ROWS, ROWS - kept.sum())
+        assert (values[~kept] == 0).all()
+        assert found["max_row"] == np.flatnonzero(kept)[expected.argmax()]
+    if measure == "compare":
+        assert result["perplexity_q"] == pytest.approx(np.exp(losses["nll_q"].mean()))
+        assert (result["kl"]["ignored"], result["nll_increase"]["ignored"]) == (0, ROWS - kept.sum())
+    command_line = ["score", *paths, "--labels", "right.npy", "--measure", measure, "--from-logits"]
+    assert main([*command_line, "--ignore-index", "-100", "--json"]) == 0
+    assert strict(capsys.readouterr().out)["rows"] == ROWS
 
 
 def test_perplexity():

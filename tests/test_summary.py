@@ -22,7 +22,7 @@ MAX = float(np.finfo(np.float64).max)
 TINY = 5e-324
 GROUP = 1 << 17  # values that are counted together
 LEVELS = ["0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"]
-KEYS = ["rows", "mean", "stderr", "min", "max", "max_row", "quantiles"]
+KEYS = ["rows", "ignored", "mean", "stderr", "min", "max", "max_row", "quantiles"]
 KEYS += ["infinite", "first_infinite_rows", "invalid", "first_invalid_rows", "worst"]
 
 ANY = st.floats() | st.sampled_from([0.0, -0.0, 1.0, math.inf, -math.inf, math.nan, TINY, MAX, -MAX])
@@ -449,3 +449,26 @@ def test_histogram(values, logarithmic, bins):
 def test_histogram_of_one_value_and_of_none(values, edges, counts):
     got = summarised(values).histogram()
     assert (got.edges.tolist(), got.counts.tolist(), got.logarithmic, got.zeros) == (edges, counts, False, 0)
+
+
+@given(st.lists(st.tuples(ANY, st.booleans()), max_size=40), st.integers(0, 2**70))
+def test_ignored_values_are_left_out(small, pairs, first_row):
+    """The statistics are those of the others, whose rows keep their numbers."""
+    made, kept = Summary(), Summary()
+    made.update([value for value, _ in pairs], first_row, ignored=[ignores for _, ignores in pairs])
+    for i, (value, ignores) in enumerate(pairs):
+        if not ignores:
+            kept.update([value], first_row + i)
+    found, right = made.result(), kept.result()
+    assert (found["rows"], found["ignored"]) == (len(pairs), len(pairs) - right["rows"])
+    assert same(found, right, {"rows", "ignored", "mean", "stderr"})
+    assert found["mean"] == pytest.approx(right["mean"], rel=1e-12, nan_ok=True)
+    both = Summary()
+    both.merge(made)
+    assert same(both.result(), found)
+
+
+@pytest.mark.parametrize("ignored", [[True], [0, 1], [[True, False]]])
+def test_wrong_ignored(ignored):
+    with pytest.raises(ValueError, match=r"^ignored has shape"):
+        Summary().update([1.0, 2.0], ignored=ignored)

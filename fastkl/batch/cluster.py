@@ -15,11 +15,10 @@ from collections.abc import Generator, Iterable
 from contextlib import ExitStack, closing
 from typing import Any, Final
 
-from ..call import Array
 from .operands import Operands, open_operands
 from .output import difference
 from .scoring import Options
-from .workers import Run, Worker, results
+from .workers import Part, Run, Worker, results
 
 TASK: Final = 8  # parts in one task, for which a worker opens the files once
 _AHEAD: Final = 3  # tasks that are submitted for each of the cluster's threads
@@ -32,7 +31,7 @@ def on_cluster(cluster: Any, threads: int) -> Run:
     except ImportError:
         raise ImportError("a Dask cluster needs dask and distributed: pip install 'fastkl[dask]'") from None
 
-    def run(operands: Operands, options: Options, parts: Iterable[range]) -> Generator[Array]:
+    def run(operands: Operands, options: Options, parts: Iterable[range]) -> Generator[Part]:
         for x in operands.values():
             if not x.paths:
                 raise TypeError(f"{x.name} is an array: workers read files")
@@ -50,14 +49,14 @@ def on_cluster(cluster: Any, threads: int) -> Run:
             remaining = iter(parts)
             tasks = iter(lambda: list(itertools.islice(remaining, TASK)), [])
             futures = (client.submit(_compute, paths, options, known, task, pure=False) for task in tasks)
-            for values in results(futures, most, waiting):
-                yield from values
+            for done in results(futures, most, waiting):
+                yield from done
 
     return run
 
 
-def _compute(paths: dict[str, str], options: Options, known: dict[str, Any], task: list[range]) -> list[Array]:
-    """The values of parts, computed by a worker in the one thread that the cluster gave this task."""
+def _compute(paths: dict[str, str], options: Options, known: dict[str, Any], task: list[range]) -> list[Part]:
+    """The parts, computed by a worker in the one thread that the cluster gave this task."""
     with closing(open_operands(options, paths)) as operands:
         if different := difference(known, operands.identity(options)):
             raise ValueError(f"on {socket.gethostname()}, {different}")

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--from-logits", action="store_true", help="rows are logits, of which the softmax is taken")
     what.add_argument("--temperature", type=float, default=1.0, metavar="T", help="what logits are divided by (default: 1)")
     what.add_argument("--labels", metavar="L", help="the right class of every row: adds losses and perplexities of P and Q")
+    what.add_argument("--ignore-index", type=int, metavar="N", help="a label whose rows have no loss, such as -100")
     what.add_argument("--normalize", action="store_true", help="rows are weights: counts, histograms, scores")
     what.add_argument("--base", type=float, metavar="B", help="base of the logarithm; 2 gives bits (default: e, nats)")
     what.add_argument("--eps", type=float, default=0.0, metavar="E", help="clip the entries of Q below it (default: 0)")

@@ -21,7 +21,7 @@ from .progress import bar
 from .report import html
 from .results import Results, joint
 from .scoring import Options, unit
-from .workers import Run, Worker, in_threads
+from .workers import Run, Worker, ignored_rows, in_threads
 
 
 def score(
@@ -36,6 +36,7 @@ def score(
     base: float | None = None,
     eps: float = 0.0,
     invalid: str = "raise",
+    ignore_index: int | None = None,
     out: str | os.PathLike[str] | None = None,
     keys: Sequence[str] = (),
     resume: bool = False,
@@ -75,6 +76,8 @@ def score(
     invalid : {"raise", "nan", "ignore"}, default "raise"
         What happens to an invalid row. ``"raise"`` raises InvalidRowError for the first one. ``"nan"`` makes its value NaN
         and counts it. ``"ignore"`` leaves out the check of the sum.
+    ignore_index : int, optional
+        The label of rows that have no loss: the file of values has 0.0 there, and the summaries of losses leave them out.
     out : path, optional
         The file of the values, in row order: `.npy` (in the shape of the rows; structured for a comparison), `.parquet` (a
         column for each field) or `.zarr`. Until it is complete, there are `out`.partial and `out`.checkpoint beside it.
@@ -141,7 +144,9 @@ def score(
     >>> folder.cleanup()
     """
     measure = ("kl" if labels is None else "compare") if measure is None else measure
-    options = Options(measure, from_logits, temperature, normalize, base, eps, invalid, labels=labels is not None)
+    options = Options(
+        measure, from_logits, temperature, normalize, base, eps, invalid, ignore_index, labels=labels is not None
+    )
     count = default_workers() if threads is None else check_threads(threads)
     run: Run = partial(in_threads, count)
     if dask is not None:
@@ -171,16 +176,16 @@ def score(
             for rows in operands.ranges(0):  # the same updates as in the first run: the summary has the same bits
                 if rows.stop > draft.rows:
                     break
-                results.update(draft.read(rows))
+                results.update(draft.read(rows), ignored_rows(operands, options, rows))
         done = 0 if draft is None else draft.rows
         tell = stack.enter_context(bar(operands.rows, done, operands.row_bytes)) if progress else None
 
         start = time.perf_counter()
         with closing(run(operands, options, operands.ranges(done))) as computed:
-            for values in computed:
+            for values, ignored in computed:
                 if draft is not None:
                     draft.append(values)
-                results.update(values)
+                results.update(values, ignored)
                 if tell is not None:
                     tell(len(values))
         operands.check(operands.rows, thorough=True)

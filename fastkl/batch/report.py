@@ -86,8 +86,10 @@ def html(title: str, facts: Mapping[str, str], summaries: Mapping[str, Summary],
 
 def _tables(result: Mapping[str, Any]) -> list[str]:
     """The tables of one summary."""
-    finite = result["rows"] - result["infinite"] - result["invalid"]
+    finite = result["rows"] - result["infinite"] - result["invalid"] - result["ignored"]
     statistics = [("rows", f"{result['rows']:,}"), ("with a finite value", f"{finite:,}")]
+    if result["ignored"]:
+        statistics.append(("with an ignored label", f"{result['ignored']:,}"))
     numbers = {"mean": "mean", "its standard error": "stderr", "min": "min", "max": "max"}
     statistics += [(name, number(result[key])) for name, key in numbers.items()]
     quantiles = [(f"{100 * float(level):g} %", number(value)) for level, value in result["quantiles"].items()]

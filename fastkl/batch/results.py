@@ -24,14 +24,19 @@ class Results:
         if names is not None and "nll_q" in names:
             self.summaries[_NLL_INCREASE] = Summary()
 
-    def update(self, values: Array) -> None:
-        """Add the values of the next rows, which have a field for each summary, or none."""
+    def update(self, values: Array, ignored: Array | None) -> None:
+        """Add the values of the next rows, which have a field for each summary, or none.
+
+        Losses of rows with an ignored label are left out.
+        """
         for name, summary in self.summaries.items():
+            losses = not name or name.startswith("nll")
             if name == _NLL_INCREASE:
                 with np.errstate(invalid="ignore"):  # infinite losses of both
-                    summary.update(values["nll_q"].astype(float) - values["nll_p"])
+                    column = values["nll_q"].astype(float) - values["nll_p"]
             else:
-                summary.update(values[name] if name else values)
+                column = values[name] if name else values
+            summary.update(column, ignored=ignored if losses else None)
 
     def result(self, speed: dict[str, Any]) -> dict[str, Any]:
         """The summary and the speed; of several fields, such a dict each, and the numbers made of several."""
@@ -88,6 +93,8 @@ def _table(fields: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _rare(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if one["ignored"]:
+        yield "ignored", f"{one['ignored']:,} rows"
     for kind in ("infinite", "invalid"):
         if one[kind]:
             first = one[f"first_{kind}_rows"]

@@ -45,6 +45,7 @@ class Options:
     base: float | None = None
     eps: float = 0.0
     invalid: str = "raise"
+    ignore_index: int | None = None
     labels: bool = False  # whether there are labels
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from .totals import Bins, Moments
 QUANTILES: Final = ("0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99")
 NAMED: Final = 10  # rows that a result names: the worst, the first infinite, the first invalid
 BLOCK: Final = 1 << 17  # values counted together: their temporaries stay in the second cache or near it
+_BUFFER: Final = ("_waiting", "_left_out", "_waits", "_first_waiting")
 _quiet: Final = np.errstate(all="ignore")  # NaN, infinity and overflow are expected here
 
 
@@ -72,6 +73,7 @@ class Summary:
         self._next_row = 0
         # How many values are not finite, and the first rows of them.
         self._rare: dict[str, tuple[int, list[int]]] = {"infinite": (0, []), "invalid": (0, [])}
+        self._ignored = 0
         self._worst: list[tuple[float, int]] = []  # values and rows, the worst first
         self._least = math.nan  # of all values except NaN
         self._low, self._high = math.inf, -math.inf  # of the finite values
@@ -81,11 +83,13 @@ class Summary:
 
     def _make_room(self) -> None:
         """Make an empty buffer for values of consecutive rows, which are counted later."""
-        self._waiting = np.empty(BLOCK)
+        self._waiting, self._left_out = np.empty(BLOCK), np.zeros(BLOCK, bool)
         self._waits = self._first_waiting = 0
 
     @_quiet
-    def update(self, values: ArrayLike, first_row: SupportsIndex | None = None) -> None:
+    def update(
+        self, values: ArrayLike, first_row: SupportsIndex | None = None, *, ignored: ArrayLike | None = None
+    ) -> None:
         """Add the values of consecutive rows.
 
         A block may have any size; blocks may come in any order.
@@ -97,13 +101,15 @@ class Summary:
             row, inf or -inf an infinite one.
         first_row : int, optional
             The number of the first value's row, not negative. None means the row after the highest one so far, at first 0.
+        ignored : array_like of bool, optional
+            For each value whether it is left out of all statistics, as the losses of ignored labels are. It is counted.
 
         Raises
         ------
         TypeError
             For other dtypes and masked entries.
         ValueError
-            For a negative `first_row`.
+            For a negative `first_row`, and for an `ignored` of another shape than that of the values.
 
         See Also
         --------
@@ -125,7 +131,11 @@ class Summary:
         row = self._next_row if first_row is None else operator.index(first_row)
         if row < 0:
             raise ValueError(f"first_row={row}: the number of a row is wanted, 0 or more")
-        array = array.reshape(-1)
+        left_out = np.zeros(array.shape, bool) if ignored is None else np.asarray(ignored)
+        if left_out.shape != array.shape or (left_out.size and left_out.dtype != bool):
+            wanted = f"bools of shape {array.shape} are wanted"
+            raise ValueError(f"ignored has shape {left_out.shape} and dtype {left_out.dtype}; {wanted}")
+        array, left_out = array.reshape(-1), left_out.reshape(-1)
         if not array.size:
             return
         if row != self._first_waiting + self._waits:
@@ -133,9 +143,10 @@ class Summary:
             self._first_waiting = row
         while array.size:
             taken = array[: BLOCK - self._waits]
-            self._waiting[self._waits : self._waits + taken.size] = taken
+            place = slice(self._waits, self._waits + taken.size)
+            self._waiting[place], self._left_out[place] = taken, left_out[: taken.size]
             self._waits += taken.size
-            array = array[taken.size :]
+            array, left_out = array[taken.size :], left_out[taken.size :]
             if self._waits == BLOCK:
                 self._count()
         self._next_row = max(self._next_row, self._first_waiting + self._waits)
@@ -177,6 +188,7 @@ class Summary:
         self._next_row = max(self._next_row, other._next_row)
         for kind, rare in other._rare.items():
             self._add_rare(kind, *rare)
+        self._ignored += other._ignored
         self._worst = _worst(self._worst, other._worst)
         self._least = float(np.fmin(self._least, other._least))
         self._low, self._high = min(self._low, other._low), max(self._high, other._high)
@@ -192,12 +204,13 @@ class Summary:
         Returns
         -------
         dict
-            `rows`, the number of values; `mean` and `stderr` (of the mean: the standard deviation of the sample, divided by
-            √n) of the finite values; `min` and `max` of all values except NaN, and `max_row`; `quantiles` of the finite
-            values, a dict with the keys "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"; `infinite`, the number of
-            infinite values, and `first_infinite_rows`, up to ten; `invalid` and `first_invalid_rows`; `worst`, up to ten
-            {"row", "value"}, the largest value first, of equal ones the first row first. What does not exist is nan
-            (`max_row`: None): mean and quantiles without a finite value, stderr with fewer than two, extremes of NaN alone.
+            `rows`, the number of values; `ignored`, how many of them are left out of what follows; `mean` and `stderr` (of
+            the mean: the standard deviation of the sample, divided by √n) of the finite values; `min` and `max` of all
+            values except NaN, and `max_row`; `quantiles` of the finite values, a dict with the keys "0.01", "0.05", "0.25",
+            "0.5", "0.75", "0.95", "0.99"; `infinite`, the number of infinite values, and `first_infinite_rows`, up to ten;
+            `invalid` and `first_invalid_rows`; `worst`, up to ten {"row", "value"}, the largest value first, of equal ones
+            the first row first. What does not exist is nan (`max_row`: None): mean and quantiles without a finite value,
+            stderr with fewer than two, extremes of NaN alone.
 
         See Also
         --------
@@ -215,7 +228,8 @@ class Summary:
         greatest, row = self._worst[0] if self._worst else (math.nan, None)
         (infinite, infinite_rows), (invalid, invalid_rows) = self._rare.values()
         return {
-            "rows": self._moments.n + infinite + invalid,
+            "rows": self._moments.n + infinite + invalid + self._ignored,
+            "ignored": self._ignored,
             "mean": self._moments.mean(self._low, self._high),
             "stderr": self._moments.stderr(),
             "min": self._least,
@@ -273,8 +287,13 @@ class Summary:
         """Count the values in the buffer."""
         if not self._waits:
             return
-        row, values = self._first_waiting, self._waiting[: self._waits]
+        values, left_out = self._waiting[: self._waits], self._left_out[: self._waits]
+        row, places = self._first_waiting, np.flatnonzero(~left_out)
         self._first_waiting, self._waits = row + self._waits, 0
+        self._ignored += len(values) - len(places)
+        if not len(places):
+            return
+        values = values[places]
         values += 0.0  # -0.0 + 0.0 is 0.0: they are one value
         self._least = float(np.fmin(self._least, np.fmin.reduce(values)))
         floor = self._worst[-1][0] if len(self._worst) == NAMED else -math.inf
@@ -282,13 +301,13 @@ class Summary:
         if len(large) > NAMED:
             large = large[values[large] >= np.partition(values[large], -NAMED)[-NAMED]]
             large = large[np.argsort(-values[large], kind="stable")[:NAMED]]  # of equal values, the first
-        self._worst = _worst(self._worst, [(float(values[i]), row + i) for i in large.tolist()])
+        self._worst = _worst(self._worst, [(float(values[i]), row + int(places[i])) for i in large.tolist()])
 
         finite = np.isfinite(values)
         if not finite.all():
             for kind, which in (("infinite", np.isinf(values)), ("invalid", np.isnan(values))):
-                places = np.flatnonzero(which)
-                self._add_rare(kind, len(places), [row + place for place in places[:NAMED].tolist()])
+                here = places[which]
+                self._add_rare(kind, len(here), [row + place for place in here[:NAMED].tolist()])
             values = values[finite]
         if len(values):
             low, high = float(values.min()), float(values.max())
@@ -315,7 +334,7 @@ class Summary:
     @_quiet
     def __getstate__(self) -> dict[str, Any]:
         self._count()
-        return {name: value for name, value in vars(self).items() if name not in ("_waiting", "_waits", "_first_waiting")}
+        return {name: value for name, value in vars(self).items() if name not in _BUFFER}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)

@@ -16,8 +16,10 @@ from ..call import Array, InvalidRowError, prepare
 from .operands import Operands
 from .scoring import Options, evaluate, request_of
 
-# Yields the values of ranges of rows, in their order.
-Run = Callable[[Operands, Options, Iterable[range]], Generator[Array]]
+# The values of a range of rows, and which rows have an ignored label, if any can have it.
+Part = tuple["Array", "Array | None"]
+# Yields the parts in their order.
+Run = Callable[[Operands, Options, Iterable[range]], Generator[Part]]
 
 # Bytes of an operand that are read at once, so that they are still in cache when they are computed: by the kernels, and by
 # Python, where a block costs as long as the reading of some 500 kB.
@@ -43,8 +45,8 @@ class Worker:
             rows = {name: self._reads[name] if name in self._reads else x.get(0, 1) for name, x in operands.items()}
             self._request = prepare(request_of(options, _labels_flat(rows)))
 
-    def __call__(self, rows: range, read: dict[str, Array]) -> Array:
-        """The values of the rows. Operands that were not read yet are read here."""
+    def __call__(self, rows: range, read: dict[str, Array]) -> Part:
+        """The part of the rows. Operands that were not read yet are read here."""
         values = np.empty(len(rows), self._dtype)
         whole = [name for name, x in self._operands.items() if name not in read and not x.small_reads]
         parts = read | {name: self._operands[name].get(rows.start, rows.stop) for name in whole}
@@ -58,8 +60,9 @@ class Worker:
             }
             self._evaluate(first, blocks, values[block])
             start = block.stop + self._evaluate_files(last, values[block.stop :])
+        ignored = ignored_rows(self._operands, self._options, rows, parts.get("labels"))
         self._operands.check(rows.stop)
-        return values
+        return values, ignored
 
     def _evaluate_files(self, first: int, values: Array) -> int:
         """Fill `values` with those of the rows from `first` on, as far as the kernels can read them from files."""
@@ -86,17 +89,25 @@ def _labels_flat(blocks: dict[str, Array]) -> dict[str, Array]:
     return {name: x[:, 0] if name == "labels" else x for name, x in blocks.items()}
 
 
-def in_threads(count: int, operands: Operands, options: Options, parts: Iterable[range]) -> Generator[Array]:
+def ignored_rows(operands: Operands, options: Options, rows: range, labels: Array | None = None) -> Array | None:
+    """Which of the rows have the ignored label; None if there is none. The labels are read if they were not."""
+    if options.ignore_index is None:
+        return None
+    labels = operands["labels"].get(rows.start, rows.stop) if labels is None else labels
+    return np.broadcast_to(labels[:, 0] == options.ignore_index, len(rows))
+
+
+def in_threads(count: int, operands: Operands, options: Options, parts: Iterable[range]) -> Generator[Part]:
     """Compute parts in that many threads, which also read them, except from sources that this thread reads in order."""
     local = threading.local()
 
-    def compute(rows: range, read: dict[str, Array]) -> Array:
+    def compute(rows: range, read: dict[str, Array]) -> Part:
         if not hasattr(local, "worker"):
             local.worker = Worker(operands, options)
-        values: Array = local.worker(rows, read)
-        return values
+        part: Part = local.worker(rows, read)
+        return part
 
-    def submit(rows: range) -> Future[Array]:
+    def submit(rows: range) -> Future[Part]:
         read = {name: x.get(rows.start, rows.stop) for name, x in operands.items() if x.sequential}
         return pool.submit(compute, rows, read)
 
