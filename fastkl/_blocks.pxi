@@ -50,6 +50,7 @@ cdef struct Call:
     ptrdiff_t taken, stop
     int threads
     Invalid *invalid  # one for each thread
+    const int *stopped  # whether the caller has no use for the result any more; NULL: nobody says so
     bint stop_at_invalid
     int found  # An invalid row was found, and later rows need no value.
     bint polls  # The calling thread may poll signals.
@@ -283,6 +284,10 @@ cdef void _row_of_pieces(Call *call, ptrdiff_t i, Invalid *invalid) noexcept nog
             _note_invalid(call, run * call.run.length + row, status, invalid)
 
 
+cdef inline bint _is_stopped(const Call *call) noexcept nogil:
+    return call.stopped != NULL and fastkl_get(call.stopped)
+
+
 cdef void _work(Call *call, int thread) noexcept nogil:
     """Take work, and do it, until the stage has none or the region has lasted long enough.
 
@@ -291,7 +296,7 @@ cdef void _work(Call *call, int thread) noexcept nogil:
     cdef ptrdiff_t i
     cdef bint first = thread == 0
     cdef fastkl_mode caller = fastkl_mode_enter()
-    while not fastkl_get(&call.found) and (first or not call.polls or fastkl_seconds() < call.deadline):
+    while not fastkl_get(&call.found) and not _is_stopped(call) and (first or not call.polls or fastkl_seconds() < call.deadline):
         i = fastkl_next(&call.taken)
         if i >= call.stop:
             break
@@ -351,7 +356,7 @@ cdef int _next_region(Call *call) except -1 nogil:
     """Whether there is work for another region; polls signals before it if the last one has lasted long enough."""
     if call.taken >= call.stop:
         _next_stage(call)
-    if call.stage == DONE or call.found:
+    if call.stage == DONE or call.found or _is_stopped(call):
         return 0
     if call.polls:
         if fastkl_seconds() >= call.deadline:

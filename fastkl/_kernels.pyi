@@ -31,6 +31,10 @@ class Kind:
     tolerance: Final[float]
     result: Final[np.dtype[Any]]
 
+class Stop:
+    def set(self) -> None: ...
+    def is_set(self) -> bool: ...
+
 class Request:
     measure: Final[str]
     p: Final[Any]
@@ -60,6 +64,7 @@ class Request:
     smoothing: float
     ignored: int
     most_threads: int
+    stop: Stop | None
     def __init__(self, measure: str, p: Any = None, q: Any = None, labels: Any = None) -> None: ...
     def set_rows(self, axis: Any, normalize: Any, invalid: Any) -> None: ...
     def set_numbers(self, base: Any, eps: Any, threads: Any) -> None: ...

@@ -185,6 +185,7 @@ cdef int _prepare(Call *call, Request request, cnp.ndarray out) except -1:
         call.unit = sqrt(log(request.log_base)) if request.root else log(request.log_base)
         fastkl_mode_leave(caller)
     call.stop_at_invalid = request.invalid == _RAISE
+    call.stopped = NULL if request.stop is None else &request.stop.word
     # An operand that is not there has no data, no strides, and the dtype of the other.
     if p is None:
         call.q = _operand(q, q_kind, request.q_logits)
@@ -328,7 +329,7 @@ def evaluate_files(Request request not None, cnp.ndarray out not None, list read
             else:
                 call.taken, invalid.status = 0, FASTKL_VALID
                 _work(&call, 0)
-                if not call.found:
+                if not call.found and not _is_stopped(&call):
                     call.out += block * step
                     done += block
                     continue

@@ -28,6 +28,19 @@ cpdef Kind kind_of(cnp.ndarray array):
     return _kinds.get(cnp.PyArray_TYPE(array))
 
 
+cdef class Stop:
+    """A switch that ends calls of other threads early, once it is set. Their results are then incomplete."""
+    cdef int word
+
+    def set(self):
+        """Have all calls with this switch end."""
+        fastkl_set(&self.word)
+
+    def is_set(self):
+        """Whether it was set."""
+        return bool(fastkl_get(&self.word))
+
+
 # Which function of a tier computes. ROWS become LOGITS where an operand holds logits.
 cdef enum Task:
     ROWS, LOGITS, NLL, COMPARE
@@ -54,6 +67,7 @@ cdef class Request:
     cdef public double log_base, clip, scale, scale_low, smoothing
     cdef public int64_t ignored
     cdef public int most_threads
+    cdef public Stop stop
     cdef int code, task
     cdef bint root
     # Views of the operands with the distribution axis last, whose leading axes broadcast, and what their dtypes mean.

@@ -10,7 +10,8 @@ import random
 import sys
 import time
 import warnings
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,13 @@ from support.measures import assert_same_bits
 from support.processes import NIGHT
 
 import fastkl
+from fastkl import call
+from fastkl._kernels import Request, Stop
 from fastkl.batch import score, workers
+from fastkl.batch.operands import open_operands
 from fastkl.batch.readers.npy import NpySource, read_header
+from fastkl.batch.scoring import Options
+from fastkl.batch.workers import Worker
 
 _in_small_parts = small_parts(1000, 300)  # a few rows
 
@@ -314,3 +320,22 @@ def test_memory_does_not_grow_with_the_files(growth):
     large = peak_of(1 << (26 + growth))
     assert large <= 400_000_000
     assert large - small <= 16_000_000, "the size of one part of an operand"
+
+
+@pytest.mark.parametrize("width", [7, 200])
+def test_nothing_is_done_after_a_stop(width):
+    """An interruption sets the switch of all threads of a run: rows may be larger than what is computed in 0.2 s."""
+    np.save("p.npy", weights((333, width), "d", 1))
+    options, stop = Options("entropy", normalize=True), Stop()
+    with closing(open_operands(options, {"p": "p.npy"})) as opened:
+        worker = Worker(opened, options, stop)
+        assert worker(range(10), {})[0].all()
+        stop.set()
+        with pytest.raises(CancelledError):
+            worker(range(333), {})
+        opened["p"].stop = stop
+        with pytest.raises(CancelledError):
+            opened["p"].get(0, 3)
+    request = Request("entropy", np.ones((2000, 300))).replace(normalize=True)
+    request.stop = stop
+    assert call.run(request)[-1] != np.log(300)

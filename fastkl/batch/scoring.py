@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 import numpy as np
 
 from .. import _kernels, call, measures
+from .._kernels import Stop
 from ..call import Array, InvalidRowError, Request
 from ..measures import Comparison
 
@@ -82,11 +83,13 @@ def request_of(options: Options, rows: Mapping[str, Array], out: Array | None = 
     return Request(MEASURES[options.measure].function, *operands).replace(threads=1, out=out, **values)
 
 
-def evaluate(options: Options, rows: Mapping[str, Array], out: Array) -> None:
+def evaluate(options: Options, rows: Mapping[str, Array], out: Array, stop: Stop | None = None) -> None:
     """Fill `out`, of the options' dtype, with the values of the rows. Raises as the measures do."""
     loss, comparison = (options.measure == name for name in ("nll", "compare"))
     try:
-        result = call.run(request_of(options, rows, None if comparison else out))
+        request = request_of(options, rows, None if comparison else out)
+        request.stop = stop
+        result = call.run(request)
     except InvalidRowError as error:
         if loss and error.operand == "q":  # the rows, which are p here
             error.operand = "p"

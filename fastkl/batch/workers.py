@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Final
 
 import numpy as np
 
-from .._kernels import evaluate_files
+from .._kernels import Stop, evaluate_files
 from ..call import Array, InvalidRowError, prepare
 from .operands import Operands
 from .scoring import Options, evaluate, request_of
@@ -28,10 +28,10 @@ PYTHON_BLOCK: Final = 1 << 21
 
 
 class Worker:
-    """Computes parts, one at a time, with its own buffers."""
+    """Computes parts, one at a time, with its own buffers. Once `stop` is set, it ends with CancelledError."""
 
-    def __init__(self, operands: Operands, options: Options) -> None:
-        self._operands, self._options = operands, options
+    def __init__(self, operands: Operands, options: Options, stop: Stop | None = None) -> None:
+        self._operands, self._options, self._stop = operands, options, stop
         self._dtype = operands.dtype(options)
         row_bytes = max((1, *(x.row_bytes for x in operands.values())))
         self._step = min(max(1, PYTHON_BLOCK // row_bytes), operands.rows)
@@ -39,11 +39,12 @@ class Worker:
         self._buffers = {name: np.empty((self._step, x.width), x.dtype) for name, x in small}
         self._reads: dict[str, Array] = {}
         from_files = all(x.rows == 1 or x.place(0) is not None for x in operands.values())
-        if from_files and self._dtype.names is None and operands.rows > 1:
-            step = min(max(1, BLOCK // row_bytes), self._step)
+        if from_files and self._dtype.names is None and operands.rows > 1 and row_bytes <= BLOCK:
+            step = min(BLOCK // row_bytes, self._step)
             self._reads = {name: self._buffers[name][:step] for name, x in operands.items() if x.rows > 1}
             rows = {name: self._reads[name] if name in self._reads else x.get(0, 1) for name, x in operands.items()}
             self._request = prepare(request_of(options, _labels_flat(rows)))
+            self._request.stop = stop
 
     def __call__(self, rows: range, read: dict[str, Array]) -> Part:
         """The part of the rows. Operands that were not read yet are read here."""
@@ -60,6 +61,8 @@ class Worker:
             }
             self._evaluate(first, blocks, values[block])
             start = block.stop + self._evaluate_files(last, values[block.stop :])
+            if self._stop is not None and self._stop.is_set():
+                raise CancelledError
         ignored = ignored_rows(self._operands, self._options, rows, parts.get("labels"))
         self._operands.check(rows.stop)
         return values, ignored
@@ -76,7 +79,7 @@ class Worker:
 
     def _evaluate(self, first: int, blocks: dict[str, Array], values: Array) -> None:
         try:
-            evaluate(self._options, _labels_flat(blocks), values)
+            evaluate(self._options, _labels_flat(blocks), values, self._stop)
         except InvalidRowError as error:
             self._operands.check(first, thorough=True)  # a file that is written to while it is read can hold anything
             x, (row, *entry) = self._operands[error.operand], error.index
@@ -99,11 +102,13 @@ def ignored_rows(operands: Operands, options: Options, rows: range, labels: Arra
 
 def in_threads(count: int, operands: Operands, options: Options, parts: Iterable[range]) -> Generator[Part]:
     """Compute parts in that many threads, which also read them, except from sources that this thread reads in order."""
-    local = threading.local()
+    local, stop = threading.local(), Stop()
+    for x in operands.values():
+        x.stop = stop
 
     def compute(rows: range, read: dict[str, Array]) -> Part:
         if not hasattr(local, "worker"):
-            local.worker = Worker(operands, options)
+            local.worker = Worker(operands, options, stop)
         part: Part = local.worker(rows, read)
         return part
 
@@ -115,6 +120,7 @@ def in_threads(count: int, operands: Operands, options: Options, parts: Iterable
     try:
         yield from results(map(submit, parts), count + 2, deque())
     finally:
+        stop.set()
         pool.shutdown(cancel_futures=True)
 
 

@@ -10,6 +10,7 @@ import io
 import math
 import os
 import threading
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -27,6 +28,7 @@ _VERSIONS: Final = {
     (3, 0): (4, np.lib.format.read_array_header_2_0),
 }
 _AHEAD: Final = 1 << 25  # bytes that the system reads ahead: those that two threads read next
+_ONCE: Final = 1 << 25  # bytes of one read, of which each takes some milliseconds
 _MOST_HEADER: Final = 10_000  # NumPy's own limit: a longer one could exhaust the parser
 _MOST_AXES, _MOST_BYTES = 64, 2**63 - 1  # NumPy's limits; an axis of length 0 does not count
 _RAW: Final = np.dtype("V2")  # np.save writes the bfloat16 of ml_dtypes so
@@ -134,8 +136,10 @@ class NpySource(Source):
         """Fill the array from a position in the file; one read may deliver fewer bytes than were requested."""
         view = values.reshape(-1).view(np.uint8).data
         while view:
+            if self.stop is not None and self.stop.is_set():
+                raise CancelledError
             try:
-                count = self._read(view, position)
+                count = self._read(view[:_ONCE], position)
             except OSError as error:
                 raise OSError(error.errno, f"{error.strerror}, in row {row}", self.name) from None
             if not count:
