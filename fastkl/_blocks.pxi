@@ -61,6 +61,8 @@ cdef fastkl_operand _operand(cnp.ndarray a, Kind kind, bint logits) noexcept:
     """The first row of an array. The place of another row is added later."""
     cdef fastkl_operand operand
     operand.data, operand.row, operand.col = <const char *>cnp.PyArray_DATA(a), 0, a.strides[a.ndim - 1]
+    if a.shape[a.ndim - 1] == 1:  # NumPy gives an axis of length 1 any stride, with which an address could overflow
+        operand.col = cnp.PyArray_ITEMSIZE(a)
     operand.dtype, operand.swapped, operand.logits = kind.code, not cnp.PyArray_ISNOTSWAPPED(a), logits
     return operand
 

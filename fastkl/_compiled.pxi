@@ -40,6 +40,8 @@ cdef ptrdiff_t _rows(
         q.data = NULL
     if rows == 1:  # A row alone has no neighbours: see _coalesce.
         p.row = q.row = 0
+    if n == 1:  # as in _operand
+        p.col = q.col = sizeof(rounded)
     while first < rows:
         count = min(<ptrdiff_t>BLOCK_ROWS, rows - first)
         if valid:

@@ -7,6 +7,7 @@ Values are compared with those of other layouts of the same rows; test_accuracy.
 entries has chunks that the kernels read in place and a rest that they copy.
 """
 
+import math
 from itertools import product
 
 import numpy as np
@@ -224,3 +225,15 @@ def test_a_value_beyond_outs_dtype_is_infinite():
     """And there is no warning, which pytest would make an error."""
     out = np.zeros(1, "f2")
     assert np.isinf(fastkl.kl_divergence([[0.5, 0.5]], [1, 1e-300], normalize=True, base=1.0001, out=out)[0])
+
+
+@pytest.mark.parametrize("stride", [2**60, -(2**60), 2**62, 1, 0, -7])
+@pytest.mark.parametrize("shape", [(5, 1), (1, 4), (1, 1), (1, 5, 1, 3)])
+def test_any_stride_of_an_axis_of_length_1(shape, stride):
+    """NumPy accepts any, because it adds none."""
+    memory = np.random.default_rng(1).random(math.prod(shape)).reshape(shape)
+    strides = [stride if n == 1 else own for n, own in zip(shape, memory.strides, strict=True)]
+    wild = np.ndarray(shape, float, memory, 0, strides)
+    for call in PAIR_MEASURES:
+        assert_same(call(wild, wild[::-1], normalize=True), call(memory, memory[::-1], normalize=True))
+    assert_same(fastkl.entropy(wild, from_logits=True), fastkl.entropy(memory, from_logits=True))

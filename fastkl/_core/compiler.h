@@ -137,7 +137,8 @@ static inline int fastkl_has_avx2(void) {
 #endif
 
 /* The floating-point mode of the calling thread. The maths needs rounding to nearest and subnormal numbers; afterwards the
-   caller gets back its own mode and exception flags. */
+   caller gets back its own mode and exception flags. What the compiler must not know of the mode it takes for memory, so
+   that no access moves across. */
 #if FASTKL_X86
 typedef unsigned int fastkl_mode;
 static inline fastkl_mode fastkl_mode_enter(void) {
@@ -153,11 +154,11 @@ typedef struct {
 static inline fastkl_mode fastkl_mode_enter(void) {
     fastkl_mode caller;
     __asm__ volatile("mrs %0, fpcr\n\tmrs %1, fpsr" : "=r"(caller.control), "=r"(caller.status));
-    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0));
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0) : "memory");
     return caller;
 }
 static inline void fastkl_mode_leave(fastkl_mode caller) {
-    __asm__ volatile("msr fpcr, %0\n\tmsr fpsr, %1" : : "r"(caller.control), "r"(caller.status));
+    __asm__ volatile("msr fpcr, %0\n\tmsr fpsr, %1" : : "r"(caller.control), "r"(caller.status) : "memory");
 }
 #else
 #include <fenv.h>

@@ -14,6 +14,8 @@
 #include <pthread.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#else
+#include <windows.h>
 #endif
 
 #ifdef _OPENMP
@@ -37,23 +39,25 @@ int fastkl_most_threads(void) {
     const int most = THREADS_PER_PROCESSOR * omp_get_num_procs();
     return most < LEAST_LIMIT ? LEAST_LIMIT : most;
 }
-
-double fastkl_seconds(void) { return omp_get_wtime(); }
 #else
 int fastkl_openmp(void) { return 0; }
 int fastkl_openmp_threads(void) { return 1; }
 int fastkl_most_threads(void) { return 1; }
+#endif
 
+/* LLVM's omp_get_wtime reads a clock that can be set back, so that a wait for it could last for ever. */
 double fastkl_seconds(void) {
-    struct timespec now;
 #ifdef FASTKL_POSIX
+    struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-#else
-    timespec_get(&now, TIME_UTC);
-#endif
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
+#else
+    LARGE_INTEGER now, per_second;
+    QueryPerformanceCounter(&now);
+    QueryPerformanceFrequency(&per_second);
+    return (double)now.QuadPart / (double)per_second.QuadPart;
 #endif
+}
 
 /* An OpenMP library keeps threads for the next parallel region. A forked child has none of them, and libgomp would wait for
    them without end. So a child computes with one thread. pthread_atfork also sees the forks of C code, which Python's
