@@ -12,8 +12,8 @@
 #include "logratio.inc.h"
 #include "exponential.inc.h"
 
-/* The exponential of a larger logarithm is a normal number. */
-#define MIN_NORMAL_LOG -700
+/* The exponential of a smaller logarithm, times any double, is 0: log(2^-1075 / 2^1024), rounded down. */
+#define MIN_LOG -1500
 /* A quotient of doubles above is a normal number. */
 #define MIN_NORMAL_RATIO 0x1p-1000
 /* A weight with a smaller logarithm makes 0 of any difference of two doubles: log(2^-1075 / (2 2^1024)). */
@@ -91,6 +91,14 @@ static weights weights_of(const fastkl_task *task, fastkl_operand operand, ptrdi
     return result;
 }
 
+/* What rounding took from the logarithm of a logit's weight, unless it is clipped: that of a small weight is large. */
+static double log_weight_low(const weights *of, ptrdiff_t i, double logarithm) {
+    if (!of->operand.logits || logarithm <= of->min)
+        return 0;
+    const fastkl_parts exact = difference(fastkl_entry(of->operand, i), of->max, of->scale);
+    return (exact.high - logarithm) + exact.low;
+}
+
 /* x times an entry's weight, also where the weight alone would underflow. That of a small probability is a quotient,
    because the exponential of its rounded logarithm is less exact. */
 static double times_weight(const weights *of, ptrdiff_t i, double x) {
@@ -99,7 +107,12 @@ static double times_weight(const weights *of, ptrdiff_t i, double x) {
         return 0;
     if (!of->operand.logits && of->min == -INFINITY && quotient > MIN_NORMAL_RATIO)
         return quotient * x;
-    return logarithm > MIN_NORMAL_LOG ? exp(logarithm) * x : copysign(exp(logarithm + log(fabs(x))), x);
+    if (logarithm < MIN_LOG)
+        return 0;
+    int exponent = 0; /* frexp need not set it where x is infinite */
+    const double significand = frexp(x, &exponent), k = rint(logarithm / FASTKL_LN2);
+    const double rest = fma(-k, FASTKL_LN2, logarithm) + (log_weight_low(of, i, logarithm) - k * FASTKL_LN2_LOW);
+    return ldexp(exp(rest) * significand, exponent + (int)k);
 }
 
 /* Is an entry masked or zero, and not clipped? Its weight may underflow to 0 without that. */
