@@ -298,7 +298,9 @@ cdef void _work(Call *call, int thread) noexcept nogil:
     cdef ptrdiff_t i
     cdef bint first = thread == 0
     cdef fastkl_mode caller = fastkl_mode_enter()
-    while not fastkl_get(&call.found) and not _is_stopped(call) and (first or not call.polls or fastkl_seconds() < call.deadline):
+    while not fastkl_get(&call.found) and not _is_stopped(call):
+        if not first and call.polls and fastkl_seconds() >= call.deadline:
+            break
         i = fastkl_next(&call.taken)
         if i >= call.stop:
             break

@@ -34,7 +34,12 @@ def score(tmp_path):
 
 
 full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="only Linux has /dev/full")
-REDIRECTIONS = ["2>&-", ">&-", "<&- >&- 2>&-", "2>/dev/null", pytest.param("2>/dev/full", marks=full)]
+slow = pytest.mark.slow
+REDIRECTIONS = [
+    "2>&-",
+    "<&- >&- 2>&-",
+    *(pytest.param(x, marks=[full, slow]) for x in (">&-", "2>/dev/null", "2>/dev/full")),
+]
 
 
 @posix
@@ -57,11 +62,12 @@ def test_full_standard_output(score, tmp_path):
 
 
 @posix
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437:strict", "utf-16"])
-@pytest.mark.parametrize("verb", ["score", "info"])
-def test_any_encoding(encoding, verb, score, tmp_path):
-    arguments = score() if verb == "score" else [verb]
-    assert status_of(tmp_path, arguments, PYTHONIOENCODING=encoding)[0] == 0
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(x, marks=slow) for x in ("latin-1", "cp437:strict", "utf-16"))]
+)
+def test_any_encoding(encoding, score, tmp_path):
+    for arguments in score(), ["info"]:
+        assert status_of(tmp_path, arguments, PYTHONIOENCODING=encoding)[0] == 0
 
 
 @posix

@@ -130,5 +130,6 @@ FASTKL_INLINE NAME(columns) NAME(group_columns)(REAL *tile, const fastkl_operand
     if (from->dtype == REAL_DTYPE && in_a_column(from) && rows == LANES)
         return (NAME(columns)){data, from->col, REAL_DTYPE, NULL, 0, 0, data + STRIP * from->col, from->col, 0};
     NAME(load_tiles)(tile, from, data, n, rows);
-    return (NAME(columns)){(const char *)tile, COLUMN_BYTES, REAL_DTYPE, NULL, 0, 0, data + rows * from->row, COLUMN_BYTES, 0};
+    const char *const ahead = data + rows * from->row;
+    return (NAME(columns)){(const char *)tile, COLUMN_BYTES, REAL_DTYPE, NULL, 0, 0, ahead, COLUMN_BYTES, 0};
 }
