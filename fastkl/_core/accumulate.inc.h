@@ -120,7 +120,22 @@ FASTKL_NOINLINE void NAME(find_zeros)(const NAME(columns) *p, const NAME(columns
 FASTKL_INLINE void NAME(look_at_small)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
     const UINT sign = (UINT)1 << (REAL_BITS - 1);
     UINT small[LANES] = {0}, any = 0;
-    for (ptrdiff_t i = 0; i < count + (p.left > 0); i++) {
+    ptrdiff_t i = 0;
+    for (; i + 4 <= count; i += 4) { /* a loop over the lanes of one column is so short that GCC takes it apart */
+        REAL p_four[4 * LANES], q_four[4 * LANES];
+        const NAME(columns) p_now = NAME(as_reals)(NAME(advance)(p, i), 4, p_four);
+        const NAME(columns) q_now = NAME(as_reals)(NAME(advance)(q, i), 4, q_four);
+        FASTKL_VECTORIZE
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
+            const REAL a0 = NAME(column)(p_now, 0, 4, NULL)[j], a1 = NAME(column)(p_now, 1, 4, NULL)[j];
+            const REAL a2 = NAME(column)(p_now, 2, 4, NULL)[j], a3 = NAME(column)(p_now, 3, 4, NULL)[j];
+            const REAL b0 = NAME(column)(q_now, 0, 4, NULL)[j], b1 = NAME(column)(q_now, 1, 4, NULL)[j];
+            const REAL b2 = NAME(column)(q_now, 2, 4, NULL)[j], b3 = NAME(column)(q_now, 3, 4, NULL)[j];
+            small[j] |= ((NAME(bits)(b0 - SMALL) & NAME(bits)(b0 - a0)) | (NAME(bits)(b1 - SMALL) & NAME(bits)(b1 - a1))) |
+                        ((NAME(bits)(b2 - SMALL) & NAME(bits)(b2 - a2)) | (NAME(bits)(b3 - SMALL) & NAME(bits)(b3 - a3)));
+        }
+    }
+    for (; i < count + (p.left > 0); i++) {
         REAL p_column[LANES], q_column[LANES];
         const NAME(loose) *const a = NAME(column)(p, i, count, p_column), *const b = NAME(column)(q, i, count, q_column);
         FASTKL_VECTORIZE
