@@ -50,7 +50,7 @@ cdef struct Call:
     ptrdiff_t taken, stop
     int threads
     Invalid *invalid  # one for each thread
-    const int *stopped  # whether the caller has no use for the result any more; NULL: nobody says so
+    const int *stopped  # whether the caller has ended, and needs no result; NULL if it cannot say so
     bint stop_at_invalid
     int found  # An invalid row was found, and later rows need no value.
     bint polls  # The calling thread may poll signals.

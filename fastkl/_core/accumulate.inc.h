@@ -117,7 +117,7 @@ FASTKL_NOINLINE void NAME(find_zeros)(const NAME(columns) *p, const NAME(columns
 
 /* Sets the guard bits where q is small. Most of a sparse row's small q have a p that is not larger: those are let pass in a
    loop with few instructions. */
-FASTKL_INLINE void NAME(look_at_small)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
+FASTKL_INLINE void NAME(find_small)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, UINT *guard_bits) {
     const UINT sign = (UINT)1 << (REAL_BITS - 1);
     UINT small[LANES] = {0}, any = 0;
     ptrdiff_t i = 0;
@@ -252,7 +252,7 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, traits of, co
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
             small |= NAME(is_small)(now.least_q[j]);
         if (small >> (REAL_BITS - 1))
-            NAME(look_at_small)(NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, now.guard_bits);
+            NAME(find_small)(NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, now.guard_bits);
     }
     *lanes = now;
 }

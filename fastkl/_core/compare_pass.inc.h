@@ -161,8 +161,8 @@ FASTKL_INLINE void NAME(compare_columns)(NAME(compared_lanes) *lanes, int one_ro
     for (int j = 0; j < LANES; j++)
         small |= now.least[j] < SMALL;
     if (small) {
-        NAME(look_at_small)(p, q, count, now.q_guard_bits);
-        NAME(look_at_small)(q, p, count, now.p_guard_bits);
+        NAME(find_small)(p, q, count, now.q_guard_bits);
+        NAME(find_small)(q, p, count, now.p_guard_bits);
     }
     *lanes = now;
 }

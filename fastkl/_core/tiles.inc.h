@@ -119,7 +119,7 @@ FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(
         for (int j = 0; j < LANES; j++)
             small |= bits[j];
         if (small & FASTKL_SIGN)
-            NAME(look_at_small)(NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, found);
+            NAME(find_small)(NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, found);
         for (int j = 0; j < LANES; j++)
             bits[j] = (uint64_t)found[j] << (64 - REAL_BITS);
     }

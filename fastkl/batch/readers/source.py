@@ -33,7 +33,7 @@ class Source(ABC):
     stamps: Sequence[Stamp] = ()  # of the files that are read
     chunk_rows = 1  # rows that the format stores in one piece; a part of whole pieces decodes each only once
     small_reads = False  # whether reading few rows at a time, into a buffer, is as fast as reading many
-    stop: Stop | None = None  # set when nobody needs rows any more: a long read then ends with CancelledError
+    stop: Stop | None = None  # set when the run has ended: a long read then ends with CancelledError
     sequential = False  # whether only one thread may read, and reads fastest from each part to the next
 
     def __init__(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
