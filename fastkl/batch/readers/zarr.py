@@ -68,8 +68,10 @@ def _check_blosc(key: str, header: bytes, size: int) -> None:
 class ZarrSource(Source):
     """A Zarr array in a folder, or one of a group in a folder. Several threads may read it at once."""
 
+    path: Path
+
     def __init__(self, name: str, path: Path, member: str | None) -> None:
-        self.path, self._root, self._folder = path, path, _find(name, path, member)
+        self.path, self._folder = path, _find(name, path, member)
         metadata, blosc = _metadata(name, path, self._folder)
         self.stamps = [Stamp(name, metadata)]
         self._walked = self._walk()
@@ -113,7 +115,7 @@ class ZarrSource(Source):
         folder = self._folder.parent / dimension
         if folder == self._folder or folder.parent != self._folder.parent or not _is_array(folder):
             return None
-        _metadata(self.name, self._root, folder)
+        _metadata(self.name, self.path, folder)
         with damage(f"{self.name}: its coordinate {dimension} cannot be read"), quietly():
             array = zarr.open_array(_Store(os.path.abspath(folder), **_READ), mode="r")
             if array.shape != (self.shape[axis],) or array.shape[0] > _MOST_COORDINATES:
