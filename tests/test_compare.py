@@ -130,6 +130,23 @@ def test_a_row_of_probabilities_beside_extreme_neighbours(dtype, n):
 
 
 @on_every_tier
+@pytest.mark.parametrize("n", [3, 100, 1000])
+@pytest.mark.parametrize("dtype", ["i8", "u8", ">i8", ">u8"])
+def test_integers_that_are_the_same_double_are_not_the_same(dtype, n):
+    """The largest entries are exact. An int64 counts beside a row of floats, and below zero, too."""
+    for large in 2**53, 2**62, np.iinfo(dtype).max - 1:
+        rows = np.zeros((2, n), dtype)
+        rows[0, -2:], rows[1, -2:] = (large, large + 1), (large + 1, large)
+        for keywords in {"normalize": True}, {"from_logits": True}:
+            for order in np.ascontiguousarray, np.asfortranarray:
+                p, q = order(rows[[0, 0, 1]]), order(rows[[0, 1, 0]])
+                assert fastkl.compare(p, q, **keywords).same_argmax.tolist() == [True, False, False]
+            assert fastkl.compare(rows, rows.astype(float), **keywords).same_argmax.tolist() == [False, True]
+    lowest = np.full((1, n), np.iinfo("i8").min)
+    assert fastkl.compare(lowest, lowest + (np.arange(n) == 1), from_logits=True).same_argmax.tolist() == [False]
+
+
+@on_every_tier
 @pytest.mark.parametrize("times", [1, 50, pytest.param(900, marks=pytest.mark.slow)])
 @each_dtype
 def test_rows_of_which_the_common_pass_is_not_accepted(dtype, times):

@@ -45,9 +45,29 @@ static double evaluate_alone(const fastkl_task *task, int i, const fastkl_operan
     return value;
 }
 
-/* The index of a valid row's first entry that is largest. The logarithms of two probabilities may be the same, so these are
-   compared as they are. */
+static inline int has_long_integers(const fastkl_operand *row) {
+    return row->dtype == FASTKL_int64 || row->dtype == FASTKL_uint64;
+}
+
+static ptrdiff_t argmax_of_long_integers(const fastkl_operand *row, ptrdiff_t n) {
+    const uint64_t flipped = row->dtype == FASTKL_int64 ? FASTKL_SIGN : 0; /* the order of unsigned integers */
+    uint64_t largest = 0;
+    ptrdiff_t at = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        uint64_t entry;
+        fastkl_read(&entry, row->data + i * row->col, sizeof entry, row->swapped);
+        entry ^= flipped;
+        if (entry > largest)
+            largest = entry, at = i;
+    }
+    return at;
+}
+
+/* The index of a valid row's first entry that is largest. The logarithms of two probabilities may be the same, and so may
+   two integers as doubles: entries are compared as they are. */
 static ptrdiff_t argmax(const fastkl_operand *row, ptrdiff_t n) {
+    if (has_long_integers(row))
+        return argmax_of_long_integers(row, n);
     fastkl_operand operand = *row;
     logits_row entries = {.operand = &operand, .as_is = 1};
     double max;
@@ -203,8 +223,13 @@ static void compare(const fastkl_task *task, const fastkl_operand *p, const fast
             compare_short_logits(task, &p_row, &q_row, &label, n, (int)now, values, status + i);
         else
             status[i] = (uint8_t)compare_logits(task, p_row, q_row, &label, n, values);
-        for (ptrdiff_t k = 0; k < now; k++, values += FASTKL_FIELD_COUNT)
+        for (ptrdiff_t k = 0; k < now; k++, values += FASTKL_FIELD_COUNT) {
             for (int field = 0; status[i + k] && field < FASTKL_FIELD_COUNT; field++)
                 values[field] = NAN;
+            if (!status[i + k] && (has_long_integers(p) || has_long_integers(q))) {
+                const fastkl_operand p_again = moved(p, i + k, 0), q_again = moved(q, i + k, 0);
+                values[FASTKL_same_argmax_field] = argmax(&p_again, n) == argmax(&q_again, n);
+            }
+        }
     }
 }
