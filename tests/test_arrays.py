@@ -79,6 +79,32 @@ def test_layout_does_not_change_values(layout, dtype):
                 assert_close(result, expected, f"{measure.__name__}, axis {axis}")
 
 
+SLICES = {
+    "first rows": np.s_[:5], "middle rows": np.s_[9:30], "last two": np.s_[-2:], "one": np.s_[7:8], "one by number": 7,
+    "every second": np.s_[::2], "backwards": np.s_[::-1],
+}  # fmt: skip
+KEEP_NEIGHBOURS = "first rows", "middle rows", "last two"
+
+
+@on_every_tier
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.parametrize("n", [2, 30, 128, 129, 200, WIDE])
+def test_slices_have_the_bits_of_the_whole(n, dtype):
+    """Long rows that are neighbours in memory may have other bits: in both operands, or in one beside a single row."""
+    p, q = (distributions(seed, (37, n), dtype) for seed in (21, 22))
+    across_p, across_q = map(np.asfortranarray, (p, q))
+    for measure in [*MEASURES, lambda *pair: np.stack(fastkl.compare(*pair)[:6], axis=-1)]:
+        for pair in (across_p, across_q), (across_p, q[0]), (p, across_q):
+            whole = measure(*pair)
+            differs = n > 128 and pair[0] is across_p
+            if not differs:
+                assert_same(whole, measure(*map(np.ascontiguousarray, pair)))
+            for name, rows in SLICES.items():
+                cut = tuple(x[rows] if x.ndim > 1 else x for x in pair)
+                alone = measure(*(np.ascontiguousarray(x) for x in cut))
+                assert_same(measure(*cut), whole[rows] if name in KEEP_NEIGHBOURS or not differs else alone, name)
+
+
 @on_every_tier
 def test_zero_strides():
     one, other = distributions(5, (WIDE,)), distributions(6, (4, WIDE))
