@@ -63,7 +63,10 @@ class Layout(NamedTuple):
 
 
 def layout(pick, shape, dtype, repeated=(), margin=MARGIN):
-    """A layout of any order of axes, steps, gaps, directions and alignment; a `repeated` axis has stride 0."""
+    """A layout of any order of axes, steps, gaps, directions and alignment; a `repeated` axis has stride 0.
+
+    An axis of length 1 may have a stride with which addresses would overflow.
+    """
     plain = pick.random() < 0.25
     order = list(range(len(shape)))[::-1]
     step = dtype.itemsize
@@ -81,6 +84,9 @@ def layout(pick, shape, dtype, repeated=(), margin=MARGIN):
         step = abs(strides[axis]) * max(shape[axis], 1)
         if not plain and pick.random() < 0.2:
             step += pick.choice([1, 4, dtype.itemsize, 64])
+    for axis, length in enumerate(shape):
+        if length == 1 and pick.random() < 0.3:  # NumPy accepts any stride, because no other entry stands there
+            strides[axis] = pick.choice([1, 0, 2**60, -(2**60), 2**62])
     at = margin + (0 if pick.random() < 0.6 else pick.randrange(1, 8))
     return Layout(shape, dtype, at - first, tuple(strides), at - first + last + margin)
 
