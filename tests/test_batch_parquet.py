@@ -134,6 +134,10 @@ def test_keys_need_parquet_of_as_many_rows():
 DOUBLES = pa.list_(pa.float64())
 
 
+def extension(kind, storage):
+    return pa.ExtensionArray.from_storage(kind, storage)
+
+
 @pytest.mark.parametrize(
     ("entry", "kind", "message"),
     [
@@ -170,13 +174,34 @@ def test_unsuitable_columns_are_refused():
         "texts": pa.array([["a"], ["b"]]),
         "deep": pa.array([[[1.0]], [[2.0]]]),
         "struct": pa.array([{"a": 1}, {"a": 2}]),
+        "decimals": pa.array([[1, 2], [3, 4]], pa.list_(pa.decimal256(50))),
+        "times": pa.array([[1, 2], [3, 4]], pa.list_(pa.timestamp("s"))),
+        "spans": pa.array([[1, 2], [3, 4]], pa.list_(pa.duration("s"), 2)),
+        "nothing": pa.array([[None], [None]]),
+        "map": pa.array([[("a", 0.5)], [("b", 1.0)]], pa.map_(pa.string(), pa.float64())),
+        "matrices": extension(pa.fixed_shape_tensor(pa.float64(), [1, 2]), pa.array([[1.0, 2.0]] * 2, pa.list_(pa.float64(), 2))),
+        "view": pa.array([[1.0], [2.0]], pa.list_view(pa.float64())),
+        "opaque": extension(pa.opaque(pa.float64(), "kind", "vendor"), pa.array([1.0, 2.0])),
+        "flags": extension(pa.bool8(), pa.array([1, 0], pa.int8())),
     }
     save_parquet("all.parquet", columns)
     for name in columns:
         message = r"^all.*has a column of type .*: must be lists of numbers, or numbers"
         refused(message, f"all.parquet:{name}", error=TypeError)
     for column in "", ":other":
-        refused("it has 'text', 'kind', 'decimal', 'texts', 'deep', 'struct'", f"all.parquet{column}")
+        refused("it has 'text', 'kind', 'decimal', 'texts', 'deep', 'struct', 'decimals', ", f"all.parquet{column}")
+
+
+def test_tensors_and_dictionaries_are_read():
+    """They are other ways to store the same numbers."""
+    lists = pa.array(rows(1).tolist(), pa.list_(pa.float64(), WIDTH))
+    save_parquet("p.parquet", {"id": range(ROWS), "x": extension(pa.fixed_shape_tensor(pa.float64(), [WIDTH]), lists)})
+    encoded = pa.FixedSizeListArray.from_arrays(lists.flatten().dictionary_encode(), WIDTH)
+    labels = pa.array(np.arange(ROWS) % WIDTH).dictionary_encode()
+    save_parquet("q.parquet", {"x": encoded, "labels": labels})
+    for name in "p.parquet", "q.parquet:x":
+        score(name, measure="nll", labels="q.parquet:labels", out="out.npy")
+        assert_same_bits(np.load("out.npy"), fastkl.nll(np.arange(ROWS) % WIDTH, rows(1)))
 
 
 def test_folders_of_other_files_are_refused():

@@ -153,7 +153,7 @@ class ParquetSource(Source):
     def _values(self, file: _File, row: int, lists: Any) -> Array:
         """Lists or numbers, from `row` of the file on, as an array."""
         self._refuse_nulls(file, row, lists)
-        numbers = lists
+        numbers = lists = getattr(lists, "storage", lists)  # of tensors
         if self._lists:
             if not pa.types.is_fixed_size_list(lists.type):
                 lengths = lists.value_lengths().to_numpy()

@@ -61,18 +61,24 @@ def check_column(name: str, schema: Any, column: str) -> None:
         raise ValueError(f"{name}: has {what} {column!r}: it has {listed(schema.names)}")
 
 
-def column_type(name: str, path: Path, kind: Any) -> tuple[np.dtype[Any], bool, int | None]:
-    """The dtype of a column of numbers or of lists of numbers, whether it has lists, and their length if the type says it.
+def column_type(name: str, path: Path, column: Any) -> tuple[np.dtype[Any], bool, int | None]:
+    """The dtype of a column type of numbers or of lists of numbers, whether it has lists, and their length if the type says it.
 
     TypeError for any other column.
     """
-    lists = _is_list(kind)
+    kind, lists = storage_type(column), _is_list(column)
     numbers = kind.value_type if lists else kind
     if not (pa.types.is_floating(numbers) or pa.types.is_integer(numbers) or pa.types.is_boolean(numbers)):
-        raise TypeError(f"{name}: {path.name} has a column of type {kind}: must be lists of numbers, or numbers")
+        raise TypeError(f"{name}: {path.name} has a column of type {column}: must be lists of numbers, or numbers")
     width = kind.list_size if pa.types.is_fixed_size_list(kind) else None
     return np.dtype(numbers.to_pandas_dtype()), lists, width
 
 
+def storage_type(kind: Any) -> Any:
+    """The lists that a column of tensors of one axis is stored as. Any other type is its own."""
+    return kind.storage_type if isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1 else kind
+
+
 def _is_list(kind: Any) -> bool:
+    kind = storage_type(kind)
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
