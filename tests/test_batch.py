@@ -98,6 +98,14 @@ def test_comparison(with_labels):
     assert ("perplexity_p" in result) == with_labels
 
 
+def test_agreement_is_that_of_valid_rows():
+    rows = np.array([[0.25, 0.75], [-1, 2], [0.5, 0.5], [np.nan, 1]])
+    npy(p=rows, q=rows, r=rows[1::2])
+    result = fastkl.score("p.npy", "q.npy", measure="compare", invalid="nan")
+    assert (result["top1_agreement"], result["same_argmax"]["invalid"]) == (1, 2)
+    assert np.isnan(fastkl.score("r.npy", "r.npy", measure="compare", invalid="nan")["top1_agreement"])
+
+
 @pytest.mark.parametrize("measure", ["nll", "compare"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_ignored_labels_have_no_part_in_means(measure, threads, capsys):

@@ -179,7 +179,9 @@ def test_unsuitable_columns_are_refused():
         "spans": pa.array([[1, 2], [3, 4]], pa.list_(pa.duration("s"), 2)),
         "nothing": pa.array([[None], [None]]),
         "map": pa.array([[("a", 0.5)], [("b", 1.0)]], pa.map_(pa.string(), pa.float64())),
-        "matrices": extension(pa.fixed_shape_tensor(pa.float64(), [1, 2]), pa.array([[1.0, 2.0]] * 2, pa.list_(pa.float64(), 2))),
+        "matrices": extension(
+            pa.fixed_shape_tensor(pa.float64(), [1, 2]), pa.array([[1.0, 2.0]] * 2, pa.list_(pa.float64(), 2))
+        ),
         "view": pa.array([[1.0], [2.0]], pa.list_view(pa.float64())),
         "opaque": extension(pa.opaque(pa.float64(), "kind", "vendor"), pa.array([1.0, 2.0])),
         "flags": extension(pa.bool8(), pa.array([1, 0], pa.int8())),

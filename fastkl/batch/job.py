@@ -100,8 +100,9 @@ def score(
     -------
     dict
         The result of `Summary.result`, and `seconds`, `rows_per_second`, `bytes_per_second`. For a comparison, there is
-        such a dict for each field, and beside them `top1_agreement`, and with labels `perplexity_p` and `perplexity_q`; the
-        mean of the field `nll_increase`, nll_q - nll_p, is the logarithm of their ratio.
+        such a dict for each field, and beside them `top1_agreement`, the share of valid rows that have their largest entry
+        in the same place, and with labels `perplexity_p` and `perplexity_q`; the mean of the field `nll_increase`,
+        nll_q - nll_p, is the logarithm of their ratio.
 
     Raises
     ------

@@ -34,6 +34,8 @@ class Results:
             if name == _NLL_INCREASE:
                 with np.errstate(invalid="ignore"):  # infinite losses of both
                     column = values["nll_q"].astype(float) - values["nll_p"]
+            elif name == "same_argmax":  # of an invalid row, it is False in the file, and NaN for the statistics
+                column = np.where(np.isnan(values["kl"]), math.nan, values[name])
             else:
                 column = values[name] if name else values
             summary.update(column, ignored=ignored if losses else None)

@@ -62,7 +62,7 @@ def check_column(name: str, schema: Any, column: str) -> None:
 
 
 def column_type(name: str, path: Path, column: Any) -> tuple[np.dtype[Any], bool, int | None]:
-    """The dtype of a column type of numbers or of lists of numbers, whether it has lists, and their length if the type says it.
+    """The dtype of a column of numbers or of lists of numbers, whether it has lists, and their length if the type says it.
 
     TypeError for any other column.
     """
