@@ -134,6 +134,7 @@ CALLS = [
     (lambda x: fastkl.kl_divergence(np.array(ROWS), x, normalize=True), ("q", "p has shape", "p and q have")),
     (lambda x: fastkl.nll(x, np.ones((2, 3, 3)), normalize=True), ("labels", "q is")),
     (lambda x: fastkl.score(x, measure="entropy", normalize=True), ("p",)),
+    (lambda x: fastkl.score(x, measure="nll", labels=[0, 1], normalize=True), ("p", "labels")),
 ]
 
 

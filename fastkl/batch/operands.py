@@ -93,14 +93,25 @@ def _check_coordinates(p: Source, q: Source) -> None:
             )
 
 
+def _views(options: Options, in_memory: Mapping[str, Any]) -> dict[str, Any]:
+    """The operands in memory as arrays, if the measure itself would take them; its errors if not."""
+    loss = options.measure == "nll"  # whose q is p here
+    try:
+        views = arrays_of(request_of(options, in_memory))
+    except (TypeError, ValueError) as error:
+        if not (loss and str(error).startswith("q")):
+            raise
+        raise type(error)("p" + str(error)[1:]) from None
+    return ({"p": views.pop("q")} if loss else {}) | views
+
+
 def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
     """The sources, opened, and checked against each other and the measure."""
     if ("q" in given) != MEASURES[options.measure].q:
         raise ValueError(f"q: must be {'left out' if 'q' in given else 'given'} for {options.measure}")
     in_memory = {name: x for name, x in given.items() if not isinstance(x, (str, os.PathLike))}
     if in_memory.keys() - {"labels"}:
-        views = arrays_of(request_of(options, in_memory))
-        given = dict(given) | ({"p": views.pop("q")} if options.measure == "nll" else {}) | views
+        given = dict(given) | _views(options, in_memory)
     with ExitStack() as stack:
         operands = Operands()
         for name, operand in given.items():
