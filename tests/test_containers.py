@@ -247,6 +247,10 @@ REFUSED = {
          kl, xr.DataArray(P, dims=("t", "c")), xr.DataArray(Q, dims=("t", "d"))),
         (ValueError, "q has shape (1, 5, 7): must have no more axes than the dimensions ('t', 'c')",
          kl, xr.DataArray(P, dims=("t", "c")), Q[np.newaxis]),
+        *((ValueError, f"p and q: cannot {problem}...", kl, xr.DataArray(P, dims=("t", "c"), coords={"t": range(5)}), q)
+          for problem, q in (("reindex or align along dimension 't'", xr.DataArray(Q[:4], dims=("t", "c"))),
+                             ("reindex or align along dimension 'c'", Q[:, 1:]),
+                             ("align objects with join", xr.DataArray(Q, dims=("t", "c"), coords={"t": range(1, 6)})))),
         (TypeError, "p is a xarray.Dataset: pass one of its variables, a DataArray", entropy, xr.Dataset({"p": ((), 1)})),
     ],
     "dask.dataframe": lambda dd: [

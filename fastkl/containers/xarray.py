@@ -30,6 +30,11 @@ def run(request: Request, run: Run) -> Any:
         if dim not in arrays[name].dims:
             raise ValueError(f"{name} has dimensions {arrays[name].dims}: must have {dim!r}, which holds the distributions")
 
+    try:
+        xr.align(*arrays.values(), join="exact", copy=False)
+    except ValueError as error:
+        raise ValueError(f"{' and '.join(arrays)}: {error}") from None
+
     # p is evaluated as it is, q with p's dimensions last, in p's order.
     p, q = next(iter(arrays.values())), list(arrays.values())[-1]
     extra = [d for d in q.dims if d not in p.dims]
@@ -53,7 +58,6 @@ def run(request: Request, run: Run) -> Any:
 
     out = request.out
     if out is not None:
-        xr.align(*arrays.values(), join="exact", copy=False)
         if k and isinstance(out, np.ndarray) and out.ndim == len(order) - (not request.keepdims):
             request = request.replace(out=out.transpose(*range(out.ndim - k, out.ndim), *range(out.ndim - k)))
         evaluate(request)
