@@ -71,7 +71,7 @@ def _drain(stream: TextIO) -> None:
 
 
 def _say(text: str) -> None:
-    """Print the line on standard error, where somebody may read it or not."""
+    """Print the line on standard error, unless that is closed."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
