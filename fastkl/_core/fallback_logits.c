@@ -29,7 +29,8 @@
 typedef struct {
     fastkl_operand operand;
     ptrdiff_t n;
-    double scale, max, log_sum, min;
+    fastkl_parts scale;
+    double max, log_sum, min;
 } weights;
 
 static void add(fastkl_parts *to, double x) { two_sum(&to->high, &to->low, x); }
@@ -43,16 +44,19 @@ static fastkl_parts minus(double a, double b) {
     return isfinite(result.high) ? result : (fastkl_parts){result.high, 0};
 }
 
-/* A difference of logits by temperature; 0 if the difference is, even if the scale is infinite. */
-static fastkl_parts scaled(fastkl_parts x, double scale) {
-    const double product = x.high * scale;
-    return x.high == 0 ? x : (fastkl_parts){product, isfinite(product) ? fma(x.high, scale, -product) + x.low * scale : 0};
+/* A difference of logits by temperature; 0 if the difference is, even if the scale is infinite. What rounding took from the
+   scale counts: the logarithm of a small weight is of hundreds, and its error is the weight's. */
+static fastkl_parts scaled(fastkl_parts x, fastkl_parts scale) {
+    const double product = x.high * scale.high;
+    const double low = fma(x.high, scale.high, -product) + (x.low * scale.high + x.high * scale.low);
+    return x.high == 0 ? x : (fastkl_parts){product, isfinite(product) ? low : 0};
 }
 
 /* a - b by temperature, also where that is finite and a - b overflows. */
-static fastkl_parts difference(double a, double b, double scale) {
-    const int halved = fabs(a) >= 0x1p1022 || fabs(b) >= 0x1p1022;
-    return halved ? scaled(minus(a / 2, b / 2), 2 * scale) : scaled(minus(a, b), scale);
+static fastkl_parts difference(double a, double b, fastkl_parts scale) {
+    if (fabs(a) < 0x1p1022 && fabs(b) < 0x1p1022)
+        return scaled(minus(a, b), scale);
+    return scaled(minus(a / 2, b / 2), (fastkl_parts){2 * scale.high, 2 * scale.low});
 }
 
 /* log(x/y) for x <= y, also where the quotient is not normal. */
@@ -76,7 +80,9 @@ static double sum_of_weights(const weights *of) {
 }
 
 static weights weights_of(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n, double eps) {
-    weights result = {operand, n, operand.logits ? task->scale : 1, operand.logits ? -INFINITY : 0, 0, -INFINITY};
+    weights result = {operand, n, {1, 0}, .max = operand.logits ? -INFINITY : 0, .min = -INFINITY};
+    if (operand.logits)
+        result.scale = (fastkl_parts){task->scale, task->scale_low};
     for (ptrdiff_t i = 0; i < n; i++)
         result.max = fastkl_entry(operand, i) > result.max ? fastkl_entry(operand, i) : result.max;
     if (!operand.logits && eps > 0) {
@@ -103,7 +109,7 @@ static double log_weight_low(const weights *of, ptrdiff_t i, double logarithm) {
    because the exponential of its rounded logarithm is less exact. */
 static double times_weight(const weights *of, ptrdiff_t i, double x) {
     const double logarithm = log_weight(of, i), quotient = fastkl_entry(of->operand, i) / of->max;
-    if (x == 0 || logarithm == -INFINITY || (isinf(x) && logarithm + log(of->scale) < MIN_LOG_BY_DIFFERENCE))
+    if (x == 0 || logarithm == -INFINITY || (isinf(x) && logarithm + log(of->scale.high) < MIN_LOG_BY_DIFFERENCE))
         return 0;
     if (!of->operand.logits && of->min == -INFINITY && quotient > MIN_NORMAL_RATIO)
         return quotient * x;
