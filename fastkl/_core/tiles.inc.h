@@ -2,12 +2,14 @@
    goes over their columns. In REAL. Knows nothing of longer rows. */
 
 /* Rows in columns: column i of the first LANES rows stands i `column` bytes from `data` on, that of the next LANES rows
-   `tile` bytes further on. Meanwhile the memory from `ahead` on is prefetched, `ahead_step` bytes a column. */
+   `tile` bytes further on. Meanwhile the memory from `ahead` on is prefetched, `ahead_step` bytes a column, to the second
+   cache if there are two operands and it is `far` ahead. */
 typedef struct {
     const char *data;
     ptrdiff_t column, tile;
     const char *ahead;
     ptrdiff_t ahead_step;
+    int far;
 } NAME(tiles);
 
 /* The columns of n entries of the LANES rows from `row` on. */
@@ -87,7 +89,7 @@ typedef void NAME(tile_adder)(const NAME(tiles) *p, const NAME(tiles) *q, int n,
                                        int first) {                                                                     \
         for (int i = 0; i < rows; i += LANES) {                                                                         \
             NAME(columns) p_now = NAME(columns_of_tile)(p, n, i), q_now = NAME(columns_of_tile)(pair ? q : p, n, i);    \
-            p_now.far = q_now.far = pair && n > BATCH; /* two would not fit into the first cache */                     \
+            p_now.far = pair && p->far, q_now.far = pair && q->far;                                                     \
             NAME(add_tile)(NAME(name), pair, infinite, &p_now, &q_now, n, to, first + i);                               \
         }                                                                                                               \
     }
@@ -132,14 +134,16 @@ FASTKL_INLINE int NAME(batch)(int n) { return n < BATCH ? BATCH / n * LANES : LA
    same and it `holds` some. */
 FASTKL_INLINE NAME(tiles) NAME(tiles_of)(REAL *copy, int holds, const fastkl_operand *from, int n, int first, int rows,
                                          REAL eps, group_sums *to) {
-    const char *const data = from->data + first * from->row, *const ahead = data + TILE / n * LANES * from->row;
+    const int far = n > MOST_NEAR, columns_ahead = far ? 2 * TILE : TILE;
+    const char *const data = from->data + first * from->row, *const ahead = data + columns_ahead / n * LANES * from->row;
     if (from->dtype == REAL_DTYPE && in_a_column(from) && rows % LANES == 0 && !(eps > 0))
-        return (NAME(tiles)){data, from->col, COLUMN_BYTES, data + COLUMN_BYTES, from->col};
+        return (NAME(tiles)){data, from->col, COLUMN_BYTES, data + COLUMN_BYTES, from->col, n > BATCH};
     if (!holds || from->row || eps > 0)
         NAME(load_tiles)(copy, from, data, n, rows);
     if (eps > 0)
         NAME(clip_tiles)(copy, from, n, first, rows, eps, to);
-    return (NAME(tiles)){(const char *)copy, COLUMN_BYTES, from->row ? n * COLUMN_BYTES : 0, ahead, LANES * from->col};
+    const ptrdiff_t tile = from->row ? n * COLUMN_BYTES : 0;
+    return (NAME(tiles)){(const char *)copy, COLUMN_BYTES, tile, ahead, LANES * from->col, far};
 }
 
 /* The first pass over rows of a group. */
