@@ -126,6 +126,8 @@ def test_counts(dtype):
             values = measure(p, q, normalize=True)
             for i in range(0, len(p), 5):
                 assert_same_bits(values[i : i + 1], measure(p[i : i + 1], q[i : i + 1], normalize=True))
+            repeated = np.broadcast_to(q[0], q.shape)
+            assert_same_bits(measure(p, repeated, normalize=True), measure(p, repeated.copy(), normalize=True))
             if measure is fastkl.js_divergence:
                 assert_same_bits(values, measure(q, p, normalize=True))
 

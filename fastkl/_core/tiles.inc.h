@@ -150,7 +150,9 @@ FASTKL_INLINE NAME(tiles) NAME(tiles_of)(REAL *copy, int holds, const fastkl_ope
 FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, int n,
                                       int rows, group_sums *to) {
     const REAL eps = NAME(eps)(task);
-    const int scales = REAL_BITS == 64 && to->scales, pair = q->data != NULL, most = scales ? LANES : NAME(batch)(n);
+    const int scales = REAL_BITS == 64 && to->scales, pair = q->data != NULL;
+    const int one_tile = scales && (!p->row || (pair && !q->row)); /* a row that stands for all gets many factors */
+    const int most = one_tile ? LANES : NAME(batch)(n);
     REAL p_copy[TILE * LANES], q_copy[TILE * LANES];
     for (int first = 0, now; first < rows; first += now) {
         now = rows - first < most ? rows - first : most;
@@ -160,7 +162,7 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
         const NAME(tiles) p_now = NAME(tiles_of)(p_copy, holds, p, n, first, now, 0, to);
         const NAME(tiles) q_now = pair ? NAME(tiles_of)(q_copy, holds, q, n, first, now, eps, to) : p_now;
         if (scales)
-            NAME(scale_tile)(task, p_copy, pair ? q_copy : NULL, n, to->refused + first);
+            NAME(scale_tiles)(task, p_copy, pair ? q_copy : NULL, n, now, to->refused + first);
         NAME(tile_adders)[task->measure](&p_now, &q_now, n, now, to, first);
         if (pair)
             NAME(find_zeros_in_tiles)(&p_now, &q_now, n, now, to->guard_bits + first);
