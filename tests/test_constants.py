@@ -106,6 +106,21 @@ def test_polynomial_of_the_exponential(lane):
     assert largest <= stated <= 1.3 * largest, f"stated {stated}, found {mp.nstr(largest, 3)}"
 
 
+def test_polynomial_of_weights(lane):
+    coefficients = lane.numbers("EXP_HIGHEST") + lane.numbers("EXP_COEFFICIENTS")
+    n, stated, factor = len(coefficients), lane.stated("e^r, by e^r, on [-0.3477, 0.3477]"), lane.number("EXP_FACTOR")
+    interval = mpf("0.3477")
+    nodes = [interval * mp.cos(mp.pi * (2 * i + 1) / (2 * n + 2)) for i in range(n + 1)]
+    powers = mp.matrix([[x**i for i in reversed(range(n + 1))] for x in nodes])
+    *higher, constant = mp.lu_solve(powers, mp.matrix([mp.exp(x) for x in nodes]))
+    assert abs(constant - factor) <= float(np.spacing(factor)) / 2
+    assert all(lane.rounds(exact / constant, found) for exact, found in zip(higher, coefficients, strict=True))
+    # Markov's inequality for degree 12, as above: 12^2/0.3477 0.3477/4000 = 3.6 % from the nearest of these points.
+    r = np.arange(-2000, 2001, dtype=object) * interval / 2000
+    largest = max(abs(np.polyval([*coefficients, 1], r) * factor / [mp.exp(x) for x in r] - 1))
+    assert largest <= stated <= 1.3 * largest, f"stated {stated}, found {mp.nstr(largest, 3)}"
+
+
 def test_polynomial_of_js(lane):
     def exact(z):
         x = mp.sqrt(z)
@@ -139,6 +154,12 @@ def test_reduction_of_the_exponential(lane):
 def test_lost_weights_leave_finite_quotients(lane):
     lost, apart = int(lane.definition("LOST")), int(lane.definition("APART"))
     smallest, largest = (mp.log(mpf(float(x)), 2) for x in (np.finfo(lane.type).tiny, np.finfo(lane.type).max))
+    # The polynomial's coefficients are normal by the least weight, too.
+    assert lane.number("LEAST_WEIGHT") == 2.0**-lost
+    assert mp.log(lane.number("EXP_HIGHEST"), 2) - lost > smallest
+    # Weights lack a factor of e^(k LN2_LOW) in float, of which only the difference of k from the exponent shows.
+    above = 2 ** int(lane.definition("WINDOW_BITS")) - 1 - lost
+    assert lane.type is np.float64 or above * abs(lane.number("LN2_LOW")) < float(np.finfo(lane.type).eps) / 2
     # The least weight is normal. By it, terms of a chunk's 1024 entries are finite, and so are those of psi at APART.
     assert smallest < -lost
     assert 10 + lost + mp.log(apart, 2) < largest

@@ -62,18 +62,14 @@ FASTKL_INLINE REAL NAME(psi)(REAL x, REAL *exp) {
     return NAME(psi_and_exp)(x, clamped, 1, exp);
 }
 
-/* e^r by Horner's rule, which takes the fewest instructions, where several numbers are computed at once. */
+/* e^r / EXP_FACTOR times WEIGHT_UNIT, by Horner's rule, which takes the fewest instructions, where several numbers are
+   computed at once. The unit spares an addition to the exponent; without FMA, products of it with r could be subnormal. */
+#define WEIGHT_UNIT (FASTKL_FMA ? LEAST_WEIGHT : 1)
+#define WEIGHT_STEP(coefficient) sum = NAME(mul_add)(sum, r, (coefficient) * WEIGHT_UNIT);
 FASTKL_INLINE REAL NAME(exp_of_rest)(REAL r) {
-    static const REAL c[] = {E_COEFFICIENTS};
-#if REAL_BITS == 64
-    REAL sum = NAME(mul_add)(NAME(mul_add)(c[9], r, c[8]), r, c[7]);
-    sum = NAME(mul_add)(NAME(mul_add)(NAME(mul_add)(sum, r, c[6]), r, c[5]), r, c[4]);
-    sum = NAME(mul_add)(NAME(mul_add)(sum, r, c[3]), r, c[2]);
-#else
-    REAL sum = NAME(mul_add)(NAME(mul_add)(c[4], r, c[3]), r, c[2]);
-#endif
-    sum = NAME(mul_add)(NAME(mul_add)(sum, r, c[1]), r, c[0]);
-    return NAME(mul_add)(NAME(mul_add)(sum, r, 1), r, 1);
+    REAL sum = EXP_HIGHEST * WEIGHT_UNIT;
+    EXP_COEFFICIENTS(WEIGHT_STEP)
+    return NAME(mul_add)(sum, r, WEIGHT_UNIT);
 }
 
 /* What is added to find the nearest integer k, so that the last bits of the sum are k - least. */
@@ -85,15 +81,23 @@ FASTKL_INLINE int NAME(is_in_window)(uint64_t all) {
     return all >> WINDOW_BITS == (uint64_t)NAME(bits)(ROUNDER) >> WINDOW_BITS;
 }
 
-/* e^(x c) by a power of two, as exp has it, with the rounder from the k of 2^-LOST times that power. The result is right if
-   k is in the window, which *bits tells. Adding to the exponent spares a product. */
+/* e^(x c) by a power of two, as exp has it, with the rounder from the k of 2^-LOST times that power, over
+   weight_factor. The result is right if k is in the window, which *bits tells. Adding to the exponent spares a product. */
 FASTKL_INLINE REAL NAME(weight)(REAL x, NAME(factor) c, REAL rounder, UINT *bits) {
     const REAL y = NAME(scale)(x, c), rounded = NAME(mul_add)(y, LOG2E, rounder);
-    REAL r = NAME(rest)(y, rounded - rounder, 1);
+    const UINT least = FASTKL_FMA ? 0 : (UINT)LOST << MANTISSA_BITS;
+    REAL r = NAME(rest)(y, rounded - rounder, REAL_BITS == 64);
     if (c.scaled)
         r += NAME(scale_low)(x, c, y);
     *bits = NAME(bits)(rounded);
-    return NAME(from_bits)(NAME(bits)(NAME(exp_of_rest)(r)) + (*bits << MANTISSA_BITS) - ((UINT)LOST << MANTISSA_BITS));
+    return NAME(from_bits)(NAME(bits)(NAME(exp_of_rest)(r)) + ((*bits << MANTISSA_BITS) - least));
+}
+
+/* What a sum of such weights by 2^exponent has to be multiplied by. A float's r lacks k LN2_LOW, which is a factor of e^(k
+   LN2_LOW). For the weights that count, k is the exponent, or larger by at most the 27 that the window allows: what is
+   left is less than half a unit in the last place. */
+FASTKL_INLINE double NAME(weight_factor)(int exponent) {
+    return EXP_FACTOR * (1 - (REAL_BITS == 32 && FASTKL_FMA ? exponent * (double)LN2_LOW : 0));
 }
 
 /* psi(x) for a k in the window of `rounder`, which begins at `least`. */

@@ -2,10 +2,9 @@
    what the terms are. */
 
 /* What code that adds up terms is compiled for: how many sums a term has; whether it has extremes (both, or the least
-   alone); whether it writes weights (1), or differences too (2); for which operands memory is prefetched; whether it has
-   bits. All are constants. */
+   alone); whether it writes weights, and has bits. All are constants. */
 typedef struct {
-    int sums, extremes, writes, prefetched, bits;
+    int sums, extremes, writes, bits;
 } NAME(outputs);
 
 FASTKL_INLINE void NAME(halve_sum)(int half, double *sum) {
@@ -34,10 +33,10 @@ FASTKL_INLINE UINT NAME(or_of_lanes)(UINT *bits) {
     return bits[0];
 }
 
-/* A chunk of a pair of rows, and room for p's weights and for q - p, where terms write them. */
+/* A chunk of a pair of rows, and room for p's weights, where terms write them. */
 typedef struct {
     NAME(logits) p, q;
-    REAL *w, *d;
+    REAL *w;
 } NAME(logits_chunk);
 
 /* Room for a chunk's logits. */
@@ -49,7 +48,7 @@ typedef struct {
 FASTKL_INLINE NAME(logits_chunk) NAME(load_pair)(logits_row *p, logits_row *q, NAME(room) *room, ptrdiff_t start,
                                                  ptrdiff_t n) {
     const NAME(logits) of_q = NAME(load_logits)(q, room->q, start, n);
-    return (NAME(logits_chunk)){p ? NAME(load_logits)(p, room->p, start, n) : of_q, of_q, room->p, room->p};
+    return (NAME(logits_chunk)){p ? NAME(load_logits)(p, room->p, start, n) : of_q, of_q, room->p};
 }
 
 /* The sums of the terms over all entries of the chunk. A lane has at most CHUNK_LOGITS / LANES entries, and four are added
@@ -60,24 +59,20 @@ FASTKL_INLINE term_sums NAME(sum_terms)(NAME(logit_term) *term, NAME(outputs) ou
     UINT bits[LANES];
     const NAME(term_constants) constants = *at;
     term_sums result = {{0}, INFINITY, -INFINITY, 0};
-    REAL *w = chunk.w, *d = chunk.d;
+    REAL *w = chunk.w;
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         first[j] = second[j] = third[j] = 0;
         min[j] = INFINITY, max[j] = -(REAL)INFINITY;
         bits[j] = 0;
     }
-    for (ptrdiff_t i = 0; i < NAME(group_count)(chunk.p); i++, w += GROUP, d += GROUP) {
+    for (ptrdiff_t i = 0; i < NAME(group_count)(chunk.p); i++, w += GROUP) {
         const NAME(loose) *const p = NAME(group)(chunk.p, i), *const q = NAME(group)(chunk.q, i);
-        if (out.prefetched == PREFETCH_P || out.prefetched == PREFETCH_BOTH)
-            NAME(prefetch_group)(chunk.p, i);
-        if (out.prefetched == PREFETCH_Q || out.prefetched == PREFETCH_BOTH)
-            NAME(prefetch_group)(chunk.q, i);
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const int k = j + LANES, l = k + LANES, m = l + LANES;
-            NAME(entry_logits) x0 = {p[j], q[j], w[j], d[j]}, x1 = {p[k], q[k], w[k], d[k]};
-            NAME(entry_logits) x2 = {p[l], q[l], w[l], d[l]}, x3 = {p[m], q[m], w[m], d[m]};
+            NAME(entry_logits) x0 = {p[j], q[j], w[j]}, x1 = {p[k], q[k], w[k]};
+            NAME(entry_logits) x2 = {p[l], q[l], w[l]}, x3 = {p[m], q[m], w[m]};
             const NAME(logit_terms) t0 = term(&x0, &constants), t1 = term(&x1, &constants);
             const NAME(logit_terms) t2 = term(&x2, &constants), t3 = term(&x3, &constants);
             first[j] += (t0.first + t1.first) + (t2.first + t3.first);
@@ -93,8 +88,6 @@ FASTKL_INLINE term_sums NAME(sum_terms)(NAME(logit_term) *term, NAME(outputs) ou
                 bits[j] |= (t0.bits | t1.bits) | (t2.bits | t3.bits);
             if (out.writes)
                 w[j] = x0.w, w[k] = x1.w, w[l] = x2.w, w[m] = x3.w;
-            if (out.writes > 1)
-                d[j] = x0.d, d[k] = x1.d, d[l] = x2.d, d[m] = x3.d;
         }
     }
     result.sum[0] = NAME(sum_of_lanes)(first);
@@ -109,4 +102,26 @@ FASTKL_INLINE term_sums NAME(sum_terms)(NAME(logit_term) *term, NAME(outputs) ou
     if (out.bits)
         result.bits = (uint64_t)NAME(or_of_lanes)(bits);
     return result;
+}
+
+/* The same, compiled for logits that are clipped, and for those that are not. */
+FASTKL_INLINE term_sums NAME(sum_clipped)(NAME(logit_term) *term, NAME(outputs) out, NAME(logits_chunk) chunk,
+                                          const NAME(term_constants) *at, int clips) {
+    NAME(term_constants) constants = *at;
+    constants.clips = clips;
+    return NAME(sum_terms)(term, out, chunk, &constants);
+}
+
+/* The same of terms that have bits, and extremes where weights of the chunk may underflow. If none of the row's is known to,
+   that is found out first. */
+FASTKL_INLINE term_sums NAME(sum_weights)(NAME(logit_term) *term, NAME(outputs) out, NAME(logits_chunk) chunk,
+                                          const NAME(term_constants) *at, logits_row *row) {
+    if (!row->underflows) {
+        const NAME(outputs) plain = {out.sums, 0, out.writes, 1};
+        const term_sums found = NAME(sum_clipped)(term, plain, chunk, at, 0);
+        row->underflows = !NAME(is_in_window)(found.bits);
+        if (!row->underflows)
+            return found;
+    }
+    return NAME(sum_clipped)(term, out, chunk, at, 1);
 }

@@ -1,41 +1,35 @@
 /* Owns how a chunk of a row becomes logits that stand side by side: its entries are used where they are, or copied and
    transformed. In REAL. Knows nothing of weights and sums. */
 
-/* `groups` groups of logits stand side by side from `data` on. If `left` more are left over, they stand at `last`, filled
-   up to a group with -inf. While group i is used, memory is prefetched from `ahead` + i `ahead_step` on,
-   unless the step is 0. */
+/* `groups` groups of logits stand side by side from `data` on. If `left` more are left over, they are the last of a group at
+   `tail`, before which there may be anything: that group is copied to `last`, with `filler` in its beginning, when it is
+   used. So memory is read in its order, for which CPUs prefetch by themselves: prefetching the next chunk besides made long
+   rows a tenth slower. */
 typedef struct {
-    const NAME(loose) *data;
-    REAL *last;
+    const NAME(loose) *data, *tail;
+    REAL *last, filler;
     ptrdiff_t groups;
     int left;
-    const char *ahead;
-    ptrdiff_t ahead_step;
 } NAME(logits);
 
 FASTKL_INLINE ptrdiff_t NAME(group_count)(NAME(logits) x) { return x.groups + (x.left > 0); }
 
+FASTKL_INLINE void NAME(fill_last)(NAME(logits) x) {
+    for (int i = 0; i < GROUP; i += LANES) {
+        const int filled = GROUP - x.left - i;
+        FASTKL_VECTORIZE_INNER
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
+            const REAL now = x.tail[i + j];
+            x.last[i + j] = j < filled ? x.filler : now;
+        }
+    }
+}
+
 FASTKL_INLINE const NAME(loose) *NAME(group)(NAME(logits) x, ptrdiff_t i) {
-    return i < x.groups ? x.data + i * GROUP : (const NAME(loose) *)x.last;
-}
-
-/* Prefetches what the next chunk has in the place of group i, unless its entries are far apart. */
-FASTKL_INLINE void NAME(prefetch_group)(NAME(logits) x, ptrdiff_t i) {
-    if (x.ahead_step)
-        for (int k = 0; k < 4 * COLUMN_BYTES; k += FASTKL_LINE)
-            FASTKL_PREFETCH(x.ahead + i * x.ahead_step + k);
-}
-
-/* The bytes between groups, or 0 if they are not to be prefetched. */
-FASTKL_INLINE ptrdiff_t NAME(prefetched_step)(ptrdiff_t col) {
-    const ptrdiff_t step = GROUP * col;
-    return step > 0 && step <= 4 * COLUMN_BYTES ? step : 0;
-}
-
-/* Fills up the last group with another number. */
-FASTKL_INLINE void NAME(fill_up)(NAME(logits) x, REAL filler) {
-    for (int i = x.left; x.left && i < GROUP; i++)
-        x.last[i] = filler;
+    if (i < x.groups)
+        return x.data + i * GROUP;
+    NAME(fill_last)(x);
+    return (const NAME(loose) *)x.last;
 }
 
 FASTKL_INLINE void NAME(halve_extremes)(int half, REAL *lanes, int least) {
@@ -87,21 +81,21 @@ FASTKL_INLINE NAME(logits) NAME(load_logits)(logits_row *row, REAL *chunk, ptrdi
     const char *const data = from->data + start * from->col;
     const ptrdiff_t rest = count % GROUP, whole = count - rest;
     const int in_place = row->as_is && from->logits && from->dtype == REAL_DTYPE && in_a_row(from);
-    REAL *const last = in_place ? chunk : chunk + whole;
-    if (in_place) {
-        if (rest)
-            NAME(load)(chunk, from, data + whole * from->col, (int)rest, (int)rest);
-    } else {
-        NAME(load)(chunk, from, data, (int)count, (int)count);
-        if (!from->logits)
-            NAME(take_logarithms)(row, chunk, (int)count);
-        else if (!row->as_is)
-            NAME(transform)(row, chunk, (int)count);
-    }
-    for (ptrdiff_t i = rest; rest && i < GROUP; i++)
-        last[i] = -(REAL)INFINITY;
-    return (NAME(logits)){(const NAME(loose) *)(in_place ? data : (const char *)chunk), last, whole / GROUP, (int)rest,
-                          data + count * from->col, NAME(prefetched_step)(from->col)};
+    NAME(logits) x = {(const NAME(loose) *)data, (const NAME(loose) *)data + (count - GROUP), chunk, -(REAL)INFINITY,
+                      whole / GROUP, (int)rest};
+    if (in_place && n >= GROUP) /* what is before the entries of the last group is of the same row */
+        return x;
+    for (ptrdiff_t i = count; i < GROUP; i++)
+        *chunk++ = -(REAL)INFINITY;
+    NAME(load)(chunk, from, data, (int)count, (int)count);
+    if (!from->logits)
+        NAME(take_logarithms)(row, chunk, (int)count);
+    else if (!row->as_is)
+        NAME(transform)(row, chunk, (int)count);
+    x.data = (const NAME(loose) *)chunk;
+    x.last = chunk + count;
+    x.tail = (const NAME(loose) *)x.last - GROUP;
+    return x;
 }
 
 /* A chunk's largest logit, and the least. A NaN may be missed here, because it shows in all sums. */
@@ -118,13 +112,15 @@ FASTKL_INLINE void NAME(find_extremes)(NAME(logits) x, REAL *max, REAL *min) {
             least[j] = NAME(lesser)(least[j], NAME(lesser)(NAME(lesser)(x0, x1), NAME(lesser)(x2, x3)));
         }
     }
-    for (int i = 0; i < x.left; i += LANES) {
-        const int valid = x.left - i;
+    if (x.left)
+        NAME(fill_last)(x);
+    for (int i = 0; x.left && i < GROUP; i += LANES) {
+        const int filled = GROUP - x.left - i;
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL now = x.last[i + j];
             largest[j] = NAME(greater)(largest[j], now);
-            least[j] = NAME(lesser)(least[j], j < valid ? now : (REAL)INFINITY);
+            least[j] = NAME(lesser)(least[j], j < filled ? (REAL)INFINITY : now);
         }
     }
     *max = NAME(extreme)(largest, 0);

@@ -30,12 +30,12 @@ FASTKL_INLINE void NAME(set_q_exponent)(int exponent, NAME(term_constants) *at) 
     at->q_reference = (REAL)(exponent * FASTKL_LN2 / (double)at->c.high);
 }
 
-/* Fills up both last groups with what adds next to nothing to the sums and changes no extreme: a p that just underflows,
-   and a q that is just below all others there. */
-FASTKL_INLINE void NAME(fill_up_pair)(NAME(logits_chunk) chunk, const NAME(term_constants) *at) {
+/* Makes both last groups be filled up with what adds next to nothing to the sums and changes no extreme: a p that just
+   underflows, and a q that is just below all others there. */
+FASTKL_INLINE void NAME(fill_up_pair)(NAME(logits_chunk) *chunk, const NAME(term_constants) *at) {
     const REAL q_low = at->p_low + at->min_difference, unit = REAL_BITS == 64 ? 0x1p-52 : 0x1p-23;
-    NAME(fill_up)(chunk.p, at->p_low);
-    NAME(fill_up)(chunk.q, q_low - (q_low < 0 ? -q_low : q_low) * unit);
+    chunk->p.filler = at->p_low;
+    chunk->q.filler = q_low - (q_low < 0 ? -q_low : q_low) * unit;
 }
 
 /* Can the exponential of a chunk's largest logit, times c, be computed? */
@@ -72,23 +72,14 @@ FASTKL_INLINE int NAME(weightless_moments)(NAME(logits_chunk) chunk, REAL max, R
         return PASS_OUT_OF_RANGE;
     sums->exponent = NAME(exponent_of)(q_max, c);
     NAME(set_q_exponent)(sums->exponent, &at);
-    sums->psi = NAME(sum_terms)(NAME(q_weight_term), (NAME(outputs)){1, 0, 0, PREFETCH_BOTH, 0}, chunk, &at).sum[0];
+    at.clips = 1;
+    sums->psi = NAME(sum_terms)(NAME(q_weight_term), (NAME(outputs)){1, 0, 0, 0}, chunk, &at).sum[0] *
+                NAME(weight_factor)(sums->exponent);
     return PASS_ACCEPTED;
 }
 
-/* The weights and the differences of a chunk. If none of p's weights is known to underflow, that is found out first. */
-FASTKL_INLINE term_sums NAME(sum_differences)(NAME(logits_chunk) chunk, const NAME(term_constants) *at, logits_row *p) {
-    NAME(fill_up_pair)(chunk, at);
-    if (!p->underflows) {
-        const NAME(outputs) out = {2, 0, 2, PREFETCH_P, 1};
-        const term_sums found = NAME(sum_terms)(NAME(plain_difference_term), out, chunk, at);
-        p->underflows = !NAME(is_in_window)(found.bits);
-        if (!p->underflows)
-            return found;
-    }
-    const NAME(outputs) out = {2, LEAST_EXTREME, 2, PREFETCH_P, 1};
-    return NAME(sum_terms)(NAME(difference_term), out, chunk, at);
-}
+/* Does the first group say that q is masked where p is not? If p is masked too, that is left to the sums. */
+FASTKL_INLINE int NAME(seems_masked)(REAL p_min, REAL q_min) { return p_min > -(REAL)INFINITY && q_min == -(REAL)INFINITY; }
 
 /* The moments of a chunk, about their own mean. If `guess`, the weights' reference is that of the chunks before, or the
    largest logit of the first group: that does as well, if it is not far from the chunk's. */
@@ -102,7 +93,9 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, c
         sums->exponent = before->exponent;
         at.min_difference = (REAL)(before->shift / (double)c.high);
     } else if (guess) {
-        NAME(first_extremes)(chunk.p, &max, &min), q_max = NAME(max_of_group)(chunk.q, 0);
+        NAME(first_extremes)(chunk.p, &max, &min), NAME(first_extremes)(chunk.q, &q_max, &q_min);
+        if (NAME(seems_masked)(min, q_min))
+            return PASS_MASKED;
         if (!NAME(in_range)(max, c) || !NAME(in_range)((q_max - max) / 2, c))
             return PASS_RETRY;
     } else {
@@ -122,7 +115,9 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, c
         sums->exponent = NAME(exponent_of)(max, c), at.min_difference = q_max - max;
     NAME(set_p_exponent)(sums->exponent, &at);
     p->underflows |= min <= at.p_low;
-    term_sums found = NAME(sum_differences)(chunk, &at, p);
+    NAME(fill_up_pair)(&chunk, &at);
+    const NAME(outputs) out = {2, LEAST_EXTREME, 1, 1}, psi_out = {1, 0, 0, 1};
+    term_sums found = NAME(sum_weights)(NAME(difference_term), out, chunk, &at, p);
     if (!NAME(is_in_window)(found.bits))
         return guess ? PASS_RETRY : PASS_NOT_FINITE;
     sums->weight = found.sum[0];
@@ -131,7 +126,8 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, c
     if (!isfinite(at.shift))
         return found.sum[1] == -INFINITY ? PASS_MASKED : PASS_NOT_FINITE;
     sums->first = found.sum[1] * (double)c.high - (double)at.shift * sums->weight;
-    found = NAME(sum_terms)(NAME(psi_term), (NAME(outputs)){1, 0, 0, PREFETCH_Q, 1}, chunk, &at);
+    found = p->underflows ? NAME(sum_clipped)(NAME(psi_term), psi_out, chunk, &at, 1)
+                          : NAME(sum_clipped)(NAME(psi_term), psi_out, chunk, &at, 0);
     /* The error of a mean log(q/p) is 4 of its own units in the last place where the roundings of its sum do not cancel. It
        may be 16 units of the divergence. A deviation of log(q/p) from the mean is as large as the divergence if that is
        large, and as its root if that is small. The comparison is false if one of them is NaN. */
@@ -140,7 +136,7 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, c
     if (!(NAME(is_in_window)(found.bits) && psi > 0 && /* least <= log1p(psi) */
           (mean * mean <= 32 * least * (1 + least) || mean * mean <= 32 * log1p(psi) * (1 + log1p(psi)))))
         for (int i = 0; i < 2; i++) { /* the second time, about the mean that the first time found */
-            found = NAME(sum_terms)(NAME(exact_psi_term), (NAME(outputs)){2, 1, 0, 0}, chunk, &at);
+            found = NAME(sum_terms)(NAME(exact_psi_term), (NAME(outputs)){2, BOTH_EXTREMES, 0, 0}, chunk, &at);
             sums->first = found.sum[1];
             double sum = (double)at.shift, low = (double)at.shift_low;
             if (i == 1 || !isfinite(found.sum[1]) || fabs(found.sum[1]) <= MAX_MEAN * found.sum[0])
@@ -151,8 +147,10 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, c
         }
     sums->shift = (double)at.shift, sums->shift_low = (double)at.shift_low;
     sums->psi = found.sum[0], sums->max_x = found.max;
+    const double factor = NAME(weight_factor)(sums->exponent);
+    sums->weight *= factor;
     const double power = NAME(normalize)(&sums->weight, &sums->exponent);
-    sums->first *= power, sums->psi *= power;
+    sums->first *= factor * power, sums->psi *= factor * power;
     return PASS_ACCEPTED;
 }
 
@@ -162,10 +160,8 @@ FASTKL_INLINE int NAME(confirm_mask)(NAME(logits_chunk) chunk, logits_row *p, lo
                                      ptrdiff_t start, ptrdiff_t n, int has_finite_q) {
     const NAME(term_constants) none = {0};
     int masked = 0;
-    NAME(fill_up)(chunk.p, -(REAL)INFINITY);
-    NAME(fill_up)(chunk.q, -(REAL)INFINITY);
     for (;;) {
-        const NAME(outputs) out = {1, BOTH_EXTREMES, 0, PREFETCH_BOTH, 0};
+        const NAME(outputs) out = {1, BOTH_EXTREMES, 0, 0};
         const term_sums found = NAME(sum_terms)(NAME(mask_term), out, chunk, &none);
         if (found.sum[0] != 0)
             return PASS_NOT_FINITE;
@@ -180,12 +176,12 @@ FASTKL_INLINE int NAME(confirm_mask)(NAME(logits_chunk) chunk, logits_row *p, lo
 
 FASTKL_INLINE int NAME(row_moments)(logits_row *p, logits_row *q, ptrdiff_t n, NAME(factor) c, moments *row) {
     NAME(room) room;
-    REAL w[CHUNK_LOGITS + GROUP], d[CHUNK_LOGITS + GROUP];
+    REAL w[CHUNK_LOGITS + GROUP];
     p->underflows = !p->operand->logits; /* check_masks needs the least difference, too */
     *row = (moments){.max_x = -INFINITY, .min_difference = INFINITY};
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
         NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
-        chunk.w = w, chunk.d = d;
+        chunk.w = w;
         moments sums;
         int status = PASS_RETRY;
         for (int guess = 1; guess >= 0 && status == PASS_RETRY; guess--)
@@ -204,17 +200,20 @@ FASTKL_INLINE int NAME(row_moments)(logits_row *p, logits_row *q, ptrdiff_t n, N
 FASTKL_INLINE int NAME(chunk_weights)(NAME(logits_chunk) chunk, logits_row *p, const logits_row *q, NAME(factor) c,
                                       int kind, int guess, const entropy_sums *before, entropy_sums *sums) {
     const int has_p = kind == SUM_CROSS_ENTROPY || kind == SUM_BOTH;
+    logits_row *const flagged = has_p ? p : q;
     const int known = guess && before->q_weight > 0 && (!has_p || before->p_weight > 0);
-    REAL max = 0, min = INFINITY, q_max = 0, q_min;
+    REAL max = 0, min = INFINITY, q_max = 0, q_min = INFINITY;
     NAME(term_constants) at = {.c = c};
     term_sums found = {{0}, INFINITY, -INFINITY, 0};
     *sums = (entropy_sums){.min_q = INFINITY};
     if (known) {
         sums->p_exponent = before->p_exponent, sums->q_exponent = before->q_exponent;
     } else if (guess) {
-        q_max = NAME(max_of_group)(chunk.q, 0);
+        NAME(first_extremes)(chunk.q, &q_max, &q_min);
         if (has_p)
             NAME(first_extremes)(chunk.p, &max, &min);
+        if (kind == SUM_CROSS_ENTROPY && NAME(seems_masked)(min, q_min))
+            return PASS_MASKED;
         if (!NAME(in_range)(q_max, c) || !NAME(in_range)(max, c))
             return PASS_RETRY;
     } else {
@@ -237,35 +236,29 @@ FASTKL_INLINE int NAME(chunk_weights)(NAME(logits_chunk) chunk, logits_row *p, c
     NAME(set_p_exponent)(sums->p_exponent, &at);
     NAME(set_q_exponent)(sums->q_exponent, &at);
     sums->q_reference = (double)at.q_reference;
-    if (has_p)
-        p->underflows |= min <= at.p_low;
+    flagged->underflows |= (has_p && min <= at.p_low) || q_min <= at.q_low;
+    chunk.p.filler = has_p ? at.p_low : at.q_low;
+    chunk.q.filler = at.q_low;
     if (p_counts && kind == SUM_BOTH) {
-        found = NAME(sum_terms)(NAME(weights_term), (NAME(outputs)){2, 0, 0, PREFETCH_BOTH, 1}, chunk, &at);
+        const NAME(outputs) out = {2, 0, 0, 1};
+        found = NAME(sum_weights)(NAME(weights_term), out, chunk, &at, flagged);
     } else if (p_counts) {
-        NAME(fill_up)(chunk.p, at.p_low);
-        NAME(fill_up)(chunk.q, at.q_low);
-        if (!p->underflows) {
-            const NAME(outputs) out = {3, 0, 0, PREFETCH_BOTH, 1};
-            found = NAME(sum_terms)(NAME(plain_cross_entropy_term), out, chunk, &at);
-            p->underflows = !NAME(is_in_window)(found.bits);
-        }
-        if (p->underflows) {
-            const NAME(outputs) out = {3, LEAST_EXTREME, 0, PREFETCH_BOTH, 1};
-            found = NAME(sum_terms)(NAME(cross_entropy_term), out, chunk, &at);
-        }
+        const NAME(outputs) out = {3, LEAST_EXTREME, 0, 1};
+        found = NAME(sum_weights)(NAME(cross_entropy_term), out, chunk, &at, flagged);
     } else if (q_counts && kind == SUM_ENTROPY) {
-        found = NAME(sum_terms)(NAME(entropy_term), (NAME(outputs)){2, 0, 0, PREFETCH_Q, 1}, chunk, &at);
+        found = NAME(sum_weights)(NAME(entropy_term), (NAME(outputs)){2, 0, 0, 1}, chunk, &at, flagged);
     } else if (q_counts) {
-        found = NAME(sum_terms)(NAME(q_weight_term), (NAME(outputs)){1, 0, 0, PREFETCH_Q, 1}, chunk, &at);
+        found = NAME(sum_weights)(NAME(q_weight_term), (NAME(outputs)){1, 0, 0, 1}, chunk, &at, flagged);
     }
     if ((p_counts || q_counts) && !NAME(is_in_window)(found.bits))
         return guess ? PASS_RETRY : PASS_NOT_FINITE;
-    sums->q_weight = q_counts ? found.sum[0] : 0;
+    const double p_factor = NAME(weight_factor)(sums->p_exponent), q_factor = NAME(weight_factor)(sums->q_exponent);
+    sums->q_weight = q_counts ? found.sum[0] * q_factor : 0;
     sums->min_q = has_p && !p_counts ? max == -(REAL)INFINITY ? INFINITY : -INFINITY : found.min;
     if (kind == SUM_ENTROPY)
-        sums->product = found.sum[1], sums->p_weight = sums->q_weight, sums->p_exponent = sums->q_exponent;
+        sums->product = found.sum[1] * q_factor, sums->p_weight = sums->q_weight, sums->p_exponent = sums->q_exponent;
     else if (p_counts)
-        sums->product = found.sum[2], sums->p_weight = found.sum[1];
+        sums->product = found.sum[2] * p_factor, sums->p_weight = found.sum[1] * p_factor;
     if (kind == SUM_CROSS_ENTROPY && sums->product == -INFINITY)
         return PASS_MASKED;
     const double mean = sums->product / sums->p_weight * (double)c.high; /* the value is log(q_weight) - mean */
@@ -287,6 +280,8 @@ FASTKL_INLINE int NAME(row_weights)(logits_row *p, logits_row *q, ptrdiff_t n, N
     const int has_p = kind == SUM_CROSS_ENTROPY || kind == SUM_BOTH;
     if (has_p)
         p->underflows = !p->operand->logits;
+    else
+        q->underflows = 0;
     *row = (entropy_sums){.min_q = INFINITY};
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
         const NAME(logits_chunk) chunk = NAME(load_pair)(has_p ? p : NULL, q, &room, start, n);
@@ -317,8 +312,8 @@ FASTKL_INLINE void NAME(row_ratios)(logits_row *p, logits_row *q, ptrdiff_t n, N
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
         NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
         chunk.w = w;
-        NAME(fill_up_pair)(chunk, &at);
-        term_sums sums = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 0, 1, 2}, chunk, &at);
+        NAME(fill_up_pair)(&chunk, &at);
+        term_sums sums = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 0, 1, 0}, chunk, &at);
         switch (measure) {
 #define ROW(name, ...)                                                                           \
     case FASTKL_##name:                                                                          \

@@ -87,8 +87,6 @@ FASTKL_INLINE REAL NAME(sum_ratios)(NAME(logits_chunk) chunk, int far, int js_on
     }
     for (ptrdiff_t i = 0; i < NAME(group_count)(chunk.p); i++) {
         const NAME(loose) *const p = NAME(group)(chunk.p, i), *const q = NAME(group)(chunk.q, i);
-        NAME(prefetch_group)(chunk.p, i);
-        NAME(prefetch_group)(chunk.q, i);
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const int k = j + LANES, l = k + LANES, m = l + LANES;
@@ -138,7 +136,7 @@ FASTKL_INLINE void NAME(compare_ratios)(logits_row *p, logits_row *q, ptrdiff_t 
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
         NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
         ratio_sums sums;
-        NAME(fill_up_pair)(chunk, &at);
+        NAME(fill_up_pair)(&chunk, &at);
         const int far = reference->exact || NAME(begins_far)(chunk, &at);
         if (far || NAME(sum_ratios)(chunk, 0, js_only, &at, &sums) > NEAR_RATIO)
             NAME(sum_ratios)(chunk, 1, js_only, &at, &sums);

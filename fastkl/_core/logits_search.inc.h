@@ -40,7 +40,7 @@ FASTKL_NOINLINE ptrdiff_t NAME(find_largest)(logits_row *row, ptrdiff_t n, doubl
             const NAME(loose) *const group = NAME(group)(x, i);
             for (at = 0; at < GROUP - 1 && group[at] != max;)
                 at++;
-            at += start + i * GROUP;
+            at += start + i * GROUP - (i == x.groups ? GROUP - x.left : 0);
             *value = (double)max;
         }
     }
@@ -61,7 +61,7 @@ FASTKL_NOINLINE double NAME(sum_logits)(logits_row *row, ptrdiff_t n, double ref
                 sum[j] += (double)x.data[i * LANES + j] - top;
         }
         for (int j = 0; j < x.left; j++)
-            sum[0] += (double)x.last[j] - top;
+            sum[0] += (double)x.tail[GROUP - x.left + j] - top;
         for (int j = 1; j < LANES; j++)
             sum[0] += sum[j];
         total += sum[0];

@@ -42,7 +42,7 @@ FASTKL_NOINLINE void NAME(exact_short_psi)(NAME(short_state) *of, int n, NAME(fa
             FASTKL_VECTORIZE_INNER
             for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
                 const NAME(term_constants) constants = NAME(constants_of)(of, j, c);
-                NAME(entry_logits) entry = {p[j], NAME(unmasked)(p[j], q[j], of->min_difference[j]), w[j], 0};
+                NAME(entry_logits) entry = {p[j], NAME(unmasked)(p[j], q[j], of->min_difference[j]), w[j]};
                 const NAME(logit_terms) terms = NAME(exact_psi_term)(&entry, &constants);
                 psi_part[j] += terms.first;
                 mean_part[j] += terms.second;

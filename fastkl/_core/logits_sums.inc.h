@@ -58,8 +58,8 @@ enum {
 
 /* A row of an operand, seen as logits. Logits are used `as_is`; or `centre` is subtracted, the difference is multiplied by
    `factor`, and the result is clipped to be at least `min`. If that makes -inf of a finite logit, the row `overflows`: the
-   result looks like a mask. Once a weight of p `underflows`, the rest of the row is passed over as if others did, because
-   masks are seldom alone. The logits of probabilities are the logarithms of `factor` times them, and a pass over them
+   result looks like a mask. Once a weight `underflows`, of p or of q, the rest of the row or of the pair, for which p has it,
+   is passed over as if others did, because masks are seldom alone. The logits of probabilities are the logarithms of `factor` times them, and a pass over them
    adds up `sum`, `clipped` and `entry_bits`, which fastkl_sums has of q. */
 typedef struct {
     const fastkl_operand *operand;
@@ -113,9 +113,8 @@ typedef struct {
     uint64_t bits;
 } term_sums;
 
-/* Which extremes a loop over terms finds, and for which operands it prefetches memory. */
+/* Which extremes a loop over terms finds. */
 enum { BOTH_EXTREMES = 1, LEAST_EXTREME = 2 };
-enum { PREFETCH_P = 1, PREFETCH_BOTH = 2, PREFETCH_Q = 3 };
 
 /* The passes of one lane type, with c = 1/temperature, and where their sums are accurate. */
 typedef struct {

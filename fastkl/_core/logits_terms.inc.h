@@ -3,12 +3,13 @@
    A logit whose weight is below 2^-LOST underflows: it counts as one of just that weight, so that no weight is 0 and every
    ratio of weights is finite. The least logits, which the passes report, tell whether that can matter. */
 
-/* What is the same for all entries of a chunk: the least logit that does not underflow; what is subtracted from logits in
-   products; the least q - p where p underflows; what is subtracted from log(q/p); the bit pattern of 2^-exponent, and
-   the rounders of weights; the factor of logits. */
+/* What is the same for all entries of a chunk: the least logit that does not underflow, and whether smaller ones are made
+   that; what is subtracted from logits in products; the least q - p where p underflows; what is subtracted from log(q/p);
+   the bit pattern of 2^-exponent, and the rounders of weights; the factor of logits. */
 typedef struct {
     REAL p_low, q_low, p_reference, q_reference, min_difference, shift, shift_low, p_rounder, q_rounder;
     UINT p_unit;
+    int clips;
     NAME(factor) c;
 } NAME(term_constants);
 
@@ -19,9 +20,9 @@ typedef struct {
     UINT bits;
 } NAME(logit_terms);
 
-/* The logits of an entry; p's weight and q - p, after a first term has written them. */
+/* The logits of an entry, and p's weight, after a first term has written it. */
 typedef struct {
-    REAL p, q, w, d;
+    REAL p, q, w;
 } NAME(entry_logits);
 
 typedef NAME(logit_terms) NAME(logit_term)(NAME(entry_logits) *x, const NAME(term_constants) *at);
@@ -30,20 +31,23 @@ FASTKL_INLINE REAL NAME(weight_of_p)(REAL p, const NAME(term_constants) *at) {
     return NAME(exp)(NAME(greater)(at->p_low, p), at->c, at->p_unit);
 }
 
-/* The first term for D writes p's weight w and the difference d = q - p; the sums of w and of w d. Where weights may
-   underflow, a difference is not less than min_difference there; the least q - p of logits, a NaN if both are masked. */
-FASTKL_INLINE NAME(logit_terms) NAME(plain_difference_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
-    UINT bits;
-    e->w = NAME(weight)(e->p, at->c, at->p_rounder, &bits);
-    e->d = e->q - e->p;
-    return (NAME(logit_terms)){e->w, e->w * e->d, .bits = bits};
+/* The logit that counts instead of x, if `low` is the least that does not underflow. */
+FASTKL_INLINE REAL NAME(clipped)(REAL x, REAL low, const NAME(term_constants) *at) {
+    return at->clips ? NAME(greater)(low, x) : x;
 }
+
+/* q - p. Where p underflows, that is not less than min_difference. */
+FASTKL_INLINE REAL NAME(difference)(REAL p, REAL q, const NAME(term_constants) *at) {
+    const REAL difference = q - NAME(clipped)(p, at->p_low, at);
+    return !at->clips || p > at->p_low ? difference : NAME(greater)(at->min_difference, difference);
+}
+
+/* The first term for D writes p's weight w; the sums of w and of w (q - p). The least q - p of logits, a NaN if both are
+   masked. */
 FASTKL_INLINE NAME(logit_terms) NAME(difference_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
-    const REAL clipped = NAME(greater)(at->p_low, e->p), difference = e->q - clipped;
     UINT bits;
-    e->w = NAME(weight)(clipped, at->c, at->p_rounder, &bits);
-    e->d = e->p > at->p_low ? difference : NAME(greater)(at->min_difference, difference);
-    return (NAME(logit_terms)){e->w, e->w * e->d, .min = e->q - e->p, .bits = bits};
+    e->w = NAME(weight)(NAME(clipped)(e->p, at->p_low, at), at->c, at->p_rounder, &bits);
+    return (NAME(logit_terms)){e->w, e->w * NAME(difference)(e->p, e->q, at), .min = e->q - e->p, .bits = bits};
 }
 
 /* For a row that is to be infinite: a NaN if p or q is a NaN or infinite; the least q - p, which is -inf if q is masked and
@@ -82,11 +86,11 @@ FASTKL_INLINE REAL NAME(psi_of_parts)(REAL x, REAL low, REAL *exp, REAL *exp_les
     return NAME(mul_add)(less_1, low, of_x);
 }
 
-/* The second term for D: p's weight times psi(x), from the difference that was written, for x in a window. Where that is
-   not exact enough, from the logits, and p's weight times x besides; min and max x. */
+/* The second term for D: p's weight times psi(x), from the rounded difference, for x in a window. Where that is not exact
+   enough, from the logits, and p's weight times x besides; min and max x. */
 #define LEAST_RATIO_EXPONENT (MAX_RATIO_EXPONENT + 1 - (1 << WINDOW_BITS))
 FASTKL_INLINE NAME(logit_terms) NAME(psi_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
-    const REAL x = NAME(scale)(e->d, at->c) - at->shift;
+    const REAL x = NAME(scale)(NAME(difference)(e->p, e->q, at), at->c) - at->shift;
     UINT bits;
     const REAL psi = NAME(psi_in_window)(x, ROUNDER - LEAST_RATIO_EXPONENT, LEAST_RATIO_EXPONENT, &bits);
     return (NAME(logit_terms)){e->w * psi, .bits = bits};
@@ -100,33 +104,27 @@ FASTKL_INLINE NAME(logit_terms) NAME(exact_psi_term)(NAME(entry_logits) *e, cons
 /* For labels: q's weight. For H(q): q's weight times its logit less q_reference, and q's weight. */
 FASTKL_INLINE NAME(logit_terms) NAME(q_weight_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
     UINT bits;
-    const REAL weight = NAME(weight)(NAME(greater)(at->q_low, e->q), at->c, at->q_rounder, &bits);
+    const REAL weight = NAME(weight)(NAME(clipped)(e->q, at->q_low, at), at->c, at->q_rounder, &bits);
     return (NAME(logit_terms)){weight, .bits = bits};
 }
 FASTKL_INLINE NAME(logit_terms) NAME(entropy_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
-    const REAL clipped = NAME(greater)(at->q_low, e->q);
+    const REAL q = NAME(clipped)(e->q, at->q_low, at);
     UINT bits;
-    const REAL weight = NAME(weight)(clipped, at->c, at->q_rounder, &bits);
-    return (NAME(logit_terms)){weight, weight * (clipped - at->q_reference), .bits = bits};
+    const REAL weight = NAME(weight)(q, at->c, at->q_rounder, &bits);
+    return (NAME(logit_terms)){weight, weight * (q - at->q_reference), .bits = bits};
 }
 
 /* q's weight and p's; for H(p, q), p's weight times q's logit less q_reference, too. Where weights of p may underflow, the
    least q of those where p is not masked: p - p is a NaN where it is. */
 FASTKL_INLINE NAME(logit_terms) NAME(weights_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
     UINT p_bits, q_bits;
-    const REAL p_weight = NAME(weight)(NAME(greater)(at->p_low, e->p), at->c, at->p_rounder, &p_bits);
-    const REAL q_weight = NAME(weight)(NAME(greater)(at->q_low, e->q), at->c, at->q_rounder, &q_bits);
+    const REAL p_weight = NAME(weight)(NAME(clipped)(e->p, at->p_low, at), at->c, at->p_rounder, &p_bits);
+    const REAL q_weight = NAME(weight)(NAME(clipped)(e->q, at->q_low, at), at->c, at->q_rounder, &q_bits);
     return (NAME(logit_terms)){q_weight, p_weight, .bits = p_bits | q_bits};
-}
-FASTKL_INLINE NAME(logit_terms) NAME(plain_cross_entropy_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
-    UINT p_bits, q_bits;
-    const REAL p_weight = NAME(weight)(e->p, at->c, at->p_rounder, &p_bits);
-    const REAL q_weight = NAME(weight)(NAME(greater)(at->q_low, e->q), at->c, at->q_rounder, &q_bits);
-    return (NAME(logit_terms)){q_weight, p_weight, p_weight * (e->q - at->q_reference), .bits = p_bits | q_bits};
 }
 FASTKL_INLINE NAME(logit_terms) NAME(cross_entropy_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
     NAME(logit_terms) terms = NAME(weights_term)(e, at);
-    terms.third = terms.second * (e->p > at->p_low ? e->q - at->q_reference : 0);
+    terms.third = terms.second * (!at->clips || e->p > at->p_low ? e->q - at->q_reference : 0);
     terms.min = e->q + (e->p - e->p);
     return terms;
 }

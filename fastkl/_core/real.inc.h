@@ -23,11 +23,16 @@
    E           the polynomial in e^r - 1 - r = r^2 E(r): E(r) = 1/2 + r/6 + r^2/24 + ..., lowest power first. With n
                coefficients, by interpolation at the zeros of the Chebyshev polynomial of degree n on |r| <= 0.3477; at 60
                digits, then rounded. The reduction makes |r| <= ln(2)/2, except for rounding.
+   EXP         the polynomial in e^r = EXP_FACTOR (1 + r EXP(r)), highest power first. With n coefficients, from the one of
+               degree n that interpolates e^r at the zeros of the Chebyshev polynomial of degree n + 1 on |r| <= 0.3477, over
+               its constant term, which is EXP_FACTOR; at 60 digits, then rounded
    K           the polynomial in g(tanh(x/2)) = x tanh(x/2) - 2 log cosh(x/2) = x^2 K(x^2): K(z) = 1/4 - z/32 + ..., highest
                power first. With n coefficients, by interpolation at the zeros of the Chebyshev polynomial of degree n on
                0 <= z <= 4.01; at 60 digits, then rounded. NEAR_RATIO limits |x|; K's own limit is pi
    ROUNDER     added to a number below 2^(MANTISSA_BITS - 1), it leaves the nearest integer in the lowest bits
    LOST        logits whose weight is below 2^-LOST of the largest of a chunk count as if they had that weight
+   LEAST_WEIGHT
+               = 2^-LOST
    WINDOW_BITS the exponents of weights may have 2^WINDOW_BITS values, from -LOST on: no sum of theirs overflows
    APART       the logarithm of a quotient of weights must be below it: no weight then overflows that counts from 2^-LOST
 
@@ -67,6 +72,7 @@
 #define LOG2E PICK(0x1.71547652b82fep+0, 0x1.715476p+0f)
 #define ROUNDER PICK(0x1.8p52, 0x1.8p23f)
 #define LOST PICK(900, 100)
+#define LEAST_WEIGHT PICK(0x1p-900, 0x1p-100f)
 #define WINDOW_BITS PICK(10, 7)
 #define APART PICK(700, 80)
 
@@ -93,6 +99,16 @@
         0x1.a01a01a7e981bp-13, 0x1.a019b821cf799p-16, 0x1.71de0d1d98727p-19, 0x1.28929c5f87dfdp-22, 0x1.af3a00f8152c3p-26
 #define E_COEFFICIENTS_32 0x1p-1f, 0x1.5554dcp-3f, 0x1.555518p-5f, 0x1.120d04p-7f, 0x1.6d129ep-10f
 #define E_COEFFICIENTS JOIN(E_COEFFICIENTS_, REAL_BITS)
+
+/* largest error of e^r, by e^r, on [-0.3477, 0.3477]: 6.9e-18 in double, 1.1e-7 in float */
+#define EXP_FACTOR PICK(0x1p0, 0x1.0000014a745dap+0)
+#define EXP_HIGHEST PICK(0x1.af64c61cbd131p-26, 0x1.123f76p-7f)
+#define EXP_COEFFICIENTS_64(C)                                                                            \
+    C(0x1.28b55f0399965p-22) C(0x1.71ddf48e17b9fp-19) C(0x1.a0199035cefefp-16) C(0x1.a01a01b199e4dp-13)   \
+    C(0x1.6c16c188885b2p-10) C(0x1.111111110f154p-7) C(0x1.555555554ee29p-5) C(0x1.555555555555bp-3)      \
+    C(0x1.0000000000011p-1) C(0x1.0p+0)
+#define EXP_COEFFICIENTS_32(C) C(0x1.5766dp-5f) C(0x1.555478p-3f) C(0x1.fffcfcp-2f) C(0x1.fffffep-1f)
+#define EXP_COEFFICIENTS(C) PICK(EXP_COEFFICIENTS_64(C), EXP_COEFFICIENTS_32(C))
 
 /* largest error of K(z), by K(z), on [0, 4]: 4.7e-17 in double, 2.9e-8 in float */
 #define NEAR_RATIO 0x2p0
