@@ -77,6 +77,17 @@ def test_what_fills_up_a_chunk_adds_nothing(measure, dtype, depth):
         assert_right(measure, q, p)
 
 
+@pytest.mark.parametrize("far", [-900.0, 300.0, 900.0])
+@each_dtype
+@each_measure
+def test_small_values_of_logits_far_from_zero(measure, dtype, far):
+    """What a multiple of ln 2 lacks would show in the logarithm of a sum of weights."""
+    for n in 3, 100, 1030:
+        p, q = normal(n, (2, n), dtype, 1) - np.array(12, dtype)
+        p[n // 2] = q[n // 2] = 0
+        assert_right(measure, p + np.array(far, dtype), q + np.array(far, dtype))
+
+
 @pytest.mark.parametrize("n", [100, 1100, 2200])
 @each_dtype
 @each_measure
