@@ -2,9 +2,9 @@
    what the terms are. */
 
 /* What code that adds up terms is compiled for: how many sums a term has; whether it has extremes (both, or the least
-   alone); whether it writes weights, and has bits. All are constants. */
+   alone); whether it writes weights, and has bits; and whether the next chunk is prefetched. All are constants. */
 typedef struct {
-    int sums, extremes, writes, bits;
+    int sums, extremes, writes, bits, prefetches;
 } NAME(outputs);
 
 FASTKL_INLINE void NAME(halve_sum)(int half, double *sum) {
@@ -41,17 +41,17 @@ typedef struct {
 
 /* Room for a chunk's logits. */
 typedef struct {
-    REAL p[CHUNK_LOGITS + GROUP], q[CHUNK_LOGITS + GROUP];
+    REAL p[MOST_LOGITS + GROUP], q[MOST_LOGITS + GROUP];
 } NAME(room);
 
 /* The chunk of a pair of rows that begins at `start`, without room for more; q stands in for p if p is NULL. */
 FASTKL_INLINE NAME(logits_chunk) NAME(load_pair)(logits_row *p, logits_row *q, NAME(room) *room, ptrdiff_t start,
-                                                 ptrdiff_t n) {
-    const NAME(logits) of_q = NAME(load_logits)(q, room->q, start, n);
-    return (NAME(logits_chunk)){p ? NAME(load_logits)(p, room->p, start, n) : of_q, of_q, room->p};
+                                                 ptrdiff_t n, int most) {
+    const NAME(logits) of_q = NAME(load_logits)(q, room->q, start, n, most);
+    return (NAME(logits_chunk)){p ? NAME(load_logits)(p, room->p, start, n, most) : of_q, of_q, room->p};
 }
 
-/* The sums of the terms over all entries of the chunk. A lane has at most CHUNK_LOGITS / LANES entries, and four are added
+/* The sums of the terms over all entries of the chunk. A lane has at most MOST_LOGITS / LANES entries, and four are added
    to each other first, so that the sums need no compensation. An extreme is that of the numbers that are no NaN. */
 FASTKL_INLINE term_sums NAME(sum_terms)(NAME(logit_term) *term, NAME(outputs) out, NAME(logits_chunk) chunk,
                                         const NAME(term_constants) *at) {
@@ -68,6 +68,10 @@ FASTKL_INLINE term_sums NAME(sum_terms)(NAME(logit_term) *term, NAME(outputs) ou
     }
     for (ptrdiff_t i = 0; i < NAME(group_count)(chunk.p); i++, w += GROUP) {
         const NAME(loose) *const p = NAME(group)(chunk.p, i), *const q = NAME(group)(chunk.q, i);
+        if (out.prefetches) {
+            NAME(prefetch_group)(chunk.p, i);
+            NAME(prefetch_group)(chunk.q, i);
+        }
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const int k = j + LANES, l = k + LANES, m = l + LANES;
@@ -112,12 +116,12 @@ FASTKL_INLINE term_sums NAME(sum_clipped)(NAME(logit_term) *term, NAME(outputs) 
     return NAME(sum_terms)(term, out, chunk, &constants);
 }
 
-/* The same of terms that have bits, and extremes where weights of the chunk may underflow. If none of the row's is known to,
-   that is found out first. */
+/* The same of terms that have bits, and extremes where weights of the chunk may underflow. If none of the row's is known
+   to, that is found out first. */
 FASTKL_INLINE term_sums NAME(sum_weights)(NAME(logit_term) *term, NAME(outputs) out, NAME(logits_chunk) chunk,
                                           const NAME(term_constants) *at, logits_row *row) {
     if (!row->underflows) {
-        const NAME(outputs) plain = {out.sums, 0, out.writes, 1};
+        const NAME(outputs) plain = {out.sums, 0, out.writes, 1, out.prefetches};
         const term_sums found = NAME(sum_clipped)(term, plain, chunk, at, 0);
         row->underflows = !NAME(is_in_window)(found.bits);
         if (!row->underflows)

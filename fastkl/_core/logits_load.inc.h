@@ -1,10 +1,9 @@
 /* Owns how a chunk of a row becomes logits that stand side by side: its entries are used where they are, or copied and
    transformed. In REAL. Knows nothing of weights and sums. */
 
-/* `groups` groups of logits stand side by side from `data` on. If `left` more are left over, they are the last of a group at
-   `tail`, before which there may be anything: that group is copied to `last`, with `filler` in its beginning, when it is
-   used. So memory is read in its order, for which CPUs prefetch by themselves: prefetching the next chunk besides made long
-   rows a tenth slower. */
+/* `groups` groups of logits stand side by side from `data` on. If `left` more are left over, they are the last of a group
+   at `tail`, before which there may be anything: that group is copied to `last`, with `filler` in its beginning, when it
+   is used, because CPUs prefetch by themselves where memory is read in its order. */
 typedef struct {
     const NAME(loose) *data, *tail;
     REAL *last, filler;
@@ -74,9 +73,9 @@ FASTKL_INLINE void NAME(transform)(logits_row *row, REAL *chunk, int count) {
     row->overflows |= overflows > 0;
 }
 
-/* The chunk of a row of n logits that begins at `start`. `chunk` has room for CHUNK_LOGITS + GROUP. */
-FASTKL_INLINE NAME(logits) NAME(load_logits)(logits_row *row, REAL *chunk, ptrdiff_t start, ptrdiff_t n) {
-    const ptrdiff_t count = n - start < CHUNK_LOGITS ? n - start : CHUNK_LOGITS;
+/* The chunk of a row of n logits that begins at `start`, of at most `most` entries. `chunk` has room for them and GROUP. */
+FASTKL_INLINE NAME(logits) NAME(load_logits)(logits_row *row, REAL *chunk, ptrdiff_t start, ptrdiff_t n, int most) {
+    const ptrdiff_t count = n - start < most ? n - start : most;
     const fastkl_operand *const from = row->operand;
     const char *const data = from->data + start * from->col;
     const ptrdiff_t rest = count % GROUP, whole = count - rest;
@@ -96,6 +95,13 @@ FASTKL_INLINE NAME(logits) NAME(load_logits)(logits_row *row, REAL *chunk, ptrdi
     x.last = chunk + count;
     x.tail = (const NAME(loose) *)x.last - GROUP;
     return x;
+}
+
+/* Prefetches what the next chunk has in the place of group i, if they stand where they are used. */
+FASTKL_INLINE void NAME(prefetch_group)(NAME(logits) x, ptrdiff_t i) {
+    const uintptr_t ahead = (uintptr_t)x.data + (size_t)((x.groups + i) * GROUP + x.left) * sizeof(REAL);
+    for (uintptr_t k = 0; k < GROUP * sizeof(REAL); k += FASTKL_LINE)
+        FASTKL_PREFETCH((const char *)(ahead + k));
 }
 
 /* A chunk's largest logit, and the least. A NaN may be missed here, because it shows in all sums. */

@@ -79,7 +79,9 @@ FASTKL_INLINE int NAME(weightless_moments)(NAME(logits_chunk) chunk, REAL max, R
 }
 
 /* Does the first group say that q is masked where p is not? If p is masked too, that is left to the sums. */
-FASTKL_INLINE int NAME(seems_masked)(REAL p_min, REAL q_min) { return p_min > -(REAL)INFINITY && q_min == -(REAL)INFINITY; }
+FASTKL_INLINE int NAME(seems_masked)(REAL p_min, REAL q_min) {
+    return p_min > -(REAL)INFINITY && q_min == -(REAL)INFINITY;
+}
 
 /* The moments of a chunk, about their own mean. If `guess`, the weights' reference is that of the chunks before, or the
    largest logit of the first group: that does as well, if it is not far from the chunk's. */
@@ -116,7 +118,9 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, c
     NAME(set_p_exponent)(sums->exponent, &at);
     p->underflows |= min <= at.p_low;
     NAME(fill_up_pair)(&chunk, &at);
-    const NAME(outputs) out = {2, LEAST_EXTREME, 1, 1}, psi_out = {1, 0, 0, 1};
+    /* The CPU prefetches while the first loop reads memory. A chunk of doubles is too large for it to keep up, so that the
+       second loop prefetches the next one; with floats that takes time. */
+    const NAME(outputs) out = {2, LEAST_EXTREME, 1, 1}, psi_out = {1, 0, 0, 1, .prefetches = REAL_BITS == 64};
     term_sums found = NAME(sum_weights)(NAME(difference_term), out, chunk, &at, p);
     if (!NAME(is_in_window)(found.bits))
         return guess ? PASS_RETRY : PASS_NOT_FINITE;
@@ -167,10 +171,10 @@ FASTKL_INLINE int NAME(confirm_mask)(NAME(logits_chunk) chunk, logits_row *p, lo
             return PASS_NOT_FINITE;
         masked |= found.min == -INFINITY;
         has_finite_q |= found.max > -INFINITY;
-        start += CHUNK_LOGITS;
+        start += GROUP * chunk.p.groups + chunk.p.left;
         if (start >= n)
             return masked && has_finite_q ? PASS_MASKED : PASS_NOT_FINITE;
-        chunk = NAME(load_pair)(p, q, room, start, n);
+        chunk = NAME(load_pair)(p, q, room, start, n, CHUNK_LOGITS);
     }
 }
 
@@ -180,7 +184,7 @@ FASTKL_INLINE int NAME(row_moments)(logits_row *p, logits_row *q, ptrdiff_t n, N
     p->underflows = !p->operand->logits; /* check_masks needs the least difference, too */
     *row = (moments){.max_x = -INFINITY, .min_difference = INFINITY};
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
-        NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
+        NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n, CHUNK_LOGITS);
         chunk.w = w;
         moments sums;
         int status = PASS_RETRY;
@@ -197,8 +201,8 @@ FASTKL_INLINE int NAME(row_moments)(logits_row *p, logits_row *q, ptrdiff_t n, N
 
 /* The sums of a chunk for an entropy, a cross-entropy or weights. p is NULL, and the chunk's p that of q, if there is
    none. */
-FASTKL_INLINE int NAME(chunk_weights)(NAME(logits_chunk) chunk, logits_row *p, const logits_row *q, NAME(factor) c,
-                                      int kind, int guess, const entropy_sums *before, entropy_sums *sums) {
+FASTKL_INLINE int NAME(chunk_weights)(NAME(logits_chunk) chunk, logits_row *p, logits_row *q, NAME(factor) c, int kind,
+                                      int guess, const entropy_sums *before, entropy_sums *sums) {
     const int has_p = kind == SUM_CROSS_ENTROPY || kind == SUM_BOTH;
     logits_row *const flagged = has_p ? p : q;
     const int known = guess && before->q_weight > 0 && (!has_p || before->p_weight > 0);
@@ -283,8 +287,8 @@ FASTKL_INLINE int NAME(row_weights)(logits_row *p, logits_row *q, ptrdiff_t n, N
     else
         q->underflows = 0;
     *row = (entropy_sums){.min_q = INFINITY};
-    for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
-        const NAME(logits_chunk) chunk = NAME(load_pair)(has_p ? p : NULL, q, &room, start, n);
+    for (ptrdiff_t start = 0; start < n; start += MOST_LOGITS) {
+        const NAME(logits_chunk) chunk = NAME(load_pair)(has_p ? p : NULL, q, &room, start, n, MOST_LOGITS);
         entropy_sums sums;
         int status = PASS_RETRY;
         for (int guess = 1; guess >= 0 && status == PASS_RETRY; guess--)
@@ -310,7 +314,7 @@ FASTKL_INLINE void NAME(row_ratios)(logits_row *p, logits_row *q, ptrdiff_t n, N
     at.min_difference = at.shift / c.high;
     *row = (term_sums){{0}, INFINITY, -INFINITY};
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
-        NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
+        NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n, CHUNK_LOGITS);
         chunk.w = w;
         NAME(fill_up_pair)(&chunk, &at);
         term_sums sums = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 0, 1, 0}, chunk, &at);

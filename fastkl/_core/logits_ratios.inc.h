@@ -134,7 +134,7 @@ FASTKL_INLINE void NAME(compare_ratios)(logits_row *p, logits_row *q, ptrdiff_t 
     at.q_low = at.p_low + at.min_difference - 4 / c.high;
     *row = (ratio_sums){0};
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
-        NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
+        NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n, CHUNK_LOGITS);
         ratio_sums sums;
         NAME(fill_up_pair)(&chunk, &at);
         const int far = reference->exact || NAME(begins_far)(chunk, &at);

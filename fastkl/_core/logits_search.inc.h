@@ -7,7 +7,7 @@ FASTKL_NOINLINE int NAME(find_masks)(logits_row *p, logits_row *q, ptrdiff_t n, 
     NAME(room) room;
     UINT found[LANES] = {0}, all = 0;
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
-        const NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n);
+        const NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n, CHUNK_LOGITS);
         for (ptrdiff_t i = 0; i < 4 * NAME(group_count)(chunk.p); i++) {
             const NAME(loose) *const x = NAME(group)(chunk.p, i / 4) + i % 4 * LANES;
             const NAME(loose) *const y = NAME(group)(chunk.q, i / 4) + i % 4 * LANES;
@@ -30,7 +30,7 @@ FASTKL_NOINLINE ptrdiff_t NAME(find_largest)(logits_row *row, ptrdiff_t n, doubl
     ptrdiff_t at = 0;
     *value = -INFINITY;
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
-        const NAME(logits) x = NAME(load_logits)(row, chunk, start, n);
+        const NAME(logits) x = NAME(load_logits)(row, chunk, start, n, CHUNK_LOGITS);
         REAL max, min;
         NAME(find_extremes)(x, &max, &min);
         if ((double)max > *value) {
@@ -53,7 +53,7 @@ FASTKL_NOINLINE double NAME(sum_logits)(logits_row *row, ptrdiff_t n, double ref
     REAL chunk[CHUNK_LOGITS + GROUP];
     double total = 0;
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
-        const NAME(logits) x = NAME(load_logits)(row, chunk, start, n);
+        const NAME(logits) x = NAME(load_logits)(row, chunk, start, n, CHUNK_LOGITS);
         double sum[LANES] = {0};
         for (ptrdiff_t i = 0; i < x.groups * 4; i++) {
             FASTKL_VECTORIZE

@@ -15,8 +15,11 @@ enum {
     PASS_RETRY = 32        /* the reference that was guessed for a chunk is too far from its largest logit */
 };
 
-/* Entries of a row that a pass takes at a time: they, their weights and their differences stay in the first cache. */
+/* Entries of a row that a pass takes at a time: they and their weights stay in the first cache. The end of a chunk costs as
+   much time as a hundred entries, so that the weights pass, which goes over them once, takes more where there are 16 lanes:
+   each lane has as many as one of 8 then. (The other passes would wait for memory more often.) */
 #define CHUNK_LOGITS 1024
+#define MOST_LOGITS PICK(CHUNK_LOGITS, CHUNK_LOGITS * (FASTKL_VECTOR_BITS == 512 ? 2 : 1))
 
 /* Entries that are added to the lanes at a time: four for each lane. */
 #define GROUP (4 * LANES)
@@ -58,9 +61,9 @@ enum {
 
 /* A row of an operand, seen as logits. Logits are used `as_is`; or `centre` is subtracted, the difference is multiplied by
    `factor`, and the result is clipped to be at least `min`. If that makes -inf of a finite logit, the row `overflows`: the
-   result looks like a mask. Once a weight `underflows`, of p or of q, the rest of the row or of the pair, for which p has it,
-   is passed over as if others did, because masks are seldom alone. The logits of probabilities are the logarithms of `factor` times them, and a pass over them
-   adds up `sum`, `clipped` and `entry_bits`, which fastkl_sums has of q. */
+   result looks like a mask. Once a weight `underflows`, the rest of the row, or of both rows if that is p's, is passed over
+   as if others did, because masks are seldom alone. The logits of probabilities are the logarithms of `factor` times them,
+   and a pass over them adds up `sum`, `clipped` and `entry_bits`, which fastkl_sums has of q. */
 typedef struct {
     const fastkl_operand *operand;
     int as_is, centred, overflows, underflows;

@@ -23,9 +23,9 @@
    E           the polynomial in e^r - 1 - r = r^2 E(r): E(r) = 1/2 + r/6 + r^2/24 + ..., lowest power first. With n
                coefficients, by interpolation at the zeros of the Chebyshev polynomial of degree n on |r| <= 0.3477; at 60
                digits, then rounded. The reduction makes |r| <= ln(2)/2, except for rounding.
-   EXP         the polynomial in e^r = EXP_FACTOR (1 + r EXP(r)), highest power first. With n coefficients, from the one of
-               degree n that interpolates e^r at the zeros of the Chebyshev polynomial of degree n + 1 on |r| <= 0.3477, over
-               its constant term, which is EXP_FACTOR; at 60 digits, then rounded
+   EXP         the polynomial in e^r = EXP_FACTOR (1 + r EXP(r)), highest power first. With n coefficients, from that of
+               degree n that interpolates e^r at the zeros of the Chebyshev polynomial of degree n + 1 on |r| <= 0.3477,
+               over its constant term, which is EXP_FACTOR; at 60 digits, then rounded
    K           the polynomial in g(tanh(x/2)) = x tanh(x/2) - 2 log cosh(x/2) = x^2 K(x^2): K(z) = 1/4 - z/32 + ..., highest
                power first. With n coefficients, by interpolation at the zeros of the Chebyshev polynomial of degree n on
                0 <= z <= 4.01; at 60 digits, then rounded. NEAR_RATIO limits |x|; K's own limit is pi
