@@ -1,4 +1,4 @@
-"""The constants of fastkl/_core/real.inc.h and sums.h are those that their comments describe."""
+"""The constants of fastkl/_core/real.inc.h, sums.h and finish.inc.h are those that their comments describe."""
 
 import re
 from pathlib import Path
@@ -89,6 +89,16 @@ def test_polynomial_of_the_logarithm(lane, name, interval, most, what):
     s = np.arange(4001, dtype=object) * most / 4000
     largest = max(s * abs(np.polyval(coefficients, s * s) - [exact(z) for z in s * s]))
     assert largest <= stated <= 1.3 * largest, f"stated {stated}, found {mp.nstr(largest, 3)}"
+
+
+def test_series_of_near_sums():
+    near = float.fromhex(re.findall(rf"#define NEAR_SUMS ({HEX})", (CORE / "finish.inc.h").read_text())[0])
+    with mp.workdps(60):
+        for t in (mpf(-near), mpf(near)):
+            mismatch, series = t - mp.log1p(t), sum((-t) ** k / k for k in range(2, 7))
+            assert abs(series - mismatch) <= min(mpf(2) ** -51 * mismatch, mpf(2) ** -62 * abs(mp.log1p(t)))
+            of_both = (1 + t) * mp.log1p(t) + (1 - t) * mp.log1p(-t)
+            assert abs(t**2 + t**4 / 6 + t**6 / 15 - of_both) <= mpf(2) ** -62 * of_both
 
 
 def test_polynomial_of_the_exponential(lane):

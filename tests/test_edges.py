@@ -63,7 +63,7 @@ def truth(measure, dtype):
     return measures.exact(measure, distinct[:, :2], distinct[:, -2:])[places.ravel()]
 
 
-@pytest.mark.parametrize("n", [2, 3, 4, 5, 128, 129, 193, 321])
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 9, 129, 161, 321])
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
 @pytest.mark.parametrize("measure", PAIR_MEASURES)
 def test_rows_beside_extreme_neighbours_have_their_bits(tier, measure, dtype, n):
@@ -72,6 +72,8 @@ def test_rows_beside_extreme_neighbours_have_their_bits(tier, measure, dtype, n)
     p, q = rng.random((2, 51, n)).astype(dtype) + about.eps
     q[1::6, 0], q[2::6, -1], p[4::6, 0], q[5::6, -1] = 0, -0.0, about.smallest_subnormal, about.smallest_subnormal
     p[5::6], q[4::12] = p[5::6] * about.dtype.type(1e30), p[4::12]
+    apart = 1.0009 + 0.004 * rng.standard_normal(q[::6].shape)
+    q[::6] = p[::6] * apart  # sums that are near have a form of their own
     among = measure(p, q, normalize=True)
     alone = np.concatenate([measure(p[i : i + 1], q[i : i + 1], normalize=True) for i in range(len(p))])
     measures.assert_same_bits(among, alone)

@@ -24,20 +24,65 @@ typedef struct {
 /* A correction of second order in P - Q, the mismatch, may take this share of the terms from which it is subtracted. */
 #define MISMATCH_MOST 0.0625
 
+/* Sums that differ by so little that five terms of a logarithm's series have its digits: with t = Q/P - 1, what they lack
+   of t - log1p(t) is 2^-51 of it at most, and that is a mismatch, which may be MISMATCH_MOST; of log1p(t) it is 2^-62. */
+#define NEAR_SUMS 0x1p-10
+
+/* Is the other of two sums, which differs from `sum` by `difference`, near it? */
+FASTKL_INLINE int is_near(double sum, double difference) { return fabs(difference) <= NEAR_SUMS * sum; }
+
+/* Are those sums of a row near each other of which the measure needs a logarithm? */
+FASTKL_INLINE int has_near_sums(int measure, row_sums sums) {
+    const double scaled = measure == FASTKL_entropy ? sums.weight : sums.other;
+    return fastkl_is_divergence(measure) ? is_near(sums.weight, sums.other) : is_near(1, scaled - 1);
+}
+
+/* (t - log1p(t)) / t for |t| <= NEAR_SUMS */
+FASTKL_INLINE double near_psi_by_t(double t) {
+    double sum = 1 / 6.0;
+    sum = mul_add_f64(-t, sum, 1 / 5.0);
+    sum = mul_add_f64(-t, sum, 1 / 4.0);
+    sum = mul_add_f64(-t, sum, 1 / 3.0);
+    return t * mul_add_f64(-t, sum, 0.5);
+}
+
+/* The logarithm of a sum. `near`, a constant in every use, says that the sum is known to be near 1: the rest then compiles
+   to nothing. A sum has the same logarithm either way. */
+FASTKL_INLINE double log_of_sum(double sum, int near) {
+    const double t = sum - 1, log = t - t * near_psi_by_t(t);
+    return near || is_near(1, t) ? log : log_f64(sum);
+}
+
+/* phi(P, Q) from P and Q - P. */
+FASTKL_INLINE double mismatch_of_sums(double p, double difference, int near) {
+    const double mismatch = difference * near_psi_by_t(difference / p);
+    return near || is_near(p, difference) ? mismatch : phi_of_difference_f64(p, -difference);
+}
+
+/* phi(P, M) + phi(Q, M), M = (P + Q) / 2, from P + Q and Q - P: with u = (Q - P) / (P + Q) it is
+   M ((1 + u) log(1 + u) + (1 - u) log(1 - u)) = M (u^2 + u^4 / 6 + u^6 / 15 + ...). */
+FASTKL_INLINE double mismatch_with_mean(double sum, double difference, int near) {
+    const double u = difference / sum, p = 0.5 * (sum - difference), q = 0.5 * (sum + difference);
+    const double mismatch = 0.5 * difference * u * mul_add_f64(u * u, mul_add_f64(u * u, 1 / 15.0, 1 / 6.0), 1);
+    return near || is_near(sum, difference) ? mismatch : phi_of_both_f64(p, q, sum, difference);
+}
+
 /* Subtracting logarithms of the given size costs at most 4 units of the value, and 2 units of 1 besides, while this holds.
    Where it does not, a pass over p/P (or q/Q), of which the logarithm of the sum is next to nothing, does better. */
 FASTKL_INLINE int loses_little(double size, double value) { return size <= 3 * value + 1; }
 
 /* The logarithm is the entries' own, which is exact near 1. */
-FASTKL_INLINE finished entropy_finish(row_sums sum) {
-    const double log_weight = log_f64(sum.weight), mean = sum.term / sum.weight, value = non_negative(log_weight - mean);
+FASTKL_INLINE finished entropy_finish(row_sums sum, int near) {
+    const double log_weight = log_of_sum(sum.weight, near), mean = sum.term / sum.weight;
+    const double value = non_negative(log_weight - mean);
     return (finished){value, loses_little(1.5 * fabs(mean) + fabs(log_weight), value), sum.weight, sum.weight,
                       1 - sum.weight};
 }
 
 /* As entropy_finish. Logarithms of both signs may have met in the mean; none is larger than log Q. */
-FASTKL_INLINE finished cross_entropy_finish(row_sums sum) {
-    const double log_other = log_f64(sum.other), mean = sum.term / sum.weight, value = non_negative(log_other - mean);
+FASTKL_INLINE finished cross_entropy_finish(row_sums sum, int near) {
+    const double log_other = log_of_sum(sum.other, near), mean = sum.term / sum.weight;
+    const double value = non_negative(log_other - mean);
     return (finished){value,
                       loses_little(1.5 * fabs(mean) + 4 * non_negative(log_other) + fabs(log_other), value),
                       sum.weight, sum.other, 1 - sum.other};
@@ -46,8 +91,8 @@ FASTKL_INLINE finished cross_entropy_finish(row_sums sum) {
 /* Both terms are non-negative, and the second is of second order in P - Q. Where it takes too much of the first, a pass
    over q P/Q makes it next to nothing. So does one where Q, which is P + (Q - P), has lost digits, or where the terms are
    too small for a double without being 0. */
-FASTKL_INLINE finished kl_divergence_finish(row_sums sum) {
-    const double mismatch = phi_of_difference_f64(sum.weight, -sum.other);
+FASTKL_INLINE finished kl_divergence_finish(row_sums sum, int near) {
+    const double mismatch = mismatch_of_sums(sum.weight, sum.other, near);
     const int accepted = (mismatch <= MISMATCH_MOST * sum.term) & (2 * sum.other >= -sum.weight) &
                          ((sum.term > 0) | (sum.other == 0));
     return (finished){non_negative(sum.term - mismatch) / sum.weight, accepted, sum.weight, sum.weight + sum.other,
@@ -57,9 +102,9 @@ FASTKL_INLINE finished kl_divergence_finish(row_sums sum) {
 /* The sum of all terms is (P + Q) JS + phi(P, (P + Q) / 2) + phi(Q, (P + Q) / 2), with a JS of the
    weights P / (P + Q) and Q / (P + Q) instead of two halves. That JS is wrong by at most |P - Q| / (P + Q)
    of itself: `acceptable` demands that this is small. */
-FASTKL_INLINE finished js_divergence_finish(row_sums sum) {
+FASTKL_INLINE finished js_divergence_finish(row_sums sum, int near) {
     const double p = 0.5 * (sum.weight - sum.other), q = 0.5 * (sum.weight + sum.other);
-    const double mismatch = phi_of_both_f64(p, q, sum.weight, sum.other);
+    const double mismatch = mismatch_with_mean(sum.weight, sum.other, near);
     const double value = non_negative(sum.term - mismatch) / sum.weight;
     const int accepted = (mismatch <= MISMATCH_MOST * sum.term) & ((sum.term > 0) | (sum.other == 0));
     return (finished){value < FASTKL_LN2 ? value : FASTKL_LN2, accepted, p, q, -sum.other};
@@ -70,11 +115,12 @@ FASTKL_INLINE double js_divergence_finish_ratios(double mean) {
     return 0.25 * mean > FASTKL_LN2 ? FASTKL_LN2 : 0.25 * mean;
 }
 
-FASTKL_INLINE finished finish_sums(int measure, row_sums sums) {
+/* `near` is a constant, and says that has_near_sums is known to hold; no value depends on it. */
+FASTKL_INLINE finished finish_sums(int measure, row_sums sums, int near) {
     switch (measure) {
 #define ROW(name, ...)  \
     case FASTKL_##name: \
-        return name##_finish(sums);
+        return name##_finish(sums, near);
         FASTKL_MEASURES(ROW)
 #undef ROW
     }

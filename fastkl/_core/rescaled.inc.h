@@ -26,7 +26,7 @@ static double rescale(const fastkl_task *task, fastkl_operand p, fastkl_operand 
         const factor_f64 factor = {high, c_low / power, 1};
         fastkl_sums sums;
         row_pass_f64(task, &p, &q, n, power, &factor, &sums);
-        const finished row = finish_sums(task->measure, rounded(&sums));
+        const finished row = finish_sums(task->measure, rounded(&sums), 0);
         if (!trusted(sums.term, sums.guard_bits, &row, &limits_f64))
             break;
         if (acceptable(task->measure, &row, &limits_f64) && row.value >= SMALL_VALUE)

@@ -23,10 +23,10 @@
    they stay in the first cache, with the entries that they are copied from. */
 #define BATCH 64
 
-/* Up to this length, rows that are copied are prefetched to the first cache, TILE columns of LANES entries ahead; longer ones
-   to the second, and twice as far. In 512 bits the first has no room for them beside the tiles and the rows from which these
-   are copied: with them, two operands of 50 columns took 1.1 to 1.9 times the time. Narrower vectors have smaller tiles, and
-   compute for longer. */
+/* Up to this length, rows that are copied are prefetched to the first cache, TILE columns of LANES entries ahead; longer
+   ones to the second, and twice as far. In 512 bits the first has no room for them beside the tiles and the rows from which
+   these are copied: with them, two operands of 50 columns took 1.1 to 1.9 times the time. Narrower vectors have smaller
+   tiles, and compute for longer. */
 #define MOST_NEAR (FASTKL_VECTOR_BITS == 512 ? 0 : REAL_BITS == 64 ? BATCH : TILE)
 
 /* The columns of interleaved rows over which a pass goes before it comes to the next LANES rows. */
@@ -174,7 +174,7 @@ FASTKL_INLINE const limits *limits_of(const fastkl_task *task, const fastkl_oper
 FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
                                        const group_sums *sums, int i, double *value, uint8_t *status) {
     const row_sums of = {sums->term[i], sums->other[i], sums->weight[i]};
-    const finished first = finish_sums(task->measure, of);
+    const finished first = finish_sums(task->measure, of, 0);
     const int no_terms = fastkl_is_divergence(task->measure) && of.term == 0;
     *value = NAN;
     *status = FASTKL_VALID;
@@ -206,15 +206,20 @@ FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p
         *value = rescale(task, p, q, n, &first);
 }
 
-/* The values that the sums give, whether they are accepted, and whether all are; compiled for one measure. */
-FASTKL_INLINE int accept(int measure, const fastkl_task *task, const limits *within, int count, const group_sums *sums,
-                         double *value, int64_t *accepts) {
+/* Row i's three sums. */
+FASTKL_INLINE row_sums sums_of_row(const group_sums *sums, int i) {
+    return (row_sums){sums->term[i], sums->other[i], sums->weight[i]};
+}
+
+/* The values that the sums give, whether they are accepted, and whether all are; for one measure, and for one `near`. */
+FASTKL_INLINE int accept(int measure, int near, const fastkl_task *task, const limits *within, int count,
+                         const group_sums *sums, double *value, int64_t *accepts) {
     const fastkl_task constant = *task; /* results could overlap *task, which would keep the loop from being vectorised */
     const limits bounds = *within;
     int64_t all = 1;
     FASTKL_VECTORIZE
     for (int i = 0; i < count; i++) {
-        const finished row = finish_sums(measure, (row_sums){sums->term[i], sums->other[i], sums->weight[i]});
+        const finished row = finish_sums(measure, sums_of_row(sums, i), near);
         value[i] = row.value;
         accepts[i] = accepted(&constant, measure, sums, i, sums->guard_bits[i] | sums->entry_bits[i], &row, &bounds);
         all &= accepts[i] & (!fastkl_is_divergence(measure) | (sums->term[i] != 0));
@@ -223,6 +228,17 @@ FASTKL_INLINE int accept(int measure, const fastkl_task *task, const limits *wit
         for (int i = 0; i < count; i++)
             value[i] = sqrt(value[i]);
     return (int)all;
+}
+
+/* The same, the faster way if the sums of all rows are near, which changes no value. */
+FASTKL_INLINE int accept_rows(int measure, const fastkl_task *task, const limits *within, int count,
+                              const group_sums *sums, double *value, int64_t *accepts) {
+    int64_t near = 1;
+    FASTKL_VECTORIZE
+    for (int i = 0; i < count; i++)
+        near &= has_near_sums(measure, sums_of_row(sums, i));
+    return near ? accept(measure, 1, task, within, count, sums, value, accepts)
+                : accept(measure, 0, task, within, count, sums, value, accepts);
 }
 
 /* Enters a row's sums as row i of a group. */
@@ -270,7 +286,7 @@ static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const 
     switch (task->measure) {
 #define ROW(name, ...)                                                                              \
     case FASTKL_##name:                                                                             \
-        all = accept(FASTKL_##name, &own, limits_of(task, p, q), count, sums, value, accepts);      \
+        all = accept_rows(FASTKL_##name, &own, limits_of(task, p, q), count, sums, value, accepts); \
         break;
         FASTKL_MEASURES(ROW)
 #undef ROW
