@@ -26,7 +26,7 @@ typedef struct {
 FASTKL_INLINE NAME(entry) NAME(entropy)(REAL p, REAL q, NAME(factor) c) {
     const REAL x = NAME(scale)(p, c);
     (void)q;
-    return (NAME(entry)){.term = x * NAME(log)(x), .weight = x};
+    return (NAME(entry)){.term = x * NAME(log)(x), .other = 0, .weight = x};
 }
 
 /* H(x, y) = log Q - (sum of p log q) / P. */

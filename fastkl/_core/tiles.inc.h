@@ -55,48 +55,89 @@ FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, int pair, N
     }
 }
 
+/* Gives the rows what the columns have added. */
+FASTKL_INLINE void NAME(give_tile)(NAME(lanes) *now, int infinite, group_sums *to, int first) {
+    if (infinite) {
+        FASTKL_VECTORIZE_INNER
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
+            now->guard_bits[j] = NAME(is_small)(now->least_q[j]);
+    }
+    NAME(give)(now, to, first, 0);
+}
+
 /* Adds up the columns of LANES rows, which are those from row `first` of a group on. */
-FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, int pair, int infinite, const NAME(columns) *p,
-                                  const NAME(columns) *q, int n, group_sums *to, int first) {
+FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int n,
+                                  group_sums *to, int first) {
     const NAME(factor) one = {1, 0, 0};
     NAME(lanes) now;
     const int first_columns = (n - 1) % 4 + 1;
     switch (first_columns) {
-#define CASE(count)                                      \
-    case count:                                          \
-        NAME(start)(&now, term, pair, *p, *q, count);    \
+#define CASE(count)                                         \
+    case count:                                             \
+        NAME(start)(&now, term, of.pair, *p, *q, count);    \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4)
 #undef CASE
     }
     const NAME(columns) p_rest = NAME(advance)(*p, first_columns), q_rest = NAME(advance)(*q, first_columns);
-    NAME(add_groups)(&now, term, pair, p_rest, q_rest, (n - first_columns) / 4, one);
-    if (infinite) {
-        FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
-            now.guard_bits[j] = NAME(is_small)(now.least_q[j]);
-    }
-    NAME(give)(&now, to, first, 0);
+    NAME(add_groups)(&now, term, of.pair, p_rest, q_rest, (n - first_columns) / 4, one);
+    NAME(give_tile)(&now, of.infinite, to, first);
     if (to->keeps_low)
         NAME(give_low)(&now, to, first);
 }
 
-/* The functions that add up tiles, for each measure. */
+/* The same of so few columns that the start of a loop would take as long as they do. Nothing is kept of what rounding takes
+   from their sums. */
+#define MOST_FEW 8
+
+/* Adds up `count` columns, and four more if there is a `group`. As both are constants, and no function has the address of
+   `now`, it stays in registers. */
+FASTKL_INLINE void NAME(add_known)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int count,
+                                   int group, group_sums *to, int first) {
+    const NAME(factor) one = {1, 0, 0};
+    NAME(lanes) now;
+    NAME(start)(&now, term, of.pair, *p, *q, count);
+    if (group)
+        NAME(add_groups)(&now, term, of.pair, NAME(advance)(*p, count), NAME(advance)(*q, count), 1, one);
+    NAME(give_tile)(&now, of.infinite, to, first);
+}
+
+FASTKL_INLINE void NAME(add_few)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int n,
+                                 group_sums *to, int first) {
+    switch (n) {
+#define CASE(count)                                               \
+    case count:                                                   \
+        NAME(add_known)(term, of, p, q, count, 0, to, first);     \
+        break;                                                    \
+    case count + 4:                                               \
+        NAME(add_known)(term, of, p, q, count, 1, to, first);     \
+        break;
+        CASE(1) CASE(2) CASE(3) CASE(4)
+#undef CASE
+    }
+}
+
+/* The functions that add up tiles, for each measure: of any number of columns, and of few. */
 typedef void NAME(tile_adder)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to, int first);
 
-#define ROW(name, upper, pair, infinite, ...)                                                                           \
-    static void NAME(add_tiles_##name)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to,    \
-                                       int first) {                                                                     \
+#define ADDER(adder, add, name, pair, infinite)                                                                         \
+    static void NAME(adder##name)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to,          \
+                                  int first) {                                                                          \
+        const traits of = {pair, infinite, REAL_DTYPE};                                                                 \
         for (int i = 0; i < rows; i += LANES) {                                                                         \
             NAME(columns) p_now = NAME(columns_of_tile)(p, n, i), q_now = NAME(columns_of_tile)(pair ? q : p, n, i);    \
             p_now.far = pair && p->far, q_now.far = pair && q->far;                                                     \
-            NAME(add_tile)(NAME(name), pair, infinite, &p_now, &q_now, n, to, first + i);                               \
+            NAME(add)(NAME(name), of, &p_now, &q_now, n, to, first + i);                                                \
         }                                                                                                               \
     }
+#define ROW(name, upper, pair, infinite, ...)               \
+    ADDER(add_tiles_, add_tile, name, pair, infinite)       \
+    ADDER(add_few_tiles_, add_few, name, pair, infinite)
 FASTKL_MEASURES(ROW)
 #undef ROW
-#define ROW(name, ...) NAME(add_tiles_##name),
-static NAME(tile_adder) *const NAME(tile_adders)[] = {FASTKL_MEASURES(ROW)};
+#undef ADDER
+#define ROW(name, ...) {NAME(add_tiles_##name), NAME(add_few_tiles_##name)},
+static NAME(tile_adder) *const NAME(tile_adders)[][2] = {FASTKL_MEASURES(ROW)};
 #undef ROW
 
 /* Clips tiles of rows of a group from row `first` on. */
@@ -163,7 +204,7 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
         const NAME(tiles) q_now = pair ? NAME(tiles_of)(q_copy, holds, q, n, first, now, eps, to) : p_now;
         if (scales)
             NAME(scale_tiles)(task, p_copy, pair ? q_copy : NULL, n, now, to->refused + first);
-        NAME(tile_adders)[task->measure](&p_now, &q_now, n, now, to, first);
+        NAME(tile_adders)[task->measure][n <= MOST_FEW && !to->keeps_low](&p_now, &q_now, n, now, to, first);
         if (pair)
             NAME(find_zeros_in_tiles)(&p_now, &q_now, n, now, to->guard_bits + first);
     }
