@@ -202,18 +202,21 @@ cdef Place _place(const Call *call, ptrdiff_t run, ptrdiff_t row) noexcept nogil
     return at
 
 
+cdef inline bint _is_plain(const Call *call, const char *out) noexcept nogil:
+    """Whether the result has one value a row, as it is, side by side and aligned."""
+    cdef ptrdiff_t size = sizeof(float) if call.single else sizeof(double)
+    return call.fields == 1 and call.unit == 1 and call.run.out == size and <size_t>out % size == 0
+
+
 cdef inline void _store(const Call *call, char *out, const double *values, ptrdiff_t count) noexcept nogil:
     """The values of rows into the result, which may stand at any address."""
-    cdef ptrdiff_t step = call.run.out, size = sizeof(float) if call.single else sizeof(double), i
+    cdef ptrdiff_t step = call.run.out, i
     cdef int fields = call.fields, k
     cdef double unit, value
     cdef float single
-    if fields == 1 and call.unit == 1 and step == size and <size_t>out % size == 0:  # most results; the loop is vectorised
-        if call.single:
-            for i in range(count):
-                (<float *>out)[i] = <float>values[i]
-        else:
-            memcpy(out, values, count * size)
+    if call.single and _is_plain(call, out):  # the loop is vectorised
+        for i in range(count):
+            (<float *>out)[i] = <float>values[i]
         return
     for k in range(fields):
         unit = 1 if k == FASTKL_same_argmax_field else call.unit
@@ -240,13 +243,16 @@ cdef inline void _note_invalid(Call *call, ptrdiff_t row, int status, Invalid *i
 
 cdef void _block(Call *call, ptrdiff_t block, Invalid *invalid) noexcept nogil:
     """The rows of one block."""
-    cdef double values[BLOCK_VALUES]
+    cdef double copy[BLOCK_VALUES]
+    cdef double *values = copy
     cdef uint8_t status[BLOCK_ROWS]
     cdef uint8_t any_invalid = 0
     cdef ptrdiff_t run = block // call.blocks_per_run, i
     cdef ptrdiff_t start = (block - run * call.blocks_per_run) * call.block_rows - call.missing
     cdef ptrdiff_t first = max(start, 0), count = min(start + call.block_rows, call.run.length) - first
     cdef Place at = _place(call, run, first)
+    if not call.single and _is_plain(call, at.out):
+        values = <double *>at.out
     if call.kind == ROWS:
         call.tier.rows(&call.task, &at.p, &at.q, call.n, count, values, status)
     elif call.kind == LOGITS:
@@ -255,7 +261,8 @@ cdef void _block(Call *call, ptrdiff_t block, Invalid *invalid) noexcept nogil:
         call.tier.nll(&call.task, &at.q, &at.labels, call.n, count, values, status)
     else:
         call.tier.compare(&call.task, &at.p, &at.q, &at.labels, call.n, count, values, status)
-    _store(call, at.out, values, count)
+    if values == copy:
+        _store(call, at.out, values, count)
     for i in range(count):
         any_invalid |= status[i]
     for i in range(count if any_invalid else 0):
