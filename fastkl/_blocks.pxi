@@ -202,35 +202,36 @@ cdef Place _place(const Call *call, ptrdiff_t run, ptrdiff_t row) noexcept nogil
     return at
 
 
-cdef inline bint _is_plain(const Call *call, const char *out) noexcept nogil:
-    """Whether the result has one value a row, as it is, side by side and aligned."""
-    cdef ptrdiff_t size = sizeof(float) if call.single else sizeof(double)
-    return call.fields == 1 and call.unit == 1 and call.run.out == size and <size_t>out % size == 0
+cdef inline bint _takes_values(const Call *call, const char *out) noexcept nogil:
+    """Whether the values of rows are the result as they are: one a row, doubles, side by side and aligned."""
+    cdef ptrdiff_t size = sizeof(double)
+    return call.fields == 1 and call.unit == 1 and not call.single and call.run.out == size and <size_t>out % size == 0
 
 
 cdef inline void _store(const Call *call, char *out, const double *values, ptrdiff_t count) noexcept nogil:
     """The values of rows into the result, which may stand at any address."""
-    cdef ptrdiff_t step = call.run.out, i
-    cdef int fields = call.fields, k
+    cdef ptrdiff_t step = call.run.out, size = sizeof(float) if call.single else sizeof(double), i
+    cdef int k
     cdef double unit, value
     cdef float single
-    if call.single and _is_plain(call, out):  # the loop is vectorised
-        for i in range(count):
-            (<float *>out)[i] = <float>values[i]
-        return
-    for k in range(fields):
+    for k in range(call.fields):
         unit = 1 if k == FASTKL_same_argmax_field else call.unit
-        if call.single:
+        if unit == 1 and step == size and <size_t>out % size == 0:  # most results; the loop is vectorised
+            if call.single:
+                for i in range(count):
+                    (<float *>out)[i] = <float>values[i]
+            else:
+                memcpy(out, values, count * size)
+        elif call.single:
             for i in range(count):
-                value = values[i * fields + k]
-                single = <float>(value if unit == 1 else value / unit)
+                single = <float>(values[i] if unit == 1 else values[i] / unit)
                 memcpy(out + i * step, &single, sizeof(single))
         else:
             for i in range(count):
-                value = values[i * fields + k]
-                value = value if unit == 1 else value / unit
+                value = values[i] if unit == 1 else values[i] / unit
                 memcpy(out + i * step, &value, sizeof(value))
         out += call.field
+        values += count
 
 
 cdef inline void _note_invalid(Call *call, ptrdiff_t row, int status, Invalid *invalid) noexcept nogil:
@@ -251,7 +252,7 @@ cdef void _block(Call *call, ptrdiff_t block, Invalid *invalid) noexcept nogil:
     cdef ptrdiff_t start = (block - run * call.blocks_per_run) * call.block_rows - call.missing
     cdef ptrdiff_t first = max(start, 0), count = min(start + call.block_rows, call.run.length) - first
     cdef Place at = _place(call, run, first)
-    if not call.single and _is_plain(call, at.out):
+    if _takes_values(call, at.out):
         values = <double *>at.out
     if call.kind == ROWS:
         call.tier.rows(&call.task, &at.p, &at.q, call.n, count, values, status)

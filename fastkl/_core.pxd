@@ -15,6 +15,7 @@ cdef extern from "_core/fastkl.h" nogil:
         FASTKL_FIELD_COUNT
         FASTKL_float64
         FASTKL_float32
+        FASTKL_nll_p_field
         FASTKL_same_argmax_field
         FASTKL_entropy
         FASTKL_cross_entropy

@@ -24,8 +24,8 @@ from libc.string cimport memcpy
 from fastkl._core cimport (
     FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_INTERLEAVED_PIECE, FASTKL_LABEL, FASTKL_MEASURE_COUNT, FASTKL_P_ENTRY,
     FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy, FASTKL_entropy, FASTKL_float32,
-    FASTKL_float64, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_same_argmax_field, fastkl_compiler,
-    fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_get, fastkl_is_single, fastkl_join_sums,
+    FASTKL_float64, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_nll_p_field, FASTKL_same_argmax_field,
+    fastkl_compiler, fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_get, fastkl_is_single, fastkl_join_sums,
     fastkl_measure_names, fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_most_threads, fastkl_next,
     fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_read_file, fastkl_seconds, fastkl_set, fastkl_sums,
     fastkl_task, fastkl_tier, fastkl_tiers,
@@ -204,7 +204,8 @@ cdef int _prepare(Call *call, Request request, cnp.ndarray out) except -1:
         call.labels = _operand(labels, request.label_kind, False)
     call.fields, call.field = 1, 0
     if compare:
-        call.fields, call.field = FASTKL_FIELD_COUNT, out.strides[0]
+        call.fields = FASTKL_FIELD_COUNT if labels is not None else FASTKL_nll_p_field  # these come last
+        call.field = out.strides[0]
     call.out, call.single = cnp.PyArray_BYTES(out), cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT32
     call.sums, call.found, call.polls, call.threads = NULL, False, False, 1
     _coalesce(call, p, q, labels, out, compare)

@@ -118,6 +118,9 @@ def test_a_row_of_probabilities_beside_extreme_neighbours(dtype, n):
     p[13] *= 2.0**-140
     p[14, -1] = q[15, 0] = -0.0
     p[16], q[16] = p[16] * 3, q[16] * 1e4
+    for i, apart, factor in (17, 1, 1e-4), (18, 1e-2, 1e-4), (19, 1e-3, 1e-5), (20, 0.3, 2e-4):  # sums that nearly agree
+        q[i] = p[i] * np.exp(apart * draw.standard_normal(n))
+        q[i] *= (1 + factor) * p[i].sum() / q[i].sum()
     p, q = p.astype(dtype), q.astype(dtype)
     labels = draw.integers(0, n, len(p))
     for rows in (p, q), tuple(map(np.asfortranarray, (p, q))):
@@ -240,6 +243,16 @@ def test_the_largest_entry_in_any_place(from_logits):
         p, q = np.identity(n, dtype), np.full((1, n), 0.5, dtype)
         q[0, n // 2] = 1
         assert_argmax(fastkl.compare(p, q, from_logits=from_logits, normalize=True), p, q, (dtype, n))
+
+
+@on_every_tier
+@each_dtype
+def test_the_largest_entry_in_another_piece(dtype):
+    """Rows are cut into pieces of 2^16 columns."""
+    p, q = np.full((2, 2, 2**16 + 40), 0.25, dtype)
+    p[:, 5] = q[0, 5] = 1
+    p[:, -3] = q[:, -7] = 0.5
+    assert_argmax(fastkl.compare(p, q, normalize=True), p, q)
 
 
 @on_every_tier

@@ -356,11 +356,16 @@ static int fields_of(const call *now) { return now->kind == COMPARE ? FASTKL_FIE
 
 static void compute(const fastkl_tier *tier, const call *now, const fastkl_operand *p, const fastkl_operand *q,
                     const fastkl_operand *labels, ptrdiff_t count, double *value, uint8_t *status) {
+    static double fields[FASTKL_FIELD_COUNT * MOST_ROWS]; /* of a comparison, which come field after field */
     switch (now->kind) {
     case ROWS: tier->rows(&now->task, p, q, now->n, count, value, status); break;
     case LOGITS: tier->logits(&now->task, p, q, now->n, count, value, status); break;
     case NLL: tier->nll(&now->task, p, labels, now->n, count, value, status); break;
-    default: tier->compare(&now->task, p, q, labels, now->n, count, value, status);
+    default:
+        tier->compare(&now->task, p, q, labels, now->n, count, fields, status);
+        for (ptrdiff_t i = 0; i < count; i++)
+            for (int k = 0; k < FASTKL_FIELD_COUNT; k++)
+                value[i * FASTKL_FIELD_COUNT + k] = fields[k * count + i];
     }
 }
 

@@ -2,14 +2,14 @@
    over entries. */
 
 /* The measures of a comparison, of p and q or of these exchanged. D comes first, and finds what is wrong with a row. */
+enum { FORWARD, REVERSE, JS, ENTROPY_P, ENTROPY_Q, COMPARED };
 static const struct {
     int measure, exchanged, field;
-} compared[] = {
+} compared[COMPARED] = {
     {FASTKL_kl_divergence, 0, FASTKL_kl_field},  {FASTKL_kl_divergence, 1, FASTKL_reverse_kl_field},
     {FASTKL_js_divergence, 0, FASTKL_js_field},  {FASTKL_entropy, 0, FASTKL_entropy_p_field},
     {FASTKL_entropy, 1, FASTKL_entropy_q_field},
 };
-enum { COMPARED = sizeof compared / sizeof *compared };
 
 /* One of the compared measures by itself: the task, and its operands. */
 typedef struct {
@@ -124,88 +124,169 @@ static int compare_logits(const fastkl_task *task, fastkl_operand p, fastkl_oper
    has lost digits. */
 #define SHARED_LOG_MOST 1.5
 
-/* The sums of compared measure i of a group of rows. They are not accepted where a sign may be that of a zero. */
-static void sums_of_compared(int i, const compared_sums *of, int count, group_sums *to) {
-    const int exchanged = compared[i].exchanged, entropy = compared[i].measure == FASTKL_entropy;
-    const int js = compared[i].measure == FASTKL_js_divergence;
-    const double *const first = exchanged ? of->q : of->p, *const largest = exchanged ? of->largest_q : of->largest_p;
-    const double *const terms = entropy ? (exchanged ? of->q_log_q : of->p_log_p) : js        ? of->js
-                                                                                  : exchanged ? of->reverse
-                                                                                              : of->forward;
-    const uint64_t *const guards = exchanged ? of->p_guard_bits : of->q_guard_bits;
-    to->keeps_low = 0;
-    for (int k = 0; k < count; k++) {
-        const uint64_t shared = entropy && !(largest[k] <= SHARED_LOG_MOST) ? FASTKL_SIGN : 0;
-        to->term[k] = terms[k];
-        to->other[k] = entropy ? 0 : exchanged ? -of->difference[k] : of->difference[k];
-        to->weight[k] = js ? of->p[k] + of->q[k] : first[k];
-        to->clipped[k] = 0;
-        to->entry_bits[k] = of->entry_bits[k];
-        to->guard_bits[k] = (entropy || js ? 0 : guards[k]) | (of->entry_bits[k] & FASTKL_SIGN) | shared;
+/* Up to this size of t, the next term of the series of mismatch_of is at most 2^-53 of it. */
+#define RATIO_MOST 0x1p-13
+
+/* phi(P, P + D) / P = t - log1p(t), for t = D / P of at most RATIO_MOST. */
+FASTKL_INLINE double mismatch_of(double t) { return t * t * (0.5 - t * (1 / 3.0 - t * (0.25 - t * 0.2))); }
+
+/* Whether a comparison accepts the value of each compared measure of a row: a bit for each of them. */
+#define ACCEPTS_ALL (((int64_t)1 << COMPARED) - 1)
+
+/* The values of the compared measures of a group of rows, an array for each, from the sums of the pass, and which of these
+   are accepted; whether all are. Others are left to finish_compared. */
+FASTKL_INLINE int accept_compared(const fastkl_task *task, const limits *within, int count, const compared_sums *of,
+                                  double (*value)[MOST_ROWS], int64_t *accepts) {
+    const limits bounds = *within;
+    const double p_tolerance = task->p_tolerance, q_tolerance = task->q_tolerance;
+    int64_t all = ACCEPTS_ALL;
+    FASTKL_VECTORIZE
+    for (int i = 0; i < count; i++) {
+        const double p = of->p[i], q = of->q[i], difference = of->difference[i], both = p + q;
+        const double forward = of->forward[i], reverse = of->reverse[i], js = of->js[i], least = bounds.term_least;
+        const double p_sum = of->p_log_p[i], q_sum = of->q_log_q[i];
+        const double p_mean = p_sum / p, q_mean = q_sum / q, log_p = log_f64(p), log_q = log_f64(q);
+        const double of_p = difference / p, of_q = difference / q, u = difference / both;
+        const double p_entropy = non_negative(log_p - p_mean), q_entropy = non_negative(log_q - q_mean);
+        const double forward_less = p * mismatch_of(of_p), reverse_less = q * mismatch_of(-of_q);
+        const double js_less = 0.5 * both * (u * u * (1 + u * u * (1 / 6.0)));
+        const double of_js = (js - js_less) / both;
+        const uint64_t signs = of->entry_bits[i], guards = of->p_guard_bits[i] | of->q_guard_bits[i];
+        const int64_t common = ((int64_t)signs >= 0) & (p >= bounds.sum_least) & (p <= bounds.sum_most) &
+                               (q >= bounds.sum_least) & (q <= bounds.sum_most) & (fabs(p - 1) <= p_tolerance) &
+                               (fabs(q - 1) <= q_tolerance) & (fabs(of_p) <= RATIO_MOST);
+        const int64_t divergences = common & ((int64_t)guards >= 0);
+        const int64_t by_forward = divergences & (forward >= least) & (forward_less <= MISMATCH_MOST * forward);
+        const int64_t by_reverse = divergences & (reverse >= least) & (reverse_less <= MISMATCH_MOST * reverse);
+        const int64_t by_js = common & (js >= least) & (js_less <= MISMATCH_MOST * js) &
+                              (fabs(difference) <= bounds.excess_most * both);
+        const int64_t by_p = common & (of->largest_p[i] <= SHARED_LOG_MOST) & ((p_sum == 0) | (fabs(p_sum) >= least)) &
+                             loses_little(1.5 * fabs(p_mean) + fabs(log_p), p_entropy);
+        const int64_t by_q = common & (of->largest_q[i] <= SHARED_LOG_MOST) & ((q_sum == 0) | (fabs(q_sum) >= least)) &
+                             loses_little(1.5 * fabs(q_mean) + fabs(log_q), q_entropy);
+        value[FORWARD][i] = (forward - forward_less) / p;
+        value[REVERSE][i] = (reverse - reverse_less) / q;
+        value[JS][i] = of_js < FASTKL_LN2 ? of_js : FASTKL_LN2;
+        value[ENTROPY_P][i] = p_entropy;
+        value[ENTROPY_Q][i] = q_entropy;
+        accepts[i] = by_forward << FORWARD | by_reverse << REVERSE | by_js << JS | by_p << ENTROPY_P | by_q << ENTROPY_Q;
+        all &= accepts[i];
     }
+    return all == ACCEPTS_ALL;
 }
 
-/* The values and the statuses of the compared measures of a group of rows, from the sums of the pass. What is
-   wrong with a row is what D says. */
-FASTKL_NOINLINE void finish_compared(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
-                                     int count, const compared_sums *of, double (*value)[MOST_ROWS], uint8_t *status) {
-    uint8_t valid[MOST_ROWS];
-    for (int i = 0; i < COMPARED; i++) {
-        const measured_alone alone = alone_of(task, i, p, q);
+/* The sums of compared measure m of row i, as those of a group of one row. They are not accepted where a sign may be that
+   of a zero. */
+static void sums_of_compared(int m, const compared_sums *of, int i, group_sums *to) {
+    const int exchanged = compared[m].exchanged, entropy = compared[m].measure == FASTKL_entropy;
+    const int js = compared[m].measure == FASTKL_js_divergence;
+    const double difference = of->difference[i], p = of->p[i], q = of->q[i];
+    const double largest = exchanged ? of->largest_q[i] : of->largest_p[i];
+    const uint64_t guards = exchanged ? of->p_guard_bits[i] : of->q_guard_bits[i];
+    const uint64_t shared = entropy && !(largest <= SHARED_LOG_MOST) ? FASTKL_SIGN : 0;
+    to->keeps_low = to->scales = 0;
+    to->term[0] = entropy ? (exchanged ? of->q_log_q[i] : of->p_log_p[i]) : js ? of->js[i]
+                                                                    : exchanged ? of->reverse[i]
+                                                                                : of->forward[i];
+    to->other[0] = entropy ? 0 : exchanged ? -difference : difference;
+    to->weight[0] = js ? p + q : exchanged ? q : p;
+    to->clipped[0] = 0;
+    to->entry_bits[0] = of->entry_bits[i];
+    to->guard_bits[0] = (entropy || js ? 0 : guards) | (of->entry_bits[i] & FASTKL_SIGN) | shared;
+}
+
+/* The values of the compared measures of row i of a group that were not accepted, and what is wrong with the row, which is
+   what D says. */
+FASTKL_NOINLINE uint8_t finish_compared(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
+                                        ptrdiff_t n, int i, const compared_sums *of, int64_t accepts,
+                                        double (*value)[MOST_ROWS]) {
+    const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0);
+    uint8_t status = FASTKL_VALID, valid;
+    for (int m = 0; m < COMPARED && !status; m++) {
+        const measured_alone alone = alone_of(task, m, &p_row, &q_row);
         group_sums sums;
-        sums.scales = 0;
-        sums_of_compared(i, of, count, &sums);
-        finish_rows(&alone.task, alone.first, &alone.second, n, count, &sums, value[i], i ? valid : status);
+        if (accepts >> m & 1)
+            continue;
+        sums_of_compared(m, of, i, &sums);
+        finish_rows(&alone.task, alone.first, &alone.second, n, 1, &sums, &value[m][i], m ? &valid : &status);
     }
+    return status;
+}
+
+/* Where the values of rows go, and their statuses: field f of row k is values[f step + k]. */
+typedef struct {
+    double *values;
+    ptrdiff_t step;
+    uint8_t *status;
+} compared_rows;
+
+FASTKL_INLINE void give_fields(const double *field, int k, compared_rows to) {
+    for (int f = 0; f < FASTKL_FIELD_COUNT; f++)
+        to.values[f * to.step + k] = field[f];
 }
 
 /* The fields of up to MOST_ROWS rows of probabilities, which fit into cache, and what is wrong with each row. */
 static void compare_probabilities(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
-                                  const fastkl_operand *labels, ptrdiff_t n, int count, double *values, uint8_t *status) {
+                                  const fastkl_operand *labels, ptrdiff_t n, int count, compared_rows to) {
+    const int is_float = in_float(task, p, q);
     double value[COMPARED][MOST_ROWS];
+    int64_t accepts[MOST_ROWS];
     compared_sums sums;
+    memset(sums.entry_bits, 0, sizeof sums.entry_bits);
+    memset(sums.p_guard_bits, 0, sizeof sums.p_guard_bits);
+    memset(sums.q_guard_bits, 0, sizeof sums.q_guard_bits);
     if (group(p, q, n) > 1)
-        (in_float(task, p, q) ? compare_group_f32 : compare_group_f64)(p, q, n, count, &sums);
-    else {
-        int k = 0; /* there is at least one row, which tells GCC that there are sums */
-        do {
-            const fastkl_operand p_row = moved(p, k, 0), q_row = moved(q, k, 0);
-            (in_float(task, p, q) ? compare_row_f32 : compare_row_f64)(&p_row, &q_row, n, k, &sums);
-        } while (++k < count);
-    }
-    finish_compared(task, p, q, n, count, &sums, value, status);
-    for (int k = 0; k < count; k++, values += FASTKL_FIELD_COUNT) {
-        const fastkl_operand label = moved(labels, k, 0);
-        for (int i = 0; i < COMPARED; i++)
-            values[compared[i].field] = value[i][k];
-        values[FASTKL_cross_entropy_field] = values[FASTKL_entropy_p_field] + values[FASTKL_kl_field];
-        values[FASTKL_same_argmax_field] = sums.same_argmax[k];
-        if (status[k])
+        (is_float ? compare_group_f32 : compare_group_f64)(p, q, n, count, &sums);
+    else
+        for (int k = 0; k < count; k += DOUBLES)
+            (is_float ? compare_rows_f32 : compare_rows_f64)(p, q, n, k, count - k < DOUBLES ? count - k : DOUBLES, &sums);
+    const int all = accept_compared(task, limits_of(task, p, q), count, &sums, value, accepts);
+    for (int k = 0; k < count; k++)
+        to.status[k] = FASTKL_VALID;
+    for (int k = 0; !all && k < count; k++)
+        if (accepts[k] != ACCEPTS_ALL)
+            to.status[k] = finish_compared(task, p, q, n, k, &sums, accepts[k], value);
+    for (int m = 0; m < COMPARED; m++)
+        memcpy(to.values + compared[m].field * to.step, value[m], (size_t)count * sizeof(double));
+    memcpy(to.values + FASTKL_same_argmax_field * to.step, sums.same_argmax, (size_t)count * sizeof(double));
+    for (int k = 0; k < count; k++)
+        to.values[FASTKL_cross_entropy_field * to.step + k] = value[ENTROPY_P][k] + value[FORWARD][k];
+    for (int k = 0; k < count; k++) {
+        const fastkl_operand p_row = moved(p, k, 0), q_row = moved(q, k, 0), label = moved(labels, k, 0);
+        double loss[FASTKL_FIELD_COUNT] = {0};
+        if (to.status[k])
             continue;
-        const fastkl_operand p_row = moved(p, k, 0), q_row = moved(q, k, 0);
         if (isnan(sums.same_argmax[k]))
-            values[FASTKL_same_argmax_field] = argmax(&p_row, n) == argmax(&q_row, n);
-        if (label.data)
-            status[k] = (uint8_t)losses(task, &p_row, &q_row, &label, n, values);
+            to.values[FASTKL_same_argmax_field * to.step + k] = argmax(&p_row, n) == argmax(&q_row, n);
+        if (label.data) {
+            to.status[k] = (uint8_t)losses(task, &p_row, &q_row, &label, n, loss);
+            to.values[FASTKL_nll_p_field * to.step + k] = loss[FASTKL_nll_p_field];
+            to.values[FASTKL_nll_q_field * to.step + k] = loss[FASTKL_nll_q_field];
+        }
     }
 }
 
 /* The fields of up to LOGIT_ROWS short rows of logits, and what is wrong with each row. */
 static void compare_short_logits(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
-                                 const fastkl_operand *labels, ptrdiff_t n, int count, double *values, uint8_t *status) {
+                                 const fastkl_operand *labels, ptrdiff_t n, int count, compared_rows to) {
     int64_t label[LOGIT_ROWS] = {0}, accepts[LOGIT_ROWS];
+    double field[FASTKL_FIELD_COUNT][LOGIT_ROWS];
     if (labels->data)
         read_labels(labels, count, label);
-    compare_short(task, p, q, label, n, count, values, accepts);
-    for (int k = 0; k < count; k++, values += FASTKL_FIELD_COUNT) {
+    compare_short(task, p, q, label, n, count, field, accepts);
+    for (int f = 0; f < FASTKL_FIELD_COUNT; f++)
+        memcpy(to.values + f * to.step, field[f], (size_t)count * sizeof(double));
+    for (int k = 0; k < count; k++) {
         const int is_label = (label[k] >= 0 && label[k] < n) || (task->ignores && label[k] == task->ignored);
-        status[k] = is_label ? FASTKL_VALID : FASTKL_LABEL;
+        to.status[k] = is_label ? FASTKL_VALID : FASTKL_LABEL;
         if (accepts[k] != SHORT_ALL) {
             const fastkl_operand p_row = moved(p, k, 0), q_row = moved(q, k, 0), row_label = moved(labels, k, 0);
-            const double kl = values[FASTKL_kl_field];
-            status[k] = (uint8_t)compare_logits(task, p_row, q_row, &row_label, n, values);
+            double own[FASTKL_FIELD_COUNT];
+            to.status[k] = (uint8_t)compare_logits(task, p_row, q_row, &row_label, n, own);
             if (accepts[k] == SHORT_DIVERGENCE) /* D has the bits that it has alone */
-                values[FASTKL_kl_field] = kl, values[FASTKL_cross_entropy_field] = values[FASTKL_entropy_p_field] + kl;
+                own[FASTKL_kl_field] = field[FASTKL_kl_field][k],
+                own[FASTKL_cross_entropy_field] = own[FASTKL_entropy_p_field] + own[FASTKL_kl_field];
+            give_fields(own, k, to);
         }
     }
 }
@@ -216,20 +297,24 @@ static void compare(const fastkl_task *task, const fastkl_operand *p, const fast
     const ptrdiff_t at_once = probabilities ? rows_in_cache(group(p, q, n), n) : is_short ? LOGIT_ROWS : 1;
     for (ptrdiff_t i = 0, now; i < count; i += now) {
         const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0), label = moved(labels, i, 0);
+        const compared_rows to = {values + i, count, status + i};
         now = count - i < at_once ? count - i : at_once;
-        if (probabilities)
-            compare_probabilities(task, &p_row, &q_row, &label, n, (int)now, values, status + i);
-        else if (is_short)
-            compare_short_logits(task, &p_row, &q_row, &label, n, (int)now, values, status + i);
-        else
-            status[i] = (uint8_t)compare_logits(task, p_row, q_row, &label, n, values);
-        for (ptrdiff_t k = 0; k < now; k++, values += FASTKL_FIELD_COUNT) {
+        if (probabilities) {
+            compare_probabilities(task, &p_row, &q_row, &label, n, (int)now, to);
+        } else if (is_short) {
+            compare_short_logits(task, &p_row, &q_row, &label, n, (int)now, to);
+        } else {
+            double own[FASTKL_FIELD_COUNT];
+            status[i] = (uint8_t)compare_logits(task, p_row, q_row, &label, n, own);
+            give_fields(own, 0, to);
+        }
+        for (ptrdiff_t k = 0; k < now; k++)
             for (int field = 0; status[i + k] && field < FASTKL_FIELD_COUNT; field++)
-                values[field] = NAN;
-            if (!status[i + k] && (has_long_integers(p) || has_long_integers(q))) {
-                const fastkl_operand p_again = moved(p, i + k, 0), q_again = moved(q, i + k, 0);
-                values[FASTKL_same_argmax_field] = argmax(&p_again, n) == argmax(&q_again, n);
-            }
+                values[field * count + i + k] = NAN;
+        for (ptrdiff_t k = 0; k < now && (has_long_integers(p) || has_long_integers(q)); k++) {
+            const fastkl_operand p_again = moved(&p_row, k, 0), q_again = moved(&q_row, k, 0);
+            if (!status[i + k])
+                values[FASTKL_same_argmax_field * count + i + k] = argmax(&p_again, n) == argmax(&q_again, n);
         }
     }
 }

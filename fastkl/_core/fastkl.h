@@ -98,7 +98,7 @@ typedef struct {
        finish   the second half: the value and the status of the first row, from the joined sums of its pieces
        logits   `rows` where an operand holds logits
        nll      of q and labels: -log(q[label] / sum of q); the statuses are those of q and of labels
-       compare  FASTKL_FIELD_COUNT values a row, the last two only if the labels have data */
+       compare  the fields of `count` rows, field after field, the last two only if the labels have data */
 typedef void fastkl_rows_function(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
                                   ptrdiff_t count, double *value, uint8_t *status);
 typedef struct {

@@ -32,13 +32,14 @@ FASTKL_INLINE void finish_short_comparisons(const short_comparisons *of, const d
 /* The fields of up to LOGIT_ROWS short rows whose labels are given, and what is accepted. Without labels, the losses are
    those of the first. */
 FASTKL_NOINLINE void compare_short(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
-                                   const int64_t *labels, ptrdiff_t n, int count, double *values, int64_t *accepts) {
+                                   const int64_t *labels, ptrdiff_t n, int count, double (*field)[LOGIT_ROWS],
+                                   int64_t *accepts) {
     const logits_pair pair = pair_of(task, p, q, n);
     const int is_float = pair.lanes->is_float, scaled = pair.c.high != 1;
     const double least = (double)n * pair.lanes->min_divergence;
     short_moments sums;
     short_comparisons more;
-    double field[FASTKL_FIELD_COUNT][LOGIT_ROWS], *const kl = field[FASTKL_kl_field];
+    double *const kl = field[FASTKL_kl_field];
     int64_t places[LOGIT_ROWS] = {0}, all[LOGIT_ROWS];
     for (int i = 0; i < count; i++)
         places[i] = labels[i] >= 0 && labels[i] < n ? labels[i] : 0;
@@ -53,9 +54,7 @@ FASTKL_NOINLINE void compare_short(const fastkl_task *task, const fastkl_operand
         if (accepts[i])
             accepts[i] = all[i] ? SHORT_ALL : SHORT_DIVERGENCE;
         field[FASTKL_cross_entropy_field][i] = field[FASTKL_entropy_p_field][i] + kl[i];
-        for (int k = 0; k < FASTKL_FIELD_COUNT; k++)
-            values[i * FASTKL_FIELD_COUNT + k] = field[k][i];
         if (ignored)
-            values[i * FASTKL_FIELD_COUNT + FASTKL_nll_p_field] = values[i * FASTKL_FIELD_COUNT + FASTKL_nll_q_field] = 0;
+            field[FASTKL_nll_p_field][i] = field[FASTKL_nll_q_field][i] = 0;
     }
 }

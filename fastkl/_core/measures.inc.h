@@ -7,15 +7,16 @@ typedef struct {
     REAL term, other, weight;
 } NAME(entry);
 
-/* What a pair of entries adds to the divergences of a comparison: phi(p, q), phi(q, p) and the term of JS; and log(p/q). */
+/* What a pair of entries adds to the divergences of a comparison: phi(p, q), phi(q, p) and the term of JS; log(p/q); and a
+   number whose sign says that an entry is small, unless one is negative or -0.0. */
 typedef struct {
     REAL forward, reverse, js, log_ratio;
+    UINT small;
 } NAME(divergences);
 
-/* What it adds to the entropies, p log p and q log q. */
 typedef struct {
-    REAL p_log_p, q_log_q;
-} NAME(entropies);
+    REAL log_p, log_q;
+} NAME(logarithms);
 
 /* x = log(q/p) less the logarithm of the ratio of the rows' sums, clamped to APART, and functions of it. */
 typedef struct {
@@ -52,25 +53,32 @@ FASTKL_INLINE NAME(entry) NAME(js_divergence)(REAL p, REAL q, NAME(factor) c) {
    larger, a, and the smaller of p and q, b, and their mean m,
        phi(a, m) + phi(b, m) = phi(b, a) - 2 ((a - m) - m log(a/m)),
    where phi(b, a) is less than phi(a, b), the difference is half of it at most, and log(a/m) needs no reduction. So an
-   error in phi counts twice, which is why T is not exact enough. */
+   error in phi counts twice: T is exact enough if what rounding takes from k ln 2 is added after the rest of the product,
+   with the small terms, which need no rounding of their own where the tier fuses. */
 FASTKL_INLINE NAME(divergences) NAME(compare_entries)(REAL p, REAL q) {
-    const REAL p_or_tiny = p + TINY, larger = NAME(greater)(p, q), apart = larger - NAME(lesser)(p, q), sum = p + q;
+    const REAL p_or_tiny = p + TINY, larger = NAME(greater)(p, q), smaller = NAME(lesser)(p, q);
+    const REAL apart = larger - smaller, sum = p_or_tiny + q;
     const UINT step = NAME(exponent_step)(NAME(bits)(p_or_tiny), NAME(bits)(q));
-    const REAL k = NAME(exponent)(step);
+    const REAL k = NAME(exponent)(step), k_ln2 = k * (LN2_HIGH * K_UNIT);
     const REAL q_near = NAME(from_bits)(NAME(bits)(q) + step), p_near = NAME(from_bits)(NAME(bits)(p_or_tiny) - step);
-    const REAL e = p - q_near, s = e / (p + q_near), z_T = s * s * NAME(wide_T)(s * s);
-    const REAL forward = NAME(mul_add)(s, NAME(mul_add)(p, z_T, e), NAME(add_p_k_ln2)(p, k, q - q_near));
-    const REAL reverse = NAME(mul_add)(-s, NAME(mul_add)(q, z_T, q - p_near), NAME(add_p_k_ln2)(q, -k, p - p_near));
-    const REAL to_mean = apart / (NAME(mul_add)(2, larger, sum) + TINY), z = to_mean * to_mean;
+    const REAL e = p - q_near, s = e / (p + q_near), z_T = s * s * (FASTKL_FMA ? NAME(T)(s * s) : NAME(wide_T)(s * s));
+    const REAL small_part = FASTKL_FMA ? FMA(s, z_T, k * (LN2_LOW * K_UNIT)) : s * z_T;
+    const REAL p_k_ln2 = FASTKL_FMA ? FMA(p, k_ln2, q - q_near) : NAME(add_p_k_ln2)(p, k, q - q_near);
+    const REAL q_k_ln2 = FASTKL_FMA ? FMA(-q, k_ln2, p - p_near) : NAME(add_p_k_ln2)(q, -k, p - p_near);
+    const REAL forward = NAME(mul_add)(s, e, NAME(mul_add)(p, small_part, p_k_ln2));
+    const REAL reverse = NAME(mul_add)(-s, q - p_near, NAME(mul_add)(-q, small_part, q_k_ln2));
+    const REAL to_mean = apart / NAME(mul_add)(2, larger, sum), z = to_mean * to_mean;
     const REAL js = NAME(mul_add)(to_mean, NAME(mul_add)(sum * z, NAME(wide_T)(z), -apart), NAME(lesser)(forward, reverse));
-    return (NAME(divergences)){forward, reverse, js, NAME(add_k_ln2)(k, NAME(mul_add)(s, z_T, 2 * s))};
+    const REAL log_near = NAME(mul_add)(2, s, small_part);
+    return (NAME(divergences)){forward, reverse, js, FASTKL_FMA ? k_ln2 + log_near : NAME(add_k_ln2)(k, log_near),
+                               NAME(bits)(smaller) - NAME(bits)(SMALL)};
 }
 
 /* The logarithm of the smaller of p and q is that of the larger less |log(p/q)|: where entries are at most 1, both have the
    same sign, and nothing cancels. */
-FASTKL_INLINE NAME(entropies) NAME(compare_logarithms)(REAL p, REAL q, REAL log_ratio) {
+FASTKL_INLINE NAME(logarithms) NAME(compare_logarithms)(REAL p, REAL q, REAL log_ratio) {
     const REAL log_larger = NAME(log)(NAME(greater)(p, q));
-    return (NAME(entropies)){p * (log_larger + NAME(lesser)(log_ratio, 0)), q * (log_larger - NAME(greater)(log_ratio, 0))};
+    return (NAME(logarithms)){log_larger + NAME(lesser)(log_ratio, 0), log_larger - NAME(greater)(log_ratio, 0)};
 }
 
 /* (p + q) g(u) by p, for JS: g(u) = (1 + u) log(1 + u) + (1 - u) log(1 - u) with u = (q - p) / (q + p) = tanh(x/2). As

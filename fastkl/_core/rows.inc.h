@@ -68,12 +68,14 @@ typedef struct {
 
 #define REAL_BITS 64
 #include "pass.inc.h"
+#include "compare_accumulate.inc.h"
 #include "compare_pass.inc.h"
 #include "finish.inc.h"
 static const limits limits_f64 = LIMITS;
 #undef REAL_BITS
 #define REAL_BITS 32
 #include "pass.inc.h"
+#include "compare_accumulate.inc.h"
 #include "compare_pass.inc.h"
 static const limits limits_f32 = LIMITS;
 #undef REAL_BITS
