@@ -112,17 +112,24 @@ FASTKL_INLINE NAME(columns) NAME(strip_of)(REAL *copy, int holds, const fastkl_o
     return columns;
 }
 
-/* The first pass over rows of a group from row `first` on, LANES at a time and STRIP columns at a time. */
+/* The columns of a strip. Those of copies are as many as the first cache has room for, and nearly as many each time. */
+FASTKL_INLINE ptrdiff_t NAME(strip_width)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
+    const ptrdiff_t strips = (n - 1) / COPIED_STRIP + 1;
+    return interleaved(p, q) ? STRIP : (n - 1) / (4 * strips) * 4 + 4;
+}
+
+/* The first pass over rows of a group from row `first` on, LANES at a time and a strip at a time. */
 FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                        ptrdiff_t n, int first, int rows, group_sums *to) {
     const REAL eps = NAME(eps)(task);
     const int pair = q->data != NULL;
-    REAL p_copy[STRIP * LANES], q_copy[STRIP * LANES];
+    REAL p_copy[COPIED_STRIP * LANES], q_copy[COPIED_STRIP * LANES];
     NAME(lanes) lanes[MOST_ROWS / LANES];
     for (int i = 0; i < rows; i += LANES)
         NAME(clear)(&lanes[i / LANES]);
-    for (ptrdiff_t start = 0; start < n; start += STRIP) {
-        const int count = (int)(n - start < STRIP ? n - start : STRIP);
+    const ptrdiff_t width = NAME(strip_width)(p, q, n);
+    for (ptrdiff_t start = 0; start < n; start += width) {
+        const int count = (int)(n - start < width ? n - start : width);
         const fastkl_operand p_strip = moved(p, 0, start), q_strip = moved(q, 0, start);
         /* Rows that follow each other are prefetched in their order. */
         const ptrdiff_t ahead = interleaved(p, q) ? 0 : start * (LANES - 1);

@@ -9,15 +9,15 @@
 #define LANES (FASTKL_VECTOR_BITS / REAL_BITS)
 #define DOUBLES (FASTKL_VECTOR_BITS / 64)
 
-/* Rows up to these lengths are transposed, LANES of them at a time, so that each lane has a row. Longer rows fill the lanes
+/* Rows up to this length are transposed, LANES of them at a time, so that each lane has a row. Longer rows fill the lanes
    well enough: adding up the lanes of a row, and what is left beside full columns, then costs less than copying it. The
-   lengths were measured. */
-#define MOST_TRANSPOSED (FASTKL_VECTOR_BITS == 512 ? 192 : TILE)
-#define MOST_TRANSPOSED_SINGLE (FASTKL_VECTOR_BITS == 512 ? 320 : TILE)
+   length was measured. */
+#define MOST_TRANSPOSED (FASTKL_VECTOR_BITS == 512 ? 320 : TILE)
 
-/* Rows up to this length are transposed as a whole, so that their sums stay in registers; longer rows, STRIP columns at a
-   time. */
-#define TILE 128
+/* Rows up to this length are transposed as a whole, so that their sums stay in registers; longer rows, up to COPIED_STRIP
+   columns at a time. */
+#define TILE (FASTKL_VECTOR_BITS == 512 ? 160 : 128)
+#define COPIED_STRIP 128
 
 /* Columns of tiles that are copied before the first of them is added, where rows are so short that these are several tiles:
    they stay in the first cache, with the entries that they are copied from. */
@@ -97,13 +97,12 @@ FASTKL_INLINE row_sums rounded(const fastkl_sums *sums) {
 #define SHORT_ROWS 32
 #define SHORT_ENTRIES 4096
 
-/* The rows over which a pass is best made at once: a property of the layout
-   alone, so that a row's bits do not depend on its neighbours or on the threads. */
+/* The rows over which a pass is best made at once: a property of the layout alone, so that a row's bits do not depend on
+   its neighbours or on the threads. Integers that are multiplied before the first pass are so in tiles, or row by row. */
 static int group(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
     if (interleaved(p, q))
         return MOST_ROWS;
-    const int single = fastkl_is_single(p->dtype) && fastkl_is_single(q->dtype);
-    if (n > (single ? MOST_TRANSPOSED_SINGLE : MOST_TRANSPOSED))
+    if (n > (fastkl_is_whole(p->dtype) && fastkl_is_whole(q->dtype) ? TILE : MOST_TRANSPOSED))
         return 1;
     return n * MOST_ROWS <= SHORT_ENTRIES ? MOST_ROWS : SHORT_ROWS;
 }
