@@ -3,9 +3,10 @@
 
 # ---- the layout of a call ---------------------------------------------------------------------------------------------
 
-# The order of the work: whole rows; or, for rows that are cut, the sums of pieces, and then the values of rows.
+# The order of the work: whole rows; or, for rows that are cut, the sums of pieces, and then the values of rows. For rows of
+# logits, START finds the first pass that each wants, and PIECES come again as long as rows want more.
 cdef enum Stage:
-    BLOCKS, PIECES, FINISH, DONE
+    BLOCKS, START, PIECES, FINISH, DONE
 
 # One leading axis: its length and strides in bytes.
 cdef struct Axis:
@@ -45,6 +46,9 @@ cdef struct Call:
     ptrdiff_t group, groups, pieces, first, start, width
     fastkl_sums *sums
     fastkl_sums *row_sums
+    # The same of rows of logits: what is known of the rows of a region, and the sums of their pieces.
+    char *shared
+    char *shared_sums
     # The work of a stage, which threads take by an atomic counter.
     Stage stage
     ptrdiff_t taken, stop
@@ -132,12 +136,16 @@ cdef void _cut_into_blocks(Call *call) noexcept:
     call.pieces = 1
     if call.kind == ROWS:
         call.pieces = (call.n - 1) // piece + 1
+    elif call.kind == LOGITS or ((call.p.data == NULL or call.p.logits) and (call.q.data == NULL or call.q.logits)):
+        call.pieces = (call.n - 1) // FASTKL_PIECE + 1
 
 
 cdef int _count_threads(const Call *call, int most) except -1:
     """The number of threads: no more than requested, than there are, than the work is worth and than it can be cut into."""
     cdef ptrdiff_t per_thread = ENTRIES_PER_REQUESTED_THREAD if most > 0 else ENTRIES_PER_THREAD
-    cdef double parts = max(<double>call.stop, <double>call.pieces)
+    cdef double parts = call.stop
+    if call.pieces > 1:
+        parts = max(parts, <double>call.rows / call.group * call.pieces)
     cdef double worth = min(parts, 1 + <double>call.rows * <double>call.n / per_thread)
     if worth < 2 or most == 1 or fastkl_forked():
         return 1
@@ -156,11 +164,24 @@ cdef int _cut_into_pieces(Call *call) except -1:
     cdef bint few = call.threads > 1 and call.rows < call.threads * ROWS_PER_THREAD
     if call.pieces == 1 or call.rows == 0 or not (wide or few):
         return 0
+    call.first, call.start = 0, 0
+    if call.kind != ROWS:
+        return _share_logits(call)
     call.sums = <fastkl_sums *>malloc((SUMS + PIECES_PER_THREAD * INTERLEAVED_ROWS * call.threads) * sizeof(fastkl_sums))
     if call.sums == NULL:
         raise MemoryError
     call.row_sums = call.sums + SUMS
-    call.stage, call.first, call.start = PIECES, 0, 0
+    _next_groups(call)
+    return 0
+
+
+cdef int _share_logits(Call *call) except -1:
+    """Memory for the rows of logits of a region."""
+    cdef ptrdiff_t rows = max(1, PIECES_PER_THREAD * call.threads // call.pieces)
+    call.shared = <char *>malloc(rows * (call.tier.shared_size + call.pieces * call.tier.sums_size))
+    if call.shared == NULL:
+        raise MemoryError
+    call.shared_sums = call.shared + rows * call.tier.shared_size
     _next_groups(call)
     return 0
 
@@ -169,11 +190,16 @@ cdef void _next_groups(Call *call) noexcept nogil:
     """The groups and pieces of the next region: `first` counts groups."""
     cdef ptrdiff_t groups = call.runs * _groups_in_run(call) - call.first
     call.groups = min(groups, max(1, PIECES_PER_THREAD * call.threads // call.pieces))
+    if call.kind != ROWS:
+        call.width = call.pieces
+        memset(call.shared, 0, call.groups * call.tier.shared_size)
+        call.stage, call.taken, call.stop = START, 0, call.groups
+        return
     call.width = min(call.pieces - call.start, SUMS // call.group)
     call.groups = max(1, min(call.groups, SUMS // (call.group * call.width)))
     if call.start or call.width < call.pieces:
         call.groups = 1
-    call.taken, call.stop = 0, call.groups * call.width
+    call.stage, call.taken, call.stop = PIECES, 0, call.groups * call.width
 
 
 # ---- the work of a thread ---------------------------------------------------------------------------------------------
@@ -242,6 +268,20 @@ cdef inline void _note_invalid(Call *call, ptrdiff_t row, int status, Invalid *i
             fastkl_set(&call.found)
 
 
+cdef void _evaluate(
+    const Call *call, const fastkl_task *task, const Place *at, ptrdiff_t count, double *values, uint8_t *status
+) noexcept nogil:
+    """The values of rows."""
+    if call.kind == ROWS:
+        call.tier.rows(task, &at.p, &at.q, call.n, count, values, status)
+    elif call.kind == LOGITS:
+        call.tier.logits(task, &at.p, &at.q, call.n, count, values, status)
+    elif call.kind == NLL:
+        call.tier.nll(task, &at.q, &at.labels, call.n, count, values, status)
+    else:
+        call.tier.compare(task, &at.p, &at.q, &at.labels, call.n, count, values, status)
+
+
 cdef void _block(Call *call, ptrdiff_t block, Invalid *invalid) noexcept nogil:
     """The rows of one block."""
     cdef double copy[BLOCK_VALUES]
@@ -254,14 +294,7 @@ cdef void _block(Call *call, ptrdiff_t block, Invalid *invalid) noexcept nogil:
     cdef Place at = _place(call, run, first)
     if _takes_values(call, at.out):
         values = <double *>at.out
-    if call.kind == ROWS:
-        call.tier.rows(&call.task, &at.p, &at.q, call.n, count, values, status)
-    elif call.kind == LOGITS:
-        call.tier.logits(&call.task, &at.p, &at.q, call.n, count, values, status)
-    elif call.kind == NLL:
-        call.tier.nll(&call.task, &at.q, &at.labels, call.n, count, values, status)
-    else:
-        call.tier.compare(&call.task, &at.p, &at.q, &at.labels, call.n, count, values, status)
+    _evaluate(call, &call.task, &at, count, values, status)
     if values == copy:
         _store(call, at.out, values, count)
     for i in range(count):
@@ -294,6 +327,49 @@ cdef void _row_of_pieces(Call *call, ptrdiff_t i, Invalid *invalid) noexcept nog
             _note_invalid(call, run * call.run.length + row, status, invalid)
 
 
+cdef inline fastkl_shared *_shared(const Call *call, ptrdiff_t i) noexcept nogil:
+    return <fastkl_shared *>(call.shared + i * call.tier.shared_size)
+
+
+cdef inline char *_sums_of_shared(const Call *call, ptrdiff_t i, ptrdiff_t piece) noexcept nogil:
+    return call.shared_sums + (i * call.pieces + piece) * call.tier.sums_size
+
+
+cdef void _row_of_logits(Call *call, ptrdiff_t i) noexcept nogil:
+    """The value of a row of logits, or the next pass that it wants."""
+    cdef fastkl_shared *row = _shared(call, i)
+    cdef ptrdiff_t index = call.first + i, run = index // call.run.length
+    cdef fastkl_task task = call.task
+    cdef Place at = _place(call, run, index - run * call.run.length)
+    cdef double values[FASTKL_FIELD_COUNT]
+    task.shared = row
+    row.pieces_done = 0
+    call.tier.join_shared(row, _sums_of_shared(call, i, 0), call.pieces)
+    _evaluate(call, &task, &at, 1, values, &row.status)
+    row.is_done = not row.wanted
+    if row.is_done:
+        _store(call, at.out, values, 1)
+
+
+cdef void _piece_of_logits(Call *call, ptrdiff_t i) noexcept nogil:
+    """The sums of one piece of the pass that a row of logits wants. After the last piece, the row goes on."""
+    cdef ptrdiff_t row = i // call.pieces, piece = i % call.pieces
+    cdef fastkl_shared *shared = _shared(call, row)
+    if not shared.is_done:
+        call.tier.pass_shared(shared, piece, _sums_of_shared(call, row, piece))
+        if fastkl_next(&shared.pieces_done) == call.pieces - 1:
+            _row_of_logits(call, row)
+
+
+cdef bint _want_passes(const Call *call) noexcept nogil:
+    """Whether rows of logits want a pass."""
+    cdef ptrdiff_t i
+    for i in range(call.groups):
+        if not _shared(call, i).is_done:
+            return True
+    return False
+
+
 cdef inline bint _is_stopped(const Call *call) noexcept nogil:
     return call.stopped != NULL and fastkl_get(call.stopped)
 
@@ -314,8 +390,12 @@ cdef void _work(Call *call, int thread) noexcept nogil:
             break
         if call.stage == BLOCKS:
             _block(call, i, &call.invalid[thread])
+        elif call.stage == PIECES and call.kind != ROWS:
+            _piece_of_logits(call, i)
         elif call.stage == PIECES:
             _piece(call, i)
+        elif call.stage == START:
+            _row_of_logits(call, i)
         else:
             _row_of_pieces(call, i, &call.invalid[thread])
         first = False
@@ -340,18 +420,30 @@ cdef void _join_pieces(Call *call) noexcept nogil:
     call.start += call.width
 
 
+cdef void _note_invalid_logits(Call *call) noexcept nogil:
+    """Only now, because a row may get its value before one that precedes it."""
+    cdef ptrdiff_t i
+    for i in range(call.groups if call.shared != NULL else 0):
+        if _shared(call, i).status:
+            _note_invalid(call, call.first + i, _shared(call, i).status, &call.invalid[0])
+
+
 cdef void _next_stage(Call *call) noexcept nogil:
     """What follows when all work of a stage is done."""
-    if call.stage == PIECES:
+    if call.shared != NULL and _want_passes(call):
+        call.stage, call.taken, call.stop = PIECES, 0, call.groups * call.pieces
+    elif call.shared == NULL and call.stage == PIECES:
         _join_pieces(call)
         if call.start < call.pieces:
             _next_groups(call)
         else:
             call.stage, call.taken, call.stop = FINISH, 0, call.groups * call.group
-    elif call.stage == FINISH and call.first + call.groups < call.runs * _groups_in_run(call):
-        call.stage, call.first, call.start = PIECES, call.first + call.groups, 0
+    elif call.stage != BLOCKS and call.first + call.groups < call.runs * _groups_in_run(call):
+        _note_invalid_logits(call)
+        call.first, call.start = call.first + call.groups, 0
         _next_groups(call)
     else:
+        _note_invalid_logits(call)
         call.stage = DONE
 
 

@@ -22,15 +22,21 @@ cdef extern from "_core/fastkl.h" nogil:
         FASTKL_kl_divergence
         FASTKL_js_divergence
 
-    ptrdiff_t FASTKL_INTERLEAVED_PIECE
+    ptrdiff_t FASTKL_PIECE, FASTKL_INTERLEAVED_PIECE
 
     ctypedef struct fastkl_operand:
         const char *data
         ptrdiff_t row, col
         int dtype, swapped, logits
 
+    ctypedef struct fastkl_shared:
+        int wanted, is_done
+        ptrdiff_t pieces_done
+        uint8_t status
+
     ctypedef struct fastkl_task:
         int measure, root, ignores
+        fastkl_shared *shared
         int64_t ignored
         double eps, p_tolerance, q_tolerance, scale, scale_low, smoothing
 
@@ -63,6 +69,9 @@ cdef extern from "_core/fastkl.h" nogil:
             const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
             ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status
         ) noexcept nogil
+        void (*pass_shared)(const fastkl_shared *row, ptrdiff_t index, void *sums) noexcept nogil
+        void (*join_shared)(fastkl_shared *row, const void *sums, ptrdiff_t pieces) noexcept nogil
+        size_t shared_size, sums_size
 
     const fastkl_tier *fastkl_tiers[]
     const char *fastkl_measure_names[]

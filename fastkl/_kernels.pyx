@@ -19,16 +19,16 @@ from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY, NAN, log, signbit, sqrt
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from fastkl._core cimport (
-    FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_INTERLEAVED_PIECE, FASTKL_LABEL, FASTKL_MEASURE_COUNT, FASTKL_P_ENTRY,
-    FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy, FASTKL_entropy, FASTKL_float32,
-    FASTKL_float64, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_nll_p_field, FASTKL_same_argmax_field,
-    fastkl_compiler, fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_get, fastkl_is_single, fastkl_join_sums,
-    fastkl_measure_names, fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_most_threads, fastkl_next,
-    fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_read_file, fastkl_seconds, fastkl_set, fastkl_sums,
-    fastkl_task, fastkl_tier, fastkl_tiers,
+    FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_INTERLEAVED_PIECE, FASTKL_LABEL, FASTKL_MEASURE_COUNT, FASTKL_PIECE,
+    FASTKL_P_ENTRY, FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy, FASTKL_entropy,
+    FASTKL_float32, FASTKL_float64, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_nll_p_field, FASTKL_same_argmax_field,
+    fastkl_compiler, fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_get, fastkl_is_single,
+    fastkl_join_sums, fastkl_measure_names, fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_most_threads,
+    fastkl_next, fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_read_file, fastkl_seconds, fastkl_set,
+    fastkl_shared, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
 )
 
 import numpy as np
@@ -207,7 +207,8 @@ cdef int _prepare(Call *call, Request request, cnp.ndarray out) except -1:
         call.fields = FASTKL_FIELD_COUNT if labels is not None else FASTKL_nll_p_field  # these come last
         call.field = out.strides[0]
     call.out, call.single = cnp.PyArray_BYTES(out), cnp.PyArray_TYPE(out) == cnp.NPY_FLOAT32
-    call.sums, call.found, call.polls, call.threads = NULL, False, False, 1
+    call.sums, call.shared, call.task.shared = NULL, NULL, NULL
+    call.found, call.polls, call.threads = False, False, 1
     _coalesce(call, p, q, labels, out, compare)
     _cut_into_blocks(call)
     return 0
@@ -242,7 +243,7 @@ def evaluate(Request request not None, cnp.ndarray out not None):
                 call.invalid[thread].status = FASTKL_VALID
         with nogil:
             while _next_region(&call):
-                if call.threads == 1:
+                if call.threads == 1 or call.stage == START:
                     _work(&call, 0)
                 else:
                     # Each thread takes its work by itself: the loop has a round for each.
@@ -254,6 +255,7 @@ def evaluate(Request request not None, cnp.ndarray out not None):
         return (call.invalid.row, call.invalid.status) if call.invalid.status else None
     finally:
         free(call.sums)
+        free(call.shared)
         if call.invalid != &alone:
             free(call.invalid)
 

@@ -283,6 +283,21 @@ def test_many_entries_whose_sums_in_lanes_are_not_accepted(measure, dtype):
         assert_right(measure, p, p, DoubleDouble.rounded(mp.log(times))[np.newaxis])
 
 
+@pytest.mark.parametrize("dtype", ["f4", pytest.param("f8", marks=slow)])
+@each_measure
+def test_rows_of_several_pieces(measure, dtype):
+    """Repeated entries leave divergences as they are, and add a logarithm to H; masks in both operands change nothing."""
+    ends = [0, 65_535, 65_536, 131_071, 131_072, 131_080]
+    times = (ends[-1] - 5) // 107
+    order = np.random.default_rng(5).permutation(np.tile(np.arange(107), times))
+    added = DoubleDouble.rounded(mp.log(times) if measure in MEASURES[:2] else mp.zero)
+    p, q = normal(4, (2, 107), dtype)
+    for pair in (p, q), (p, p + q / 1000), (p - 4000, q + 2000):
+        wide = np.full((2, ends[-1] + 1), MASK, dtype)
+        wide[:, np.delete(np.arange(ends[-1] + 1), ends)] = np.array(pair)[:, order]
+        assert_right(measure, *wide, right(measure, *pair) + added, threads=2)
+
+
 @st.composite
 def hostile(draw, most=6):
     """Two rows of any logits, near each other or not, and a temperature."""

@@ -81,6 +81,66 @@ def test_same_bits_for_any_number_of_threads(tier, measure, dtype, rows, n, orde
         assert_same_bits(doubles(measure, p[i], q[i], threads=2), one[i])
 
 
+WIDE, ROWS_OF_WIDE = 2 * PIECE + 9, 10
+ENDS = [0, PIECE - 1, PIECE, 2 * PIECE - 1, 2 * PIECE, WIDE - 1]  # of its pieces
+
+
+def wide_logits(dtype):
+    """Rows of logits whose pieces differ: by masks, by their size, or in whether a pass over them is accepted."""
+    apart, near, both, one, small, none, soft, far, coarse, equal = range(ROWS_OF_WIDE)
+    p, q = np.random.default_rng(3).normal(0, 3, (2, ROWS_OF_WIDE, WIDE))
+    p[apart, 5] = q[apart, PIECE + 5] = 40
+    q[near] = p[near] + q[near] / 1000
+    for x in p, q:
+        x[both, ENDS] = x[none, PIECE : 2 * PIECE] = -np.inf
+        x[soft, PIECE:] -= 1e9
+    q[one, [PIECE - 1, WIDE - 1]] = q[small, WIDE - 1] = -np.inf
+    p[small, WIDE - 1] = -300
+    p[far, PIECE:] += 3000
+    q[far] -= 5000
+    q[coarse, 2 * PIECE :] = -1e30
+    q[equal] = p[equal]
+    return p.astype(dtype), q.astype(dtype)
+
+
+@functools.cache
+def calls_of_wide_logits(dtype, temperature):
+    """Calls with rows of logits, by name; each takes the number of threads."""
+    p, q = wide_logits(dtype)
+    labels, keywords = np.arange(ROWS_OF_WIDE) * PIECE // 5, {"from_logits": True, "temperature": temperature}
+    probabilities = np.exp(np.clip(p, -30, 30))
+    result = {
+        measure.__name__: lambda threads, measure=measure: doubles(measure, p, q, threads=threads, **keywords)
+        for measure in (fastkl.kl_divergence, fastkl.cross_entropy, fastkl.js_divergence, entropy)
+    }
+    result["eps"] = lambda threads: doubles(fastkl.cross_entropy, p, q, eps=1e-9, threads=threads, **keywords)
+    result["from_logits='q'"] = lambda threads: doubles(
+        fastkl.kl_divergence, probabilities[:6], q[:6], threads=threads, from_logits="q", temperature=temperature
+    )
+    result["nll"] = lambda threads: fastkl.nll(labels, q, label_smoothing=0.1, threads=threads, **keywords)
+    result["compare"] = lambda threads: np.array(fastkl.compare(p, q, labels, threads=threads, **keywords))
+    return result
+
+
+@pytest.mark.parametrize(("dtype", "temperature"), [("f4", 1.0), pytest.param("f8", 0.7, marks=slow)])
+def test_same_bits_of_wide_logits_for_any_number_of_threads(tier, dtype, temperature):
+    """With one thread, these rows are no wider than a block and are not shared."""
+    for name, call in calls_of_wide_logits(dtype, temperature).items():
+        one, *others = [call(threads) for threads in THREADS]
+        assert not np.isnan(one).any(), name
+        for result in others:
+            assert_same_bits(result, one, name)
+        if name == "compare":
+            p, q = wide_logits(dtype)
+            fields = fastkl.Comparison(*one)
+            np.testing.assert_array_equal(np.isinf(fields.kl), np.isin(np.arange(ROWS_OF_WIDE), [3, 4]))
+            np.testing.assert_array_equal(fields.same_argmax, p.argmax(axis=1) == q.argmax(axis=1))
+        if name == "nll":
+            row = wide_logits(dtype)[1][0].astype(float) / temperature
+            log_sum = np.log(np.exp(row).sum())
+            assert one[0] == pytest.approx(log_sum - 0.9 * row[0] - 0.1 * row.mean(), rel=1e-6)
+
+
 @orders
 @pytest.mark.parametrize("n", [1, 3, 31, 65, 512, 1025, *(pytest.param(n, marks=slow) for n in (2, 64, 511))])
 @dtypes
@@ -203,6 +263,23 @@ def test_a_bad_entry_in_any_piece_of_a_wide_row(tier, threads):
         p[row, column] = 1 / n
 
 
+@pytest.mark.parametrize("threads", [1, 3, *(pytest.param(threads, marks=slow) for threads in (2, 7))])
+def test_the_first_invalid_row_of_wide_logits(tier, threads):
+    """Rows before it want more passes than it does; rows behind it are invalid, too."""
+    p, q = wide_logits("f4")
+    p[8, 5] = np.inf
+    for measure, row, column in (fastkl.js_divergence, 1, 0), (fastkl.compare, 6, PIECE), (fastkl.nll, 1, WIDE - 1):
+        before, q[row, column] = q[row, column], np.nan
+        with pytest.raises(ValueError, match=rf"^q\[{row}, {column}\] = nan: "):
+            measure(np.zeros(ROWS_OF_WIDE, int) if measure is fastkl.nll else p, q, from_logits=True, threads=threads)
+        q[row, column] = before
+    q[3] = -np.inf
+    with pytest.raises(ValueError, match=r"^q\[3\]"):
+        fastkl.kl_divergence(p, q, from_logits=True, threads=threads)
+    result = fastkl.kl_divergence(p, q, from_logits=True, threads=threads, invalid="nan")
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(result)), [3, 8])
+
+
 # <fenv.h> of glibc, musl and macOS: invalid, division by zero and overflow; all flags; rounding upward and downward.
 FENV = {"x86_64": (0x01 | 0x04 | 0x08, 0x3D, 0x800, 0x400), "aarch64": (0x1 | 0x2 | 0x4, 0x1F, 0x400000, 0x800000)}
 SERIOUS, ALL, UPWARD, DOWNWARD = FENV.get("aarch64" if platform.machine() == "arm64" else platform.machine(), [0] * 4)
@@ -243,6 +320,8 @@ def calls(outs=("f4",)):
         for measure in fastkl.kl_divergence, fastkl.js_divergence, fastkl.cross_entropy:
             name = f"logits, {dtype}, temperature {temperature}, {measure.__name__}"
             result[name] = functools.partial(measure, p, q, **keywords)
+    p, q = wide_logits("f4")
+    result["wide logits"] = functools.partial(fastkl.kl_divergence, p[:4], q[:4], from_logits=True, threads=2)
     return result
 
 

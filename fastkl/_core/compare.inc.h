@@ -65,14 +65,14 @@ static ptrdiff_t argmax_of_long_integers(const fastkl_operand *row, ptrdiff_t n)
 
 /* The index of a valid row's first entry that is largest. The logarithms of two probabilities may be the same, and so may
    two integers as doubles: entries are compared as they are. */
-static ptrdiff_t argmax(const fastkl_operand *row, ptrdiff_t n) {
+static ptrdiff_t argmax(const fastkl_task *task, const fastkl_operand *row, ptrdiff_t n) {
     if (has_long_integers(row))
         return argmax_of_long_integers(row, n);
     fastkl_operand operand = *row;
     logits_row entries = {.operand = &operand, .as_is = 1};
     double max;
     operand.logits = 1;
-    return (fastkl_is_single(row->dtype) ? find_largest_f32 : find_largest_f64)(&entries, n, &max);
+    return run_largest(task, fastkl_is_single(row->dtype) ? &logits_lanes_f32 : &logits_lanes_f64, &entries, n, &max);
 }
 
 /* The losses of a valid row, and what is wrong with its label. */
@@ -92,7 +92,7 @@ static int compare_logits(const fastkl_task *task, fastkl_operand p, fastkl_oper
     moments sums;
     entropy_sums p_sums, q_sums;
     const int status = evaluate_pair(&pair, &field[FASTKL_kl_field], &sums);
-    if (status)
+    if (status || is_wanted(task))
         return status;
     fastkl_task own = *task;
     own.p_tolerance = own.q_tolerance = INFINITY;
@@ -116,7 +116,7 @@ static int compare_logits(const fastkl_task *task, fastkl_operand p, fastkl_oper
         field[FASTKL_nll_q_field] = nll_of_logit(&pair.q_row, pair.c, &q_sums, (ptrdiff_t)label);
     }
     field[FASTKL_cross_entropy_field] = field[FASTKL_entropy_p_field] + field[FASTKL_kl_field];
-    field[FASTKL_same_argmax_field] = argmax(&p, n) == argmax(&q, n);
+    field[FASTKL_same_argmax_field] = argmax(task, &p, n) == argmax(task, &q, n);
     return labels->data && !has_losses ? losses(&own, &p, &q, labels, n, field) : FASTKL_VALID;
 }
 
@@ -257,7 +257,7 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
         if (to.status[k])
             continue;
         if (isnan(sums.same_argmax[k]))
-            to.values[FASTKL_same_argmax_field * to.step + k] = argmax(&p_row, n) == argmax(&q_row, n);
+            to.values[FASTKL_same_argmax_field * to.step + k] = argmax(task, &p_row, n) == argmax(task, &q_row, n);
         if (label.data) {
             to.status[k] = (uint8_t)losses(task, &p_row, &q_row, &label, n, loss);
             to.values[FASTKL_nll_p_field * to.step + k] = loss[FASTKL_nll_p_field];
@@ -314,7 +314,7 @@ static void compare(const fastkl_task *task, const fastkl_operand *p, const fast
         for (ptrdiff_t k = 0; k < now && (has_long_integers(p) || has_long_integers(q)); k++) {
             const fastkl_operand p_again = moved(&p_row, k, 0), q_again = moved(&q_row, k, 0);
             if (!status[i + k])
-                values[FASTKL_same_argmax_field * count + i + k] = argmax(&p_again, n) == argmax(&q_again, n);
+                values[FASTKL_same_argmax_field * count + i + k] = argmax(task, &p_again, n) == argmax(task, &q_again, n);
         }
     }
 }

@@ -79,7 +79,7 @@ static inline __attribute__((always_inline)) int fastkl_two(void) {
 #define FASTKL_UNALIGNED __attribute__((aligned(1)))
 static inline int fastkl_get(const int *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
 static inline void fastkl_set(int *word) { __atomic_store_n(word, 1, __ATOMIC_RELAXED); }
-static inline ptrdiff_t fastkl_next(ptrdiff_t *counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
+static inline ptrdiff_t fastkl_next(ptrdiff_t *counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_ACQ_REL); }
 #else
 #define FASTKL_X86_TIERS 0
 #define FASTKL_INLINE static __forceinline

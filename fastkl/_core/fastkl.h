@@ -39,14 +39,25 @@ typedef struct {
     int dtype, swapped, logits;
 } fastkl_operand;
 
+/* The head of what is known of a wide row of logits while threads share it, at first all 0. The row has no value while a
+   pass is `wanted`. The rest is the scheduler's: whether the row has its value, its status, and the pieces that have been
+   passed over. */
+typedef struct {
+    int wanted, is_done;
+    ptrdiff_t pieces_done;
+    uint8_t status;
+} fastkl_shared;
+
 /* What a call computes of every row: a measure, or its square root (`root`). A tolerance is the distance that a row's sum
    may have from 1; INFINITY accepts every positive sum. Logits are multiplied by `scale`, whose rounding left `scale_low`.
+   `shared` is NULL, or that of the row of which the call is.
    The label `ignored` costs nothing, if `ignores`. `smoothing` is the share that label smoothing gives to all labels. */
 typedef struct {
     int measure, root;
     double eps;
     double p_tolerance, q_tolerance;
     double scale, scale_low;
+    fastkl_shared *shared;
     int ignores;
     int64_t ignored;
     double smoothing;
@@ -98,7 +109,12 @@ typedef struct {
        finish   the second half: the value and the status of the first row, from the joined sums of its pieces
        logits   `rows` where an operand holds logits
        nll      of q and labels: -log(q[label] / sum of q); the statuses are those of q and of labels
-       compare  the fields of `count` rows, field after field, the last two only if the labels have data */
+       compare  the fields of `count` rows, field after field, the last two only if the labels have data
+       pass_shared, join_shared, shared_size, sums_size
+                for a row of logits, wider than FASTKL_PIECE, that threads share: the sums of piece `index` of the pass that
+                it wants; and those of all pieces, of sums_size bytes each, joined. After that `logits`, `nll` or `compare`
+                of this row alone, with the row's fastkl_shared, of shared_size bytes, in the task, go on to the next pass
+                that it wants, or to its value */
 typedef void fastkl_rows_function(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
                                   ptrdiff_t count, double *value, uint8_t *status);
 typedef struct {
@@ -114,6 +130,9 @@ typedef struct {
     fastkl_rows_function *logits, *nll;
     void (*compare)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
                     ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status);
+    void (*pass_shared)(const fastkl_shared *, ptrdiff_t index, void *sums);
+    void (*join_shared)(fastkl_shared *, const void *sums, ptrdiff_t pieces);
+    size_t shared_size, sums_size;
 } fastkl_tier;
 
 /* tables.c. The tiers of this build, best first, up to a NULL; the names in the tables. */

@@ -28,14 +28,14 @@ static entropy_sums near_log_sum(const logits_pair *pair, int exponent, double l
    for labels. Has every q that is not masked a p of some weight? */
 static int compare_with_ratio(logits_pair *pair, ratio_reference *from, double weight, double *field, entropy_sums *p_sums,
                               entropy_sums *q_sums) {
-    const logits_lanes *const lanes = pair->lanes;
     const double c = pair->c.high, log_weight = log(weight), known = q_sums->q_weight, kl = field[FASTKL_kl_field];
     ratio_sums found;
     const entropy_sums of_p = near_log_sum(pair, from->exponent, log_weight, 0);
     entropy_sums of_q = known > 0 ? near_log_sum(pair, q_sums->q_exponent, log(known), 0)
                                   : near_log_sum(pair, from->exponent, from->shift + log_weight, from->shift_low);
     from->p_reference = of_p.q_reference, from->q_reference = of_q.q_reference;
-    lanes->compare_pass(&pair->p_row, &pair->q_row, pair->n, pair->c, 0, from, &found);
+    if (run_compare(pair, &pair->p_row, &pair->q_row, 0, from, &found))
+        return 0;
     field[FASTKL_reverse_kl_field] = non_negative(found.reverse / weight);
     field[FASTKL_js_field] = js_divergence_finish_ratios(found.js / weight);
     const double js = field[FASTKL_js_field], reverse = field[FASTKL_reverse_kl_field], least = js < reverse ? js : reverse;
@@ -82,7 +82,7 @@ static int compare_by_moments(logits_pair *pair, const moments *sums, double *fi
 static int compare_by_weights(logits_pair *pair, double *field, entropy_sums *p_sums, entropy_sums *q_sums) {
     const logits_lanes *const lanes = pair->lanes;
     entropy_sums sums;
-    if (lanes->weights_pass(&pair->p_row, &pair->q_row, pair->n, pair->c, SUM_BOTH, &sums) ||
+    if (run_weights(pair, &pair->p_row, &pair->q_row, SUM_BOTH, &sums) ||
         !(sums.p_weight > 0 && sums.q_weight > 0 && isfinite(sums.p_weight + sums.q_weight)))
         return 0;
     ratio_reference from = ratio_of_weights(&sums);

@@ -41,11 +41,11 @@ FASTKL_INLINE void NAME(fill_up_pair)(NAME(logits_chunk) *chunk, const NAME(term
 /* Can the exponential of a chunk's largest logit, times c, be computed? */
 FASTKL_INLINE int NAME(in_range)(REAL max, NAME(factor) c) { return fabs((double)max * (double)c.high) <= MAX_LOG_WEIGHT; }
 
-/* Has the chunk no weight? Its logits are all -inf, or too far below the row's largest, or that of the chunks before, whose
-   weight and exponent are given. */
+/* Has the chunk no weight? Its logits are all -inf, or too far below the row's largest, or that of other chunks: of those
+   before, the weight and the exponent are given. */
 FASTKL_INLINE int NAME(is_weightless)(REAL max, NAME(factor) c, const logits_row *row, double weight, int exponent) {
     const double logarithm = (double)max * (double)c.high;
-    return max == -(REAL)INFINITY || (row->centred && logarithm < -MAX_LOG_WEIGHT) ||
+    return max == -(REAL)INFINITY || (row->centred && logarithm < -MAX_LOG_WEIGHT) || logarithm < row->least ||
            (weight > 0 && logarithm < exponent * FASTKL_LN2 - 2 * MAX_LOG_WEIGHT);
 }
 
@@ -158,8 +158,8 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, c
     return PASS_ACCEPTED;
 }
 
-/* Is q really masked where p is not, from the chunk on that seems to say so, and are all entries after it valid? A finite q
-   is needed too, if there was none before. The pass status. */
+/* Is q really masked where p is not, from the chunk on that seems to say so, and are all entries after it valid? The pass
+   status, which also says if no q is finite there and none was before. */
 FASTKL_INLINE int NAME(confirm_mask)(NAME(logits_chunk) chunk, logits_row *p, logits_row *q, NAME(room) *room,
                                      ptrdiff_t start, ptrdiff_t n, int has_finite_q) {
     const NAME(term_constants) none = {0};
@@ -173,7 +173,7 @@ FASTKL_INLINE int NAME(confirm_mask)(NAME(logits_chunk) chunk, logits_row *p, lo
         has_finite_q |= found.max > -INFINITY;
         start += GROUP * chunk.p.groups + chunk.p.left;
         if (start >= n)
-            return masked && has_finite_q ? PASS_MASKED : PASS_NOT_FINITE;
+            return !masked ? PASS_NOT_FINITE : has_finite_q ? PASS_MASKED : PASS_MASKED | PASS_INACCURATE;
         chunk = NAME(load_pair)(p, q, room, start, n, CHUNK_LOGITS);
     }
 }

@@ -12,8 +12,9 @@ static logits_pair pair_of(const fastkl_task *task, const fastkl_operand *p, con
     const int in_f32 = in_float(task, p, q) && alike && task->scale < MAX_FLOAT_SCALE && task->scale > 1 / MAX_FLOAT_SCALE;
     return (logits_pair){
         .task = task, .p = p, .q = q, .n = n,
-        .p_row = {.operand = p, .as_is = p_factor == 1, .factor = p_factor, .min = -INFINITY},
-        .q_row = {.operand = q, .as_is = q_factor == 1, .factor = q_factor, .min = -INFINITY, .eps = task->eps},
+        .p_row = {.operand = p, .as_is = p_factor == 1, .factor = p_factor, .min = -INFINITY, .least = -INFINITY},
+        .q_row = {.operand = q, .as_is = q_factor == 1, .factor = q_factor, .min = -INFINITY, .least = -INFINITY,
+                  .eps = task->eps},
         .c = alike ? (fastkl_parts){task->scale, task->scale_low} : (fastkl_parts){1, 0},
         .lanes = in_f32 ? &logits_lanes_f32 : &logits_lanes_f64,
     };
@@ -24,14 +25,14 @@ static int scale_is_in_range(const fastkl_task *task) { return task->scale <= MA
 
 /* Subtracts a row's largest logit, unless it is near 0: then the others would lose digits for nothing. If eps clips logits,
    its logarithm must be near 0 to have enough digits, so that the largest is always subtracted. */
-static void centre_row(logits_row *row, ptrdiff_t n, fastkl_parts c) {
+static void centre_row(const logits_pair *pair, logits_row *row) {
     double max;
     logits_row stored = *row;
     stored.as_is = 1;
-    find_largest_f64(&stored, n, &max);
+    run_largest(pair->task, &logits_lanes_f64, &stored, pair->n, &max);
     row->centred = 1;
     const int clips = row->eps > 0 && row->operand->logits;
-    if (isfinite(max) && (fabs(max * c.high) > MAX_LOG_WEIGHT || row->factor != 1 || clips))
+    if (isfinite(max) && (fabs(max * pair->c.high) > MAX_LOG_WEIGHT || row->factor != 1 || clips))
         row->as_is = 0, row->centre = max;
 }
 
@@ -39,9 +40,9 @@ static void centre_row(logits_row *row, ptrdiff_t n, fastkl_parts c) {
 static int centre(logits_pair *pair) {
     const int p_is_new = pair->p->data && !pair->p_row.centred, q_is_new = pair->q->data && !pair->q_row.centred;
     if (p_is_new)
-        centre_row(&pair->p_row, pair->n, pair->c);
+        centre_row(pair, &pair->p_row);
     if (q_is_new)
-        centre_row(&pair->q_row, pair->n, pair->c);
+        centre_row(pair, &pair->q_row);
     return p_is_new || q_is_new;
 }
 
@@ -72,7 +73,7 @@ static int validate(const logits_pair *pair, int pass_status) {
 /* Makes eps clip q: the least logit becomes that of a probability eps. */
 static void clip_logits(logits_pair *pair) {
     entropy_sums sums;
-    centre_row(&pair->q_row, pair->n, pair->c);
+    centre_row(pair, &pair->q_row);
     if (sum_weights(pair, NULL, &pair->q_row, SUM_WEIGHT, &sums) == PASS_ACCEPTED) {
         pair->q_row.as_is = 0;
         pair->q_row.min = log(pair->task->eps) + sums.q_exponent * FASTKL_LN2 + log(sums.q_weight);
@@ -102,6 +103,8 @@ static int evaluate_pair(logits_pair *pair, double *value, moments *sums) {
         pair->p_row.sum = pair->q_row.sum = pair->q_row.clipped = 0;
         pair->p_row.entry_bits = pair->q_row.entry_bits = 0;
         int pass_status = in_range ? try_measure(pair, value, sums) : PASS_NOT_FINITE;
+        if (is_wanted(task))
+            return FASTKL_VALID;
         if (!in_range || pair->p_row.overflows || pair->q_row.overflows)
             pass_status = PASS_NOT_FINITE, pair->lanes = &logits_lanes_f64;
         if (pass_status == PASS_OUT_OF_RANGE && centre(pair)) {
@@ -114,6 +117,7 @@ static int evaluate_pair(logits_pair *pair, double *value, moments *sums) {
         if (status || (pass_status == PASS_ACCEPTED && !(scale_to_sum(&pair->p_row) | scale_to_sum(&pair->q_row))))
             return status;
         if (pass_status != PASS_ACCEPTED && ((pass_status & PASS_MASKED) || !pair->lanes->is_float)) {
+            close_shared(task);
             *value = pass_status & PASS_MASKED ? INFINITY : fastkl_fallback_logits(task, *pair->p, *pair->q, pair->n);
             pair->lanes = NULL;
             return FASTKL_VALID;

@@ -9,10 +9,12 @@ enum {
     PASS_ACCEPTED = 0,
     PASS_NOT_FINITE = 1,   /* there is an infinite or NaN sum, and the row may be invalid */
     PASS_OUT_OF_RANGE = 2, /* a logit is too far from 0: the row's largest has to be subtracted first */
-    PASS_MASKED = 4,       /* q is masked where p is not; all entries are valid, and the sums are not complete */
+    PASS_MASKED = 4,       /* q is masked where p is not; all entries are valid, and the sums are not complete. With
+                              PASS_INACCURATE: no entry of q is finite */
     PASS_UNDERFLOW = 8,    /* a weight of p underflows where log(q/p) may be so large that it counts */
     PASS_INACCURATE = 16,  /* the value may have lost digits, or all entries are masked */
-    PASS_RETRY = 32        /* the reference that was guessed for a chunk is too far from its largest logit */
+    PASS_RETRY = 32,       /* the reference that was guessed for a chunk is too far from its largest logit */
+    PASS_WANTED = 64       /* threads have to make the pass first: logits_pieces.inc.h */
 };
 
 /* Entries of a row that a pass takes at a time: they and their weights stay in the first cache. The end of a chunk costs as
@@ -62,12 +64,13 @@ enum {
 /* A row of an operand, seen as logits. Logits are used `as_is`; or `centre` is subtracted, the difference is multiplied by
    `factor`, and the result is clipped to be at least `min`. If that makes -inf of a finite logit, the row `overflows`: the
    result looks like a mask. Once a weight `underflows`, the rest of the row, or of both rows if that is p's, is passed over
-   as if others did, because masks are seldom alone. The logits of probabilities are the logarithms of `factor` times them,
-   and a pass over them adds up `sum`, `clipped` and `entry_bits`, which fastkl_sums has of q. */
+   as if others did, because masks are seldom alone. A chunk whose largest logit by temperature is below `least` has no
+   weight. The logits of probabilities are the logarithms of `factor` times them, and a pass over them adds up `sum`,
+   `clipped` and `entry_bits`, which fastkl_sums has of q. */
 typedef struct {
     const fastkl_operand *operand;
     int as_is, centred, overflows, underflows;
-    double centre, factor, min, eps;
+    double centre, factor, min, eps, least;
     double sum, clipped;
     uint64_t entry_bits;
 } logits_row;

