@@ -2,9 +2,9 @@
    what the terms are. */
 
 /* What code that adds up terms is compiled for: how many sums a term has; whether it has extremes (both, or the least
-   alone); whether it writes weights, and has bits; and whether the next chunk is prefetched. All are constants. */
+   alone); whether it writes weights, and has bits; and of which operand the next chunk is prefetched. All are constants. */
 typedef struct {
-    int sums, extremes, writes, bits, prefetches;
+    int sums, extremes, writes, bits, prefetched;
 } NAME(outputs);
 
 FASTKL_INLINE void NAME(halve_sum)(int half, double *sum) {
@@ -68,10 +68,10 @@ FASTKL_INLINE term_sums NAME(sum_terms)(NAME(logit_term) *term, NAME(outputs) ou
     }
     for (ptrdiff_t i = 0; i < NAME(group_count)(chunk.p); i++, w += GROUP) {
         const NAME(loose) *const p = NAME(group)(chunk.p, i), *const q = NAME(group)(chunk.q, i);
-        if (out.prefetches) {
+        if (out.prefetched == PREFETCH_P)
             NAME(prefetch_group)(chunk.p, i);
+        if (out.prefetched == PREFETCH_Q)
             NAME(prefetch_group)(chunk.q, i);
-        }
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const int k = j + LANES, l = k + LANES, m = l + LANES;
@@ -121,7 +121,7 @@ FASTKL_INLINE term_sums NAME(sum_clipped)(NAME(logit_term) *term, NAME(outputs) 
 FASTKL_INLINE term_sums NAME(sum_weights)(NAME(logit_term) *term, NAME(outputs) out, NAME(logits_chunk) chunk,
                                           const NAME(term_constants) *at, logits_row *row) {
     if (!row->underflows) {
-        const NAME(outputs) plain = {out.sums, 0, out.writes, 1, out.prefetches};
+        const NAME(outputs) plain = {out.sums, 0, out.writes, 1, out.prefetched};
         const term_sums found = NAME(sum_clipped)(term, plain, chunk, at, 0);
         row->underflows = !NAME(is_in_window)(found.bits);
         if (!row->underflows)

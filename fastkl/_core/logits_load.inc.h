@@ -3,12 +3,14 @@
 
 /* `groups` groups of logits stand side by side from `data` on. If `left` more are left over, they are the last of a group
    at `tail`, before which there may be anything: that group is copied to `last`, with `filler` in its beginning, when it
-   is used, because CPUs prefetch by themselves where memory is read in its order. */
+   is used, because CPUs prefetch by themselves where memory is read in its order. The next chunk begins at `ahead`, if it
+   is used where it stands. */
 typedef struct {
     const NAME(loose) *data, *tail;
     REAL *last, filler;
     ptrdiff_t groups;
     int left;
+    uintptr_t ahead;
 } NAME(logits);
 
 FASTKL_INLINE ptrdiff_t NAME(group_count)(NAME(logits) x) { return x.groups + (x.left > 0); }
@@ -81,7 +83,7 @@ FASTKL_INLINE NAME(logits) NAME(load_logits)(logits_row *row, REAL *chunk, ptrdi
     const ptrdiff_t rest = count % GROUP, whole = count - rest;
     const int in_place = row->as_is && from->logits && from->dtype == REAL_DTYPE && in_a_row(from);
     NAME(logits) x = {(const NAME(loose) *)data, (const NAME(loose) *)data + (count - GROUP), chunk, -(REAL)INFINITY,
-                      whole / GROUP, (int)rest};
+                      whole / GROUP, (int)rest, (uintptr_t)data + (uintptr_t)(count * from->col)};
     if (in_place && n >= GROUP) /* what is before the entries of the last group is of the same row */
         return x;
     for (ptrdiff_t i = count; i < GROUP; i++)
@@ -97,11 +99,11 @@ FASTKL_INLINE NAME(logits) NAME(load_logits)(logits_row *row, REAL *chunk, ptrdi
     return x;
 }
 
-/* Prefetches what the next chunk has in the place of group i, if they stand where they are used. */
+/* Prefetches what the next chunk has in the place of group i. The first cache has no room for it beside this chunk. */
 FASTKL_INLINE void NAME(prefetch_group)(NAME(logits) x, ptrdiff_t i) {
-    const uintptr_t ahead = (uintptr_t)x.data + (size_t)((x.groups + i) * GROUP + x.left) * sizeof(REAL);
-    for (uintptr_t k = 0; k < GROUP * sizeof(REAL); k += FASTKL_LINE)
-        FASTKL_PREFETCH((const char *)(ahead + k));
+    const uintptr_t ahead = x.ahead + (uintptr_t)i * 4 * COLUMN_BYTES;
+    for (int k = 0; k < 4 * COLUMN_BYTES; k += FASTKL_LINE)
+        FASTKL_PREFETCH_L2((const char *)(ahead + (uintptr_t)k));
 }
 
 /* A chunk's largest logit, and the least. A NaN may be missed here, because it shows in all sums. */

@@ -118,9 +118,10 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, c
     NAME(set_p_exponent)(sums->exponent, &at);
     p->underflows |= min <= at.p_low;
     NAME(fill_up_pair)(&chunk, &at);
-    /* The CPU prefetches while the first loop reads memory. A chunk of doubles is too large for it to keep up, so that the
-       second loop prefetches the next one; with floats that takes time. */
-    const NAME(outputs) out = {2, LEAST_EXTREME, 1, 1}, psi_out = {1, 0, 0, 1, .prefetches = REAL_BITS == 64};
+    /* The CPU prefetches while the first loop reads memory, but cannot keep up with two streams of doubles. With floats,
+       prefetches take more time than they spare. */
+    const NAME(outputs) out = {2, LEAST_EXTREME, 1, 1, PICK(PREFETCH_P, 0)};
+    const NAME(outputs) psi_out = {1, 0, 0, 1, PICK(PREFETCH_Q, 0)};
     term_sums found = NAME(sum_weights)(NAME(difference_term), out, chunk, &at, p);
     if (!NAME(is_in_window)(found.bits))
         return guess ? PASS_RETRY : PASS_NOT_FINITE;

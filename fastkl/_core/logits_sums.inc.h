@@ -119,8 +119,9 @@ typedef struct {
     uint64_t bits;
 } term_sums;
 
-/* Which extremes a loop over terms finds. */
+/* Which extremes a loop over terms finds, and of which operand it prefetches the next chunk. */
 enum { BOTH_EXTREMES = 1, LEAST_EXTREME = 2 };
+enum { PREFETCH_P = 1, PREFETCH_Q = 2 };
 
 /* The passes of one lane type, with c = 1/temperature, and where their sums are accurate. */
 typedef struct {
