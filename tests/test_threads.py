@@ -134,6 +134,8 @@ def test_same_bits_of_wide_logits_for_any_number_of_threads(tier, dtype, tempera
             p, q = wide_logits(dtype)
             fields = fastkl.Comparison(*one)
             np.testing.assert_array_equal(np.isinf(fields.kl), np.isin(np.arange(ROWS_OF_WIDE), [3, 4]))
+            alone = fastkl.entropy(q, from_logits=True, temperature=temperature)
+            np.testing.assert_allclose(fields.entropy_q, alone, rtol=1e-5)
             np.testing.assert_array_equal(fields.same_argmax, p.argmax(axis=1) == q.argmax(axis=1))
         if name == "nll":
             row = wide_logits(dtype)[1][0].astype(float) / temperature
