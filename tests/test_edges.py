@@ -67,13 +67,14 @@ def truth(measure, dtype):
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
 @pytest.mark.parametrize("measure", PAIR_MEASURES)
 def test_rows_beside_extreme_neighbours_have_their_bits(tier, measure, dtype, n):
-    """Every third row is plain; zeros, negative zeros, small and large numbers stand around it."""
+    """Every third row is plain; zeros, negative zeros, small and large numbers, and sums of 1 stand around it."""
     rng, about = np.random.default_rng(n), np.finfo(dtype)
     p, q = rng.random((2, 51, n)).astype(dtype) + about.eps
     q[1::6, 0], q[2::6, -1], p[4::6, 0], q[5::6, -1] = 0, -0.0, about.smallest_subnormal, about.smallest_subnormal
     p[5::6], q[4::12] = p[5::6] * about.dtype.type(1e30), p[4::12]
     apart = 1.0009 + 0.004 * rng.standard_normal(q[::6].shape)
     q[::6] = p[::6] * apart  # sums that are near have a form of their own
+    p[7::9], q[7::9] = (x[7::9] / x[7::9].sum(1, keepdims=True) for x in (p, q))
     among = measure(p, q, normalize=True)
     alone = np.concatenate([measure(p[i : i + 1], q[i : i + 1], normalize=True) for i in range(len(p))])
     measures.assert_same_bits(among, alone)

@@ -85,6 +85,10 @@ FASTKL_INLINE row_sums rounded(const fastkl_sums *sums) {
     return (row_sums){sums->term + sums->term_low, sums->other + sums->other_low, sums->weight + sums->weight_low};
 }
 
+FASTKL_INLINE const limits *limits_of(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q) {
+    return in_float(task, p, q) ? &limits_f32 : &limits_f64;
+}
+
 #include "rescaled.inc.h"
 
 /* Rows that are passed over before the first of them is finished have
@@ -166,10 +170,6 @@ static double sum_of_entries(fastkl_operand operand, ptrdiff_t n) {
     return sum;
 }
 
-FASTKL_INLINE const limits *limits_of(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q) {
-    return in_float(task, p, q) ? &limits_f32 : &limits_f64;
-}
-
 /* The value and the status of row i, which was not accepted. All entries are valid where no sign is set and the sums are
    finite. */
 FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
@@ -206,6 +206,8 @@ FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p
     else
         *value = rescale(task, p, q, n, &first);
 }
+
+#include "rescaled_rows.inc.h"
 
 /* Row i's three sums. */
 FASTKL_INLINE row_sums sums_of_row(const group_sums *sums, int i) {
@@ -299,6 +301,10 @@ static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const 
     for (int i = 0; sums->scales && i < count; i++)
         if (!accepts[i] || sums->refused[i])
             finish_refused(task, moved(p, i, 0), moved(q, i, 0), n, sums, i, &value[i], &status[i]);
+    /* What clips, and entropies of whole numbers, have ways of their own. */
+    if (!all && !sums->scales && n <= MOST_RESCALED && task->eps == 0 && !fastkl_is_whole(p->dtype) &&
+        !fastkl_is_whole(q->dtype))
+        rescale_group(task, p, q, (int)n, count, sums, value, accepts);
     for (int i = 0; !all && !sums->scales && i < count; i++) {
         const int no_terms = divergence && sums->term[i] == 0;
         if (!accepts[i] || no_terms) {
