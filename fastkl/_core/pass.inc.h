@@ -123,7 +123,7 @@ FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_ope
                                        ptrdiff_t n, int first, int rows, group_sums *to) {
     const REAL eps = NAME(eps)(task);
     const int pair = q->data != NULL;
-    REAL p_copy[COPIED_STRIP * LANES], q_copy[COPIED_STRIP * LANES];
+    _Alignas(COLUMN_BYTES) REAL p_copy[COPIED_STRIP * LANES], q_copy[COPIED_STRIP * LANES];
     NAME(lanes) lanes[MOST_ROWS / LANES];
     for (int i = 0; i < rows; i += LANES)
         NAME(clear)(&lanes[i / LANES]);

@@ -194,7 +194,7 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
     const int scales = REAL_BITS == 64 && to->scales, pair = q->data != NULL;
     const int one_tile = scales && (!p->row || (pair && !q->row)); /* a row that stands for all gets many factors */
     const int most = one_tile ? LANES : NAME(batch)(n);
-    REAL p_copy[TILE * LANES], q_copy[TILE * LANES];
+    _Alignas(COLUMN_BYTES) REAL p_copy[TILE * LANES], q_copy[TILE * LANES];
     for (int first = 0, now; first < rows; first += now) {
         now = rows - first < most ? rows - first : most;
         if (now > LANES) /* the last rows are copied if there are fewer than LANES */
