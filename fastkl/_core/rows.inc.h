@@ -29,6 +29,9 @@
    tiles, and compute for longer. */
 #define MOST_NEAR (FASTKL_VECTOR_BITS == 512 ? 0 : REAL_BITS == 64 ? BATCH : TILE)
 
+/* Integers of so few columns are multiplied before the first pass, whatever the measure is. */
+#define MOST_SCALED 128
+
 /* The columns of interleaved rows over which a pass goes before it comes to the next LANES rows. */
 #define STRIP 64
 
@@ -253,7 +256,8 @@ FASTKL_INLINE void enter(const fastkl_sums *sums, group_sums *to, int i) {
 
 /* Are rows multiplied before the first pass? Of long rows, the first pass is as good for most measures. */
 static int scales_first(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
-    const int fits = n <= TILE || (fastkl_is_f_divergence(task->measure) && n <= FASTKL_PIECE && group(p, q, n) == 1);
+    const int can = n <= TILE || (n <= FASTKL_PIECE && group(p, q, n) == 1);
+    const int fits = n <= MOST_SCALED || (fastkl_is_f_divergence(task->measure) && can);
     return fits && task->eps == 0 && fastkl_is_whole(p->dtype) && fastkl_is_whole(q->dtype);
 }
 
