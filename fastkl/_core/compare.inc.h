@@ -228,14 +228,14 @@ FASTKL_INLINE void give_fields(const double *field, int k, compared_rows to) {
 /* The fields of up to MOST_ROWS rows of probabilities, which fit into cache, and what is wrong with each row. */
 static void compare_probabilities(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                   const fastkl_operand *labels, ptrdiff_t n, int count, compared_rows to) {
-    const int is_float = in_float(task, p, q);
+    const int is_float = in_float(task, p, q), in_lanes = group(p, q, n) > 1;
     double value[COMPARED][MOST_ROWS];
     int64_t accepts[MOST_ROWS];
     compared_sums sums;
     memset(sums.entry_bits, 0, sizeof sums.entry_bits);
     memset(sums.p_guard_bits, 0, sizeof sums.p_guard_bits);
     memset(sums.q_guard_bits, 0, sizeof sums.q_guard_bits);
-    if (group(p, q, n) > 1)
+    if (in_lanes)
         (is_float ? compare_group_f32 : compare_group_f64)(p, q, n, count, &sums);
     else
         for (int k = 0; k < count; k += DOUBLES)
@@ -251,9 +251,9 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
     memcpy(to.values + FASTKL_same_argmax_field * to.step, sums.same_argmax, (size_t)count * sizeof(double));
     for (int k = 0; k < count; k++)
         to.values[FASTKL_cross_entropy_field * to.step + k] = value[ENTROPY_P][k] + value[FORWARD][k];
-    for (int k = 0; k < count; k++) {
+    for (int k = 0; (labels->data || !in_lanes) && k < count; k++) {
         const fastkl_operand p_row = moved(p, k, 0), q_row = moved(q, k, 0), label = moved(labels, k, 0);
-        double loss[FASTKL_FIELD_COUNT] = {0};
+        double loss[FASTKL_FIELD_COUNT];
         if (to.status[k])
             continue;
         if (isnan(sums.same_argmax[k]))
