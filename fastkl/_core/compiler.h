@@ -67,6 +67,7 @@ static inline __attribute__((always_inline)) int fastkl_two(void) {
 #endif
 
 /* A prefetch brings a cache line to all caches; FASTKL_PREFETCH_L2 spares the first, for when it could not hold them all.
+   Addresses to prefetch are integers, uintptr_t: they may be beyond the operand, where C has no pointers.
    FASTKL_UNALIGNED says of a type that its numbers may have any address; where there is no such word, any address will do.
    One thread sets a word while others read it, and all threads take from a counter; neither orders other accesses.
    (MSVC's volatile does as much.) */
@@ -74,8 +75,8 @@ static inline __attribute__((always_inline)) int fastkl_two(void) {
 #define FASTKL_X86_TIERS FASTKL_X86
 #define FASTKL_INLINE static inline __attribute__((always_inline))
 #define FASTKL_NOINLINE static __attribute__((noinline))
-#define FASTKL_PREFETCH(address) __builtin_prefetch(address)
-#define FASTKL_PREFETCH_L2(address) __builtin_prefetch(address, 0, 2)
+#define FASTKL_PREFETCH(address) __builtin_prefetch((const char *)(address))
+#define FASTKL_PREFETCH_L2(address) __builtin_prefetch((const char *)(address), 0, 2)
 #define FASTKL_UNALIGNED __attribute__((aligned(1)))
 static inline int fastkl_get(const int *word) { return __atomic_load_n(word, __ATOMIC_RELAXED); }
 static inline void fastkl_set(int *word) { __atomic_store_n(word, 1, __ATOMIC_RELAXED); }

@@ -83,7 +83,7 @@ FASTKL_INLINE NAME(logits) NAME(load_logits)(logits_row *row, REAL *chunk, ptrdi
     const ptrdiff_t rest = count % GROUP, whole = count - rest;
     const int in_place = row->as_is && from->logits && from->dtype == REAL_DTYPE && in_a_row(from);
     NAME(logits) x = {(const NAME(loose) *)data, (const NAME(loose) *)data + (count - GROUP), chunk, -(REAL)INFINITY,
-                      whole / GROUP, (int)rest, (uintptr_t)data + (uintptr_t)(count * from->col)};
+                      whole / GROUP, (int)rest, beyond(data, count * from->col)};
     if (in_place && n >= GROUP) /* what is before the entries of the last group is of the same row */
         return x;
     for (ptrdiff_t i = count; i < GROUP; i++)
@@ -103,7 +103,7 @@ FASTKL_INLINE NAME(logits) NAME(load_logits)(logits_row *row, REAL *chunk, ptrdi
 FASTKL_INLINE void NAME(prefetch_group)(NAME(logits) x, ptrdiff_t i) {
     const uintptr_t ahead = x.ahead + (uintptr_t)i * 4 * COLUMN_BYTES;
     for (int k = 0; k < 4 * COLUMN_BYTES; k += FASTKL_LINE)
-        FASTKL_PREFETCH_L2((const char *)(ahead + (uintptr_t)k));
+        FASTKL_PREFETCH_L2(ahead + (uintptr_t)k);
 }
 
 /* A chunk's largest logit, and the least. A NaN may be missed here, because it shows in all sums. */

@@ -63,7 +63,7 @@ FASTKL_INLINE int has_zero(const int64_t *of, int count) {
     return found != 0;
 }
 
-/* Do not accept a divergence of 0 of rows that differ, by weights that underflow in float: as may_differ. */
+/* Do not accept a divergence of 0 of rows that differ, by weights that underflow in float: as is_of_equal_rows. */
 FASTKL_NOINLINE void refuse_differences(const logits_pair *pair, int count, const double *value, int64_t *accepts) {
     for (int i = 0; i < count; i++)
         if (value[i] == 0 && accepts[i])

@@ -87,9 +87,10 @@ static int shift_is_inexact(const logits_pair *pair, double shift, double diverg
     return pair->c.high != 1 && shift * shift > divergence * pair->lanes->max_shift_squared;
 }
 
-/* May a divergence of 0 be one of rows that differ, by weights that underflow in float? */
-static int may_differ(const logits_pair *pair) {
-    return pair->lanes->is_float && fastkl_order(*pair->p, *pair->q, pair->n);
+/* Is a divergence that is too small to be accepted 0, because the rows are the same? What fills up their last groups may
+   keep the sums from being 0 then. (In float, the sums of rows that differ may be 0, by weights that underflow.) */
+static int is_of_equal_rows(const logits_pair *pair) {
+    return pair->p->logits == pair->q->logits && pair->task->eps == 0 && !fastkl_order(*pair->p, *pair->q, pair->n);
 }
 
 /* The weights pass, and whether its sums can be used. p is NULL for SUM_WEIGHT and SUM_ENTROPY. */
@@ -138,10 +139,15 @@ static int try_divergence(logits_pair *pair, double *value, moments *sums) {
         return status;
     const double mean = sums->first / sums->weight;
     *value = non_negative(log1p(mean + sums->psi / sums->weight) - mean);
-    if (sums->psi == 0 && sums->first == 0 && sums->max_x <= 0 && !may_differ(pair))
+    const double least = (double)pair->n * lanes->min_divergence * sums->weight;
+    if (sums->psi < least && is_of_equal_rows(pair)) {
+        *value = 0;
         return PASS_ACCEPTED;
-    const int exact = sums->psi >= (double)pair->n * lanes->min_divergence * sums->weight &&
-                      !shift_is_inexact(pair, sums->shift, *value) && sums->max_x <= lanes->max_log_ratio;
+    }
+    if (sums->psi == 0 && sums->first == 0 && sums->max_x <= 0 && !lanes->is_float)
+        return PASS_ACCEPTED;
+    const int exact =
+        sums->psi >= least && !shift_is_inexact(pair, sums->shift, *value) && sums->max_x <= lanes->max_log_ratio;
     return exact && isfinite(*value) && fabs(mean) <= MAX_MEAN * *value ? PASS_ACCEPTED : PASS_INACCURATE;
 }
 
@@ -206,8 +212,13 @@ static int try_ratios(logits_pair *pair, double *value) {
             break;
         two_sum(&from.shift, &from.shift_low, log1p(rest));
     }
-    const int exact = *value >= (double)pair->n * lanes->min_divergence && !shift_is_inexact(pair, from.shift, *value);
-    return exact || (*value == 0 && from.shift == 0 && !may_differ(pair)) ? PASS_ACCEPTED : PASS_INACCURATE;
+    const double least = (double)pair->n * lanes->min_divergence;
+    if (*value < least && is_of_equal_rows(pair)) {
+        *value = 0;
+        return PASS_ACCEPTED;
+    }
+    const int exact = *value >= least && !shift_is_inexact(pair, from.shift, *value);
+    return exact || (*value == 0 && from.shift == 0 && !lanes->is_float) ? PASS_ACCEPTED : PASS_INACCURATE;
 }
 
 /* A measure by its pass. */

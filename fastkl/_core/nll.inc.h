@@ -131,17 +131,18 @@ static int nll_of_row(const fastkl_task *task, const fastkl_operand *q, int64_t 
 /* The labels of rows, those that are no integers of 64 or 32 bits one by one. */
 static void read_labels(const fastkl_operand *labels, int rows, int64_t *label) {
     const ptrdiff_t step = labels->row;
-    fastkl_operand at = *labels;
-    for (int i = 0; i < rows && at.dtype == FASTKL_int64 && !at.swapped; i++)
-        memcpy(&label[i], at.data + i * step, sizeof *label);
-    for (int i = 0; i < rows && at.dtype == FASTKL_int32 && !at.swapped; i++) {
+    const int dtype = labels->swapped ? FASTKL_DTYPE_COUNT : labels->dtype;
+    for (int i = 0; i < rows && dtype == FASTKL_int64; i++)
+        memcpy(&label[i], labels->data + i * step, sizeof *label);
+    for (int i = 0; i < rows && dtype == FASTKL_int32; i++) {
         int32_t entry;
-        memcpy(&entry, at.data + i * step, sizeof entry);
+        memcpy(&entry, labels->data + i * step, sizeof entry);
         label[i] = entry;
     }
-    if (at.swapped || (at.dtype != FASTKL_int64 && at.dtype != FASTKL_int32))
-        for (int i = 0; i < rows; i++, at.data += step)
-            label[i] = read_label(&at);
+    for (int i = 0; i < rows && dtype != FASTKL_int64 && dtype != FASTKL_int32; i++) {
+        const fastkl_operand at = moved(labels, i, 0);
+        label[i] = read_label(&at);
+    }
 }
 
 /* The entries at the labels of LOSSES rows, of which `rows` are there; -1 where a label is ignored or out of range. */
@@ -155,7 +156,6 @@ static void read_entries(const fastkl_task *task, const fastkl_operand *q, ptrdi
         const int there = (label[i] >= 0) & (label[i] < n) & !((label[i] == ignored) & ignores);
         place[i] = there ? (ptrdiff_t)label[i] : -1;
     }
-    fastkl_operand row = *q;
     if (in_order && q->dtype == FASTKL_float64) {
         for (int i = 0; i < rows; i++)
             memcpy(&entry[i], q->data + i * q->row + (place[i] < 0 ? 0 : place[i]) * q->col, sizeof *entry);
@@ -166,8 +166,8 @@ static void read_entries(const fastkl_task *task, const fastkl_operand *q, ptrdi
             entry[i] = (double)single;
         }
     } else {
-        for (int i = 0; i < rows; i++, row.data += q->row)
-            entry[i] = fastkl_entry(row, place[i] < 0 ? 0 : place[i]);
+        for (int i = 0; i < rows; i++)
+            entry[i] = fastkl_entry(moved(q, i, 0), place[i] < 0 ? 0 : place[i]);
     }
     FASTKL_VECTORIZE
     for (int i = 0; i < LOSSES; i++)
@@ -178,7 +178,7 @@ static void read_entries(const fastkl_task *task, const fastkl_operand *q, ptrdi
 FASTKL_NOINLINE void nll_of_rows(const fastkl_task *task, const fastkl_operand *q, const fastkl_operand *labels,
                                  ptrdiff_t n, int rows, double *value, uint8_t *status) {
     const double least = limits_f32.sum_least, most = limits_f32.sum_most, tolerance = task->q_tolerance;
-    int64_t label[LOSSES], common[LOSSES];
+    int64_t label[LOSSES], common[LOSSES], all = 1;
     double sum[LOSSES], entry[LOSSES], loss[LOSSES];
     uint64_t bits[LOSSES];
     for (int i = rows; i < LOSSES; i++)
@@ -191,10 +191,11 @@ FASTKL_NOINLINE void nll_of_rows(const fastkl_task *task, const fastkl_operand *
         loss[i] = log_quotient(sum[i], entry[i]);
         common[i] = ((int64_t)bits[i] >= 0) & (sum[i] >= least) & (sum[i] <= most) & (fabs(sum[i] - 1) <= tolerance) &
                     (entry[i] > MIN_NORMAL_QUOTIENT);
+        all &= common[i];
     }
     memcpy(value, loss, (size_t)rows * sizeof *value);
     memset(status, FASTKL_VALID, (size_t)rows);
-    for (int i = 0; i < rows; i++) {
+    for (int i = 0; !all && i < rows; i++) {
         if (!common[i]) {
             const fastkl_operand row = moved(q, i, 0);
             status[i] = (uint8_t)nll_of_row(task, &row, label[i], n, &value[i]);

@@ -7,6 +7,9 @@
 /* The address so many bytes further on; NULL for an operand that is not there, because C does not add even 0 to NULL. */
 static inline const char *advance(const char *data, ptrdiff_t bytes) { return data ? data + bytes : NULL; }
 
+/* An address so many bytes further on, to prefetch. */
+static inline uintptr_t beyond(const char *data, ptrdiff_t bytes) { return (uintptr_t)data + (uintptr_t)bytes; }
+
 /* The operand from so many rows and columns further on. */
 static inline fastkl_operand moved(const fastkl_operand *operand, ptrdiff_t rows, ptrdiff_t columns) {
     fastkl_operand result = *operand;

@@ -111,9 +111,9 @@ FASTKL_NOINLINE double NAME(sum_row)(const fastkl_operand *from, const char *dat
 /* The sums of rows, and the OR of the bits of each row's entries: a sign says that one may be negative. */
 static void NAME(sum_rows)(const fastkl_operand *from, ptrdiff_t n, int rows, double *sum, uint64_t *bits) {
     const int in_place = from->dtype == REAL_DTYPE && in_a_row(from);
-    const char *data = from->data;
     REAL copy[SOME_ENTRIES];
-    for (int i = 0; i < rows; i++, data += from->row) {
+    for (int i = 0; i < rows; i++) {
+        const char *const data = from->data + i * from->row;
         const NAME(loose) *entries = (const NAME(loose) *)data;
         UINT all;
         if (!in_place && n <= SOME_ENTRIES) {
