@@ -117,10 +117,10 @@ FASTKL_INLINE term_sums NAME(sum_clipped)(NAME(logit_term) *term, NAME(outputs) 
 }
 
 /* The same of terms that have bits, and extremes where weights of the chunk may underflow. If none of the row's is known
-   to, that is found out first. */
+   to, that is found out first; logits that a temperature divides are always clipped, because the code has its size. */
 FASTKL_INLINE term_sums NAME(sum_weights)(NAME(logit_term) *term, NAME(outputs) out, NAME(logits_chunk) chunk,
                                           const NAME(term_constants) *at, logits_row *row) {
-    if (!row->underflows) {
+    if (!at->c.scaled && !row->underflows) {
         const NAME(outputs) plain = {out.sums, 0, out.writes, 1, out.prefetched};
         const term_sums found = NAME(sum_clipped)(term, plain, chunk, at, 0);
         row->underflows = !NAME(is_in_window)(found.bits);

@@ -107,7 +107,7 @@ FASTKL_INLINE void NAME(prefetch_group)(NAME(logits) x, ptrdiff_t i) {
 }
 
 /* A chunk's largest logit, and the least. A NaN may be missed here, because it shows in all sums. */
-FASTKL_INLINE void NAME(find_extremes)(NAME(logits) x, REAL *max, REAL *min) {
+FASTKL_NOINLINE void NAME(find_extremes)(NAME(logits) x, REAL *max, REAL *min) {
     REAL largest[LANES], least[LANES];
     for (int j = 0; j < LANES; j++)
         largest[j] = -(REAL)INFINITY, least[j] = INFINITY;

@@ -59,10 +59,12 @@ FASTKL_INLINE double NAME(normalize)(double *weight, int *exponent) {
     return power;
 }
 
-/* The moments of a chunk of which p has no weight: q's weight is all that counts. */
-FASTKL_INLINE int NAME(weightless_moments)(NAME(logits_chunk) chunk, REAL max, REAL q_max, const logits_row *q,
-                                           NAME(factor) c, moments *sums) {
+/* The moments of a chunk of which p has no weight: q's weight is all that counts. This and what else is seldom needed is
+   compiled once, for logits that a temperature divides, and not inlined, because the code has its size. */
+FASTKL_NOINLINE int NAME(weightless_moments)(NAME(logits_chunk) chunk, REAL max, REAL q_max, const logits_row *q,
+                                             NAME(factor) c, moments *sums) {
     NAME(term_constants) at = {.c = c};
+    at.c.scaled = 1;
     sums->min_difference = max == -(REAL)INFINITY ? INFINITY : -INFINITY;
     if (NAME(has_nan)(chunk.p) || NAME(has_nan)(chunk.q))
         return PASS_NOT_FINITE;
@@ -81,6 +83,13 @@ FASTKL_INLINE int NAME(weightless_moments)(NAME(logits_chunk) chunk, REAL max, R
 /* Does the first group say that q is masked where p is not? If p is masked too, that is left to the sums. */
 FASTKL_INLINE int NAME(seems_masked)(REAL p_min, REAL q_min) {
     return p_min > -(REAL)INFINITY && q_min == -(REAL)INFINITY;
+}
+
+/* The exact terms, and the extremes of log(q/p). */
+FASTKL_NOINLINE term_sums NAME(sum_exact_terms)(NAME(logits_chunk) chunk, const NAME(term_constants) *at) {
+    NAME(term_constants) constants = *at;
+    constants.c.scaled = 1;
+    return NAME(sum_terms)(NAME(exact_psi_term), (NAME(outputs)){2, BOTH_EXTREMES, 0, 0}, chunk, &constants);
 }
 
 /* The moments of a chunk, about their own mean. If `guess`, the weights' reference is that of the chunks before, or the
@@ -131,8 +140,8 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, c
     if (!isfinite(at.shift))
         return found.sum[1] == -INFINITY ? PASS_MASKED : PASS_NOT_FINITE;
     sums->first = found.sum[1] * (double)c.high - (double)at.shift * sums->weight;
-    found = p->underflows ? NAME(sum_clipped)(NAME(psi_term), psi_out, chunk, &at, 1)
-                          : NAME(sum_clipped)(NAME(psi_term), psi_out, chunk, &at, 0);
+    found = c.scaled || p->underflows ? NAME(sum_clipped)(NAME(psi_term), psi_out, chunk, &at, 1)
+                                      : NAME(sum_clipped)(NAME(psi_term), psi_out, chunk, &at, 0);
     /* The error of a mean log(q/p) is 4 of its own units in the last place where the roundings of its sum do not cancel. It
        may be 16 units of the divergence. A deviation of log(q/p) from the mean is as large as the divergence if that is
        large, and as its root if that is small. The comparison is false if one of them is NaN. */
@@ -141,7 +150,7 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, c
     if (!(NAME(is_in_window)(found.bits) && psi > 0 && /* least <= log1p(psi) */
           (mean * mean <= 32 * least * (1 + least) || mean * mean <= 32 * log1p(psi) * (1 + log1p(psi)))))
         for (int i = 0; i < 2; i++) { /* the second time, about the mean that the first time found */
-            found = NAME(sum_terms)(NAME(exact_psi_term), (NAME(outputs)){2, BOTH_EXTREMES, 0, 0}, chunk, &at);
+            found = NAME(sum_exact_terms)(chunk, &at);
             sums->first = found.sum[1];
             double sum = (double)at.shift, low = (double)at.shift_low;
             if (i == 1 || !isfinite(found.sum[1]) || fabs(found.sum[1]) <= MAX_MEAN * found.sum[0])
@@ -161,8 +170,8 @@ FASTKL_INLINE int NAME(chunk_moments)(NAME(logits_chunk) chunk, logits_row *p, c
 
 /* Is q really masked where p is not, from the chunk on that seems to say so, and are all entries after it valid? The pass
    status, which also says if no q is finite there and none was before. */
-FASTKL_INLINE int NAME(confirm_mask)(NAME(logits_chunk) chunk, logits_row *p, logits_row *q, NAME(room) *room,
-                                     ptrdiff_t start, ptrdiff_t n, int has_finite_q) {
+FASTKL_NOINLINE int NAME(confirm_mask)(NAME(logits_chunk) chunk, logits_row *p, logits_row *q, NAME(room) *room,
+                                       ptrdiff_t start, ptrdiff_t n, int has_finite_q) {
     const NAME(term_constants) none = {0};
     int masked = 0;
     for (;;) {
@@ -351,12 +360,10 @@ FASTKL_NOINLINE int NAME(weights_pass)(logits_row *p, logits_row *q, ptrdiff_t n
                        : NAME(row_weights)(p, q, n, NAME(scaling_of)(c, 1), kind, row);
 }
 
+/* This one is seldom made, so that it multiplies by 1, too. */
 FASTKL_NOINLINE void NAME(ratio_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, int measure,
                                       const ratio_reference *reference, term_sums *row) {
-    if (c.high == 1)
-        NAME(row_ratios)(p, q, n, NAME(scaling_of)(c, 0), measure, reference, row);
-    else
-        NAME(row_ratios)(p, q, n, NAME(scaling_of)(c, 1), measure, reference, row);
+    NAME(row_ratios)(p, q, n, NAME(scaling_of)(c, 1), measure, reference, row);
 }
 
 static const logits_lanes NAME(logits_lanes) = {
