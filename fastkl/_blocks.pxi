@@ -178,7 +178,8 @@ cdef int _cut_into_pieces(Call *call) except -1:
 cdef int _share_logits(Call *call) except -1:
     """Memory for the rows of logits of a region."""
     cdef ptrdiff_t rows = max(1, PIECES_PER_THREAD * call.threads // call.pieces)
-    call.shared = <char *>malloc(rows * (call.tier.shared_size + call.pieces * call.tier.sums_size))
+    cdef ptrdiff_t sums = min(call.pieces, SHARED_SUMS)
+    call.shared = <char *>malloc(rows * (call.tier.shared_size + sums * call.tier.sums_size))
     if call.shared == NULL:
         raise MemoryError
     call.shared_sums = call.shared + rows * call.tier.shared_size
@@ -191,7 +192,6 @@ cdef void _next_groups(Call *call) noexcept nogil:
     cdef ptrdiff_t groups = call.runs * _groups_in_run(call) - call.first
     call.groups = min(groups, max(1, PIECES_PER_THREAD * call.threads // call.pieces))
     if call.kind != ROWS:
-        call.width = call.pieces
         memset(call.shared, 0, call.groups * call.tier.shared_size)
         call.stage, call.taken, call.stop = START, 0, call.groups
         return
@@ -332,7 +332,8 @@ cdef inline fastkl_shared *_shared(const Call *call, ptrdiff_t i) noexcept nogil
 
 
 cdef inline char *_sums_of_shared(const Call *call, ptrdiff_t i, ptrdiff_t piece) noexcept nogil:
-    return call.shared_sums + (i * call.pieces + piece) * call.tier.sums_size
+    """Where the sums of row i are of a piece, counted from `start` on."""
+    return call.shared_sums + (i * call.width + piece) * call.tier.sums_size
 
 
 cdef void _row_of_logits(Call *call, ptrdiff_t i) noexcept nogil:
@@ -343,8 +344,6 @@ cdef void _row_of_logits(Call *call, ptrdiff_t i) noexcept nogil:
     cdef Place at = _place(call, run, index - run * call.run.length)
     cdef double values[FASTKL_FIELD_COUNT]
     task.shared = row
-    row.pieces_done = 0
-    call.tier.join_shared(row, _sums_of_shared(call, i, 0), call.pieces)
     _evaluate(call, &task, &at, 1, values, &row.status)
     row.is_done = not row.wanted
     if row.is_done:
@@ -353,12 +352,16 @@ cdef void _row_of_logits(Call *call, ptrdiff_t i) noexcept nogil:
 
 cdef void _piece_of_logits(Call *call, ptrdiff_t i) noexcept nogil:
     """The sums of one piece of the pass that a row of logits wants. After the last piece, the row goes on."""
-    cdef ptrdiff_t row = i // call.pieces, piece = i % call.pieces
+    cdef ptrdiff_t row = i // call.width, piece = i % call.width
+    cdef bint ends = call.start + call.width == call.pieces
     cdef fastkl_shared *shared = _shared(call, row)
     if not shared.is_done:
-        call.tier.pass_shared(shared, piece, _sums_of_shared(call, row, piece))
-        if fastkl_next(&shared.pieces_done) == call.pieces - 1:
-            _row_of_logits(call, row)
+        call.tier.pass_shared(shared, call.start + piece, _sums_of_shared(call, row, piece))
+        if fastkl_next(&shared.pieces_done) == call.width - 1:
+            shared.pieces_done = 0
+            call.tier.join_shared(shared, _sums_of_shared(call, row, 0), call.width, call.start == 0, ends)
+            if ends:
+                _row_of_logits(call, row)
 
 
 cdef bint _want_passes(const Call *call) noexcept nogil:
@@ -431,7 +434,12 @@ cdef void _note_invalid_logits(Call *call) noexcept nogil:
 cdef void _next_stage(Call *call) noexcept nogil:
     """What follows when all work of a stage is done."""
     if call.shared != NULL and _want_passes(call):
-        call.stage, call.taken, call.stop = PIECES, 0, call.groups * call.pieces
+        if call.stage == PIECES:
+            call.start += call.width
+        if call.start == call.pieces:
+            call.start = 0  # of the next pass
+        call.width = min(call.pieces - call.start, SHARED_SUMS)
+        call.stage, call.taken, call.stop = PIECES, 0, call.groups * call.width
     elif call.shared == NULL and call.stage == PIECES:
         _join_pieces(call)
         if call.start < call.pieces:

@@ -70,7 +70,7 @@ cdef extern from "_core/fastkl.h" nogil:
             ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status
         ) noexcept nogil
         void (*pass_shared)(const fastkl_shared *row, ptrdiff_t index, void *sums) noexcept nogil
-        void (*join_shared)(fastkl_shared *row, const void *sums, ptrdiff_t pieces) noexcept nogil
+        void (*join_shared)(fastkl_shared *row, const void *sums, ptrdiff_t pieces, int begins, int ends) noexcept nogil
         size_t shared_size, sums_size
 
     const fastkl_tier *fastkl_tiers[]

@@ -57,11 +57,13 @@ cdef enum:
     ENTRIES_PER_REQUESTED_THREAD = 32768  # the same if the caller names a number of threads
     ROWS_PER_THREAD = 8  # With fewer rows a thread, all threads share each row that is wider than a piece.
     SUMS = 4096  # sums of pieces that are kept before they are joined
+    SHARED_SUMS = 1024  # the same for a row of logits
     PIECES_PER_THREAD = 16  # pieces in a region at the least, so that threads end at the same time
     LINE = 64  # bytes of a cache line
     SMALL_ENTRIES = 1024  # Calls of so few do not give up the GIL.
     MOST_AXES = 64  # NumPy's own limit
 
+cdef double MOST_UNCUT = 2.0**33  # columns of rows that are not cut into pieces: no signal is polled meanwhile
 cdef double PATIENCE = 0.03  # seconds of a region, after which signals are polled
 cdef double MOST_PATIENCE = 0.2
 cdef double POLLS = 8  # A region takes at least so many times what the last poll took, which waits for the GIL.
@@ -211,6 +213,9 @@ cdef int _prepare(Call *call, Request request, cnp.ndarray out) except -1:
     call.found, call.polls, call.threads = False, False, 1
     _coalesce(call, p, q, labels, out, compare)
     _cut_into_blocks(call)
+    if call.pieces == 1 and call.n > MOST_UNCUT:
+        name = "p" if compare else "q"
+        raise ValueError(f"{name} has {call.n} columns: {request.measure} of probabilities takes at most {MOST_UNCUT:.0f}")
     return 0
 
 

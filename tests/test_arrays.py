@@ -263,3 +263,12 @@ def test_any_stride_of_an_axis_of_length_1(shape, stride):
     for call in PAIR_MEASURES:
         assert_same(call(wild, wild[::-1], normalize=True), call(memory, memory[::-1], normalize=True))
     assert_same(fastkl.entropy(wild, from_logits=True), fastkl.entropy(memory, from_logits=True))
+
+
+@pytest.mark.parametrize(("measure", "name"), [("nll", "q"), ("compare", "p")])
+def test_rows_that_would_take_minutes_without_a_signal_are_refused(measure, name):
+    """They are not cut into pieces, between which signals are polled. A row that repeats one entry can have any length."""
+    row = np.broadcast_to(np.float32(1), 10**17)
+    message = f"^{name} has {10**17} columns: {measure} of probabilities takes at most 8589934592$"
+    with pytest.raises(ValueError, match=message):
+        getattr(fastkl, measure)(0 if measure == "nll" else row, row, normalize=True)

@@ -41,12 +41,13 @@ P, WIDE = rows(1000), rows(100_000)
 Q, WIDE_Q = P[:, ::-1], WIDE[:, ::-1]
 LABELS, MANY = np.broadcast_to(0, P.shape[:1]), slice(10_000_000)
 LOGITS = {"from_logits": True, "threads": 2}
-# Long calls, for every way through the kernels. The first six are in each run.
+# Long calls, for every way through the kernels. The first seven are in each run.
 CALLS = {
     "rows": lambda: kl(P, Q),
     "rows into halves": lambda: kl(P, Q, out=HALVES),
     "one wide row": lambda: entropy(np.broadcast_to(1.0, (1, ENTRIES))),
     "interleaved rows, one thread": lambda: entropy(interleaved(4000), axis=0, threads=1),
+    "one wide row of logits": lambda: kl(np.broadcast_to(1.0, (1, ENTRIES)), np.broadcast_to(2.0, (1, ENTRIES)), **LOGITS),
     "labels from logits": lambda: fastkl.nll(LABELS, P, **LOGITS),
     "a comparison": lambda: fastkl.compare(P[MANY], Q[MANY], normalize=True, threads=2),
     "rows, one thread": lambda: entropy(P, threads=1),
@@ -84,7 +85,7 @@ def interrupting():
 
 @posix
 @pytest.mark.usefixtures("interrupting")
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (i > 5)) for i, name in enumerate(CALLS)])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (i > 6)) for i, name in enumerate(CALLS)])
 def test_a_signal_is_handled_within_a_call(name, monkeypatch):
     """The last row has no value then, and the next call is as if nothing had been."""
     p, q = np.random.default_rng(2).random((2, 2000, 300))

@@ -112,9 +112,10 @@ typedef struct {
        compare  the fields of `count` rows, field after field, the last two only if the labels have data
        pass_shared, join_shared, shared_size, sums_size
                 for a row of logits, wider than FASTKL_PIECE, that threads share: the sums of piece `index` of the pass that
-                it wants; and those of all pieces, of sums_size bytes each, joined. After that `logits`, `nll` or `compare`
-                of this row alone, with the row's fastkl_shared, of shared_size bytes, in the task, go on to the next pass
-                that it wants, or to its value */
+                it wants; and those of the next pieces, of sums_size bytes each, joined to those of the pieces before them,
+                unless the row `begins` with them. Once it `ends` with them, `logits`, `nll` or `compare` of this row
+                alone, with the row's fastkl_shared, of shared_size bytes, in the task, go on to the next pass that it
+                wants, or to its value */
 typedef void fastkl_rows_function(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
                                   ptrdiff_t count, double *value, uint8_t *status);
 typedef struct {
@@ -131,7 +132,7 @@ typedef struct {
     void (*compare)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
                     ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status);
     void (*pass_shared)(const fastkl_shared *, ptrdiff_t index, void *sums);
-    void (*join_shared)(fastkl_shared *, const void *sums, ptrdiff_t pieces);
+    void (*join_shared)(fastkl_shared *, const void *sums, ptrdiff_t pieces, int begins, int ends);
     size_t shared_size, sums_size;
 } fastkl_tier;
 

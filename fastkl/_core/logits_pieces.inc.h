@@ -185,19 +185,17 @@ static void pass_over_shared(const fastkl_shared *row, ptrdiff_t index, void *su
     pass_over_piece(&((const struct shared_passes *)row)->pass, index, sums);
 }
 
-/* Joins the sums of all pieces of the pass that a shared row wants, if it wants one. The row can then be evaluated. */
-static void join_shared(fastkl_shared *row, const void *sums, ptrdiff_t pieces) {
+/* Joins the sums of the next pieces of the pass that a shared row wants. With the last of them, it can be evaluated. */
+static void join_shared(fastkl_shared *row, const void *sums, ptrdiff_t pieces, int begins, int ends) {
     struct shared_passes *const shared = (struct shared_passes *)row;
     const pass_sums *const of = sums;
     pass_sums *const to = &shared->found[shared->known];
-    shared->used = 0;
-    if (!row->wanted)
-        return;
-    *to = of[0];
-    for (ptrdiff_t i = 1; i < pieces; i++)
+    if (begins)
+        *to = of[0];
+    for (ptrdiff_t i = begins; i < pieces; i++)
         join_piece(shared->pass.pass, to, &of[i]);
-    shared->known++;
-    row->wanted = 0;
+    if (ends)
+        shared->known++, shared->used = 0, row->wanted = 0;
 }
 
 /* ---- the passes of a pair, which are over pieces where there are several ---- */
