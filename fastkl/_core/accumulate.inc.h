@@ -32,7 +32,7 @@ typedef struct {
     int dtype;
     const REAL *last;
     int left, one_row;
-    uintptr_t ahead;
+    const char *ahead;
     ptrdiff_t ahead_step;
     int far;
 } NAME(columns);
@@ -73,7 +73,7 @@ FASTKL_INLINE NAME(columns) NAME(known)(NAME(columns) from, int dtype, int side_
 /* The columns from `count` further on. */
 FASTKL_INLINE NAME(columns) NAME(advance)(NAME(columns) from, ptrdiff_t count) {
     from.data += count * from.step;
-    from.ahead += (uintptr_t)(count * from.ahead_step);
+    from.ahead += count * from.ahead_step;
     return from;
 }
 
@@ -151,9 +151,9 @@ FASTKL_INLINE void NAME(find_small)(NAME(columns) p, NAME(columns) q, ptrdiff_t 
 /* Prefetches what will be added some time after column i. */
 FASTKL_INLINE void NAME(prefetch)(NAME(columns) from, ptrdiff_t i) {
     if (from.far)
-        FASTKL_PREFETCH_L2(from.ahead + (uintptr_t)(i * from.ahead_step));
+        FASTKL_PREFETCH_L2(from.ahead + i * from.ahead_step);
     else if (i % (FASTKL_LINE / COLUMN_BYTES) == 0)
-        FASTKL_PREFETCH(from.ahead + (uintptr_t)(i * from.ahead_step));
+        FASTKL_PREFETCH(from.ahead + i * from.ahead_step);
 }
 
 /* Adds groups of four columns. */

@@ -81,7 +81,7 @@ FASTKL_NOINLINE void NAME(compare_strips)(const fastkl_operand *p, const fastkl_
             NAME(compared_lanes) now = lanes[i / LANES];
             NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, row, known, 0, NULL);
             NAME(columns) q_now = NAME(strip_of)(q_copy, i > 0, &q_strip, count, row, known, 0, NULL);
-            p_now.ahead += (uintptr_t)(ahead * p->col), q_now.ahead += (uintptr_t)(ahead * q->col);
+            p_now.ahead += ahead * p->col, q_now.ahead += ahead * q->col;
             NAME(compare_columns)(&now, 0, p_now, q_now, count);
             NAME(find_small_of_both)(&now, &p_now, &q_now, count, p_guard_bits, q_guard_bits);
             NAME(give_bits)(p_guard_bits, to->p_guard_bits + row);

@@ -67,7 +67,8 @@ static inline __attribute__((always_inline)) int fastkl_two(void) {
 #endif
 
 /* A prefetch brings a cache line to all caches; FASTKL_PREFETCH_L2 spares the first, for when it could not hold them all.
-   Addresses to prefetch are integers, uintptr_t: they may be beyond the operand, where C has no pointers.
+   Addresses to prefetch may be beyond the operand, where C has no pointers: those of logits are integers. As integers,
+   those of probabilities made GCC 12 take 1.3 times as long for KL of 200 float64 columns.
    FASTKL_UNALIGNED says of a type that its numbers may have any address; where there is no such word, any address will do.
    One thread sets a word while others read it, and all threads take from a counter; neither orders other accesses.
    (MSVC's volatile does as much.) */

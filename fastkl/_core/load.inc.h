@@ -35,7 +35,7 @@ FASTKL_NOINLINE void NAME(clip)(REAL *chunk, int count, REAL eps, double *clippe
 FASTKL_NOINLINE void NAME(load_columns)(REAL *tile, const fastkl_operand *from, const char *data, int count) {
     const ptrdiff_t col = from->col;
     for (int i = 0; i < count; i++)
-        FASTKL_PREFETCH_L2(beyond(data, (STRIP + i) * col));
+        FASTKL_PREFETCH_L2(data + (STRIP + i) * col);
     switch (from->dtype) {
 #define ROW(name, ...)                                                             \
     case FASTKL_##name:                                                            \
@@ -59,10 +59,9 @@ FASTKL_INLINE NAME(columns) NAME(row_columns)(REAL *chunk, const fastkl_operand 
                                               int in_place) {
     const ptrdiff_t rest = count % LANES, whole = count - rest, step = LANES * from->col;
     NAME(columns) columns = {
-        (const char *)chunk, COLUMN_BYTES, REAL_DTYPE, chunk + whole, (int)rest, 1, beyond(data, count * from->col),
-        step};
+        (const char *)chunk, COLUMN_BYTES, REAL_DTYPE, chunk + whole, (int)rest, 1, data + count * from->col, step};
     if (in_place) {
-        columns = (NAME(columns)){data, step, from->dtype, chunk, (int)rest, 1, beyond(data, FASTKL_PREFETCH_AHEAD), step};
+        columns = (NAME(columns)){data, step, from->dtype, chunk, (int)rest, 1, data + FASTKL_PREFETCH_AHEAD, step};
         if (rest && from->dtype == REAL_DTYPE)
             NAME(load_last)(chunk, (const NAME(loose) *)data + whole, (int)rest);
         else if (rest)
@@ -129,8 +128,8 @@ FASTKL_NOINLINE void NAME(load_tiles)(REAL *tile, const fastkl_operand *from, co
 /* The columns of up to LANES rows of n entries that start at `data`, where they stand or copied to the tile. */
 FASTKL_INLINE NAME(columns) NAME(group_columns)(REAL *tile, const fastkl_operand *from, const char *data, int n, int rows) {
     if (from->dtype == REAL_DTYPE && in_a_column(from) && rows == LANES)
-        return (NAME(columns)){data, from->col, REAL_DTYPE, NULL, 0, 0, beyond(data, STRIP * from->col), from->col, 0};
+        return (NAME(columns)){data, from->col, REAL_DTYPE, NULL, 0, 0, data + STRIP * from->col, from->col, 0};
     NAME(load_tiles)(tile, from, data, n, rows);
-    const uintptr_t ahead = beyond(data, rows * from->row);
+    const char *const ahead = data + rows * from->row;
     return (NAME(columns)){(const char *)tile, COLUMN_BYTES, REAL_DTYPE, NULL, 0, 0, ahead, COLUMN_BYTES, 0};
 }

@@ -108,7 +108,7 @@ FASTKL_INLINE NAME(columns) NAME(strip_of)(REAL *copy, int holds, const fastkl_o
     NAME(columns) columns = NAME(columns_of_tile)(&tile, count, 0);
     const char *const data = from->data + first * from->row;
     columns.far = 1; /* LANES rows of two operands, and the next, would not fit into the first cache */
-    columns.ahead = beyond(data, tile.data == (const char *)copy ? LANES * from->row : STRIP * from->col);
+    columns.ahead = data + (tile.data == (const char *)copy ? LANES * from->row : STRIP * from->col);
     return columns;
 }
 
@@ -137,7 +137,7 @@ FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_ope
             const int now = rows - i < LANES ? rows - i : LANES;
             NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, first + i, now, 0, to);
             NAME(columns) q_now = pair ? NAME(strip_of)(q_copy, i > 0, &q_strip, count, first + i, now, eps, to) : p_now;
-            p_now.ahead += (uintptr_t)(ahead * p->col), q_now.ahead += (uintptr_t)(ahead * q->col);
+            p_now.ahead += ahead * p->col, q_now.ahead += ahead * q->col;
             NAME(adders)[task->measure][0](&lanes[i / LANES], &p_now, &q_now, count, NULL);
             if (start + count < n && (start + count) % MOST_COLUMNS)
                 continue;

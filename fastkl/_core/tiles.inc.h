@@ -7,7 +7,7 @@
 typedef struct {
     const char *data;
     ptrdiff_t column, tile;
-    uintptr_t ahead;
+    const char *ahead;
     ptrdiff_t ahead_step;
     int far;
 } NAME(tiles);
@@ -15,7 +15,7 @@ typedef struct {
 /* The columns of n entries of the LANES rows from `row` on. */
 FASTKL_INLINE NAME(columns) NAME(columns_of_tile)(const NAME(tiles) *from, int n, int row) {
     const ptrdiff_t tile = row / LANES;
-    const uintptr_t ahead = from->ahead + (uintptr_t)(tile * n * from->ahead_step);
+    const char *const ahead = from->ahead + tile * n * from->ahead_step;
     const char *const data = from->data + tile * from->tile;
     return (NAME(columns)){data, from->column, REAL_DTYPE, NULL, 0, 0, ahead, from->ahead_step, 0};
 }
@@ -175,10 +175,9 @@ FASTKL_INLINE int NAME(batch)(int n) { return n < BATCH ? BATCH / n * LANES : LA
 FASTKL_INLINE NAME(tiles) NAME(tiles_of)(REAL *copy, int holds, const fastkl_operand *from, int n, int first, int rows,
                                          REAL eps, group_sums *to) {
     const int far = n > MOST_NEAR, columns_ahead = far ? 2 * TILE : TILE;
-    const char *const data = from->data + first * from->row;
-    const uintptr_t ahead = beyond(data, columns_ahead / n * LANES * from->row);
+    const char *const data = from->data + first * from->row, *const ahead = data + columns_ahead / n * LANES * from->row;
     if (from->dtype == REAL_DTYPE && in_a_column(from) && rows % LANES == 0 && !(eps > 0))
-        return (NAME(tiles)){data, from->col, COLUMN_BYTES, beyond(data, COLUMN_BYTES), from->col, n > BATCH};
+        return (NAME(tiles)){data, from->col, COLUMN_BYTES, data + COLUMN_BYTES, from->col, n > BATCH};
     if (!holds || from->row || eps > 0)
         NAME(load_tiles)(copy, from, data, n, rows);
     if (eps > 0)

@@ -93,7 +93,7 @@ FASTKL_NOINLINE uint64_t NAME(whole_row_pass)(const fastkl_task *task, const fas
         NAME(columns) p_now = NAME(row_columns)(p_chunk, p, p->data + start * p->col, count, 0);
         NAME(columns) q_now = NAME(row_columns)(q_chunk, q, q->data + start * q->col, count, 0);
         /* The row has come to the cache for its sum; the next rows are prefetched. */
-        p_now.ahead += (uintptr_t)(p->row - count * p->col), q_now.ahead += (uintptr_t)(q->row - count * q->col);
+        p_now.ahead += p->row - count * p->col, q_now.ahead += q->row - count * q->col;
         for (int i = 0; i < count; i++)
             p_chunk[i] *= p_factor, q_chunk[i] *= q_factor;
         NAME(adders)[task->measure][0](&lanes, &p_now, &q_now, count / LANES, NULL);
