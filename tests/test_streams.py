@@ -103,7 +103,7 @@ def test_output_is_in_place_before_a_report_fails(score, tmp_path, monkeypatch):
     assert sorted(x.name for x in tmp_path.iterdir()) == ["bad.npy", "o.npy", "p.npy"]
 
 
-@pytest.mark.parametrize("loss", [800, 1e300])
+@pytest.mark.parametrize("loss", [710, 800, 1e5, 1e300, 1.7e308])
 def test_perplexity_beyond_floats(loss):
     p = np.array([[0, loss]] * 4, float)
     result = fastkl.score(p, p, np.zeros(4, int), from_logits=True)
