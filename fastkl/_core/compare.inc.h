@@ -124,12 +124,6 @@ static int compare_logits(const fastkl_task *task, fastkl_operand p, fastkl_oper
    has lost digits. */
 #define SHARED_LOG_MOST 1.5
 
-/* Up to this size of t, the next term of the series of mismatch_of is at most 2^-53 of it. */
-#define RATIO_MOST 0x1p-13
-
-/* phi(P, P + D) / P = t - log1p(t), for t = D / P of at most RATIO_MOST. */
-FASTKL_INLINE double mismatch_of(double t) { return t * t * (0.5 - t * (1 / 3.0 - t * (0.25 - t * 0.2))); }
-
 /* Whether a comparison accepts the value of each compared measure of a row: a bit for each of them. */
 #define ACCEPTS_ALL (((int64_t)1 << COMPARED) - 1)
 
@@ -146,15 +140,14 @@ FASTKL_INLINE int accept_compared(const fastkl_task *task, const limits *within,
         const double forward = of->forward[i], reverse = of->reverse[i], js = of->js[i], least = bounds.term_least;
         const double p_sum = of->p_log_p[i], q_sum = of->q_log_q[i];
         const double p_mean = p_sum / p, q_mean = q_sum / q, log_p = log_f64(p), log_q = log_f64(q);
-        const double of_p = difference / p, of_q = difference / q, u = difference / both;
         const double p_entropy = non_negative(log_p - p_mean), q_entropy = non_negative(log_q - q_mean);
-        const double forward_less = p * mismatch_of(of_p), reverse_less = q * mismatch_of(-of_q);
-        const double js_less = 0.5 * both * (u * u * (1 + u * u * (1 / 6.0)));
+        const double forward_less = mismatch_of_sums(p, difference, 1), reverse_less = mismatch_of_sums(q, -difference, 1);
+        const double js_less = mismatch_with_mean(both, difference, 1);
         const double of_js = (js - js_less) / both;
         const uint64_t signs = of->entry_bits[i], guards = of->p_guard_bits[i] | of->q_guard_bits[i];
         const int64_t common = ((int64_t)signs >= 0) & (p >= bounds.sum_least) & (p <= bounds.sum_most) &
                                (q >= bounds.sum_least) & (q <= bounds.sum_most) & (fabs(p - 1) <= p_tolerance) &
-                               (fabs(q - 1) <= q_tolerance) & (fabs(of_p) <= RATIO_MOST);
+                               (fabs(q - 1) <= q_tolerance) & is_near(p, difference) & is_near(q, difference);
         const int64_t divergences = common & ((int64_t)guards >= 0);
         const int64_t by_forward = divergences & (forward >= least) & (forward_less <= MISMATCH_MOST * forward);
         const int64_t by_reverse = divergences & (reverse >= least) & (reverse_less <= MISMATCH_MOST * reverse);
