@@ -287,6 +287,8 @@ static void compare_short_logits(const fastkl_task *task, const fastkl_operand *
 static void compare(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
                     ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status) {
     const int probabilities = !p->logits && !q->logits, is_short = has_short_logits(task, p, q, n);
+    /* These passes compare entries as doubles; compare_logits does not. */
+    const int compares_doubles = (probabilities || is_short) && (has_long_integers(p) || has_long_integers(q));
     const ptrdiff_t at_once = probabilities ? rows_in_cache(group(p, q, n), n) : is_short ? LOGIT_ROWS : 1;
     for (ptrdiff_t i = 0, now; i < count; i += now) {
         const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0), label = moved(labels, i, 0);
@@ -304,7 +306,7 @@ static void compare(const fastkl_task *task, const fastkl_operand *p, const fast
         for (ptrdiff_t k = 0; k < now; k++)
             for (int field = 0; status[i + k] && field < FASTKL_FIELD_COUNT; field++)
                 values[field * count + i + k] = NAN;
-        for (ptrdiff_t k = 0; k < now && (has_long_integers(p) || has_long_integers(q)); k++) {
+        for (ptrdiff_t k = 0; k < now && compares_doubles; k++) {
             const fastkl_operand p_again = moved(&p_row, k, 0), q_again = moved(&q_row, k, 0);
             if (!status[i + k])
                 values[FASTKL_same_argmax_field * count + i + k] = argmax(task, &p_again, n) == argmax(task, &q_again, n);
