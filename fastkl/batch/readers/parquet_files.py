@@ -66,7 +66,7 @@ def column_type(name: str, path: Path, column: Any) -> tuple[np.dtype[Any], bool
 
     TypeError for any other column.
     """
-    kind, lists = storage_type(column), _is_list(column)
+    kind, lists = _storage_type(column), _is_list(column)
     numbers = kind.value_type if lists else kind
     if not (pa.types.is_floating(numbers) or pa.types.is_integer(numbers) or pa.types.is_boolean(numbers)):
         raise TypeError(f"{name}: {path.name} has a column of type {column}: must be lists of numbers, or numbers")
@@ -74,11 +74,11 @@ def column_type(name: str, path: Path, column: Any) -> tuple[np.dtype[Any], bool
     return np.dtype(numbers.to_pandas_dtype()), lists, width
 
 
-def storage_type(kind: Any) -> Any:
+def _storage_type(kind: Any) -> Any:
     """The lists that a column of tensors of one axis is stored as. Any other type is its own."""
     return kind.storage_type if isinstance(kind, pa.FixedShapeTensorType) and len(kind.shape) == 1 else kind
 
 
 def _is_list(kind: Any) -> bool:
-    kind = storage_type(kind)
+    kind = _storage_type(kind)
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
