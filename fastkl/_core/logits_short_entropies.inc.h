@@ -75,7 +75,7 @@ FASTKL_INLINE void NAME(lanes_entropies)(NAME(short_columns) p, NAME(short_colum
 
 FASTKL_INLINE void NAME(rows_entropies)(const fastkl_operand *p, const fastkl_operand *q, int n, int rows, NAME(factor) c,
                                         int kind, const int64_t *labels, short_entropies *to) {
-    REAL p_tile[SHORT_LOGITS * LANES], q_tile[SHORT_LOGITS * LANES];
+    REAL p_tile[SHORT_LOGITS * LANES], q_tile[SHORT_WEIGHTS * LANES];
     for (int i = 0; i < rows; i += LANES) {
         const int known = rows - i < LANES ? rows - i : LANES;
         const NAME(short_columns) y = NAME(load_short)(q_tile, q, i, n, known);

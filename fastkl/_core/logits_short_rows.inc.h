@@ -50,7 +50,9 @@ FASTKL_INLINE void finish_short_entropies(const short_entropies *sums, int count
 /* Are the rows short enough for a lane each, and can their passes use the temperature? With two lanes a vector, chunks of a
    row are as fast from half the length on. */
 static int has_short_logits(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
-    const int most = FASTKL_VECTOR_BITS > 128 || in_float(task, p, q) ? SHORT_LOGITS : SHORT_LOGITS / 2;
+    const int is_float = in_float(task, p, q);
+    const int most_of_pairs = FASTKL_VECTOR_BITS > 128 || is_float ? SHORT_LOGITS : SHORT_LOGITS / 2;
+    const int most = is_float && !q->data ? SHORT_WEIGHTS : most_of_pairs;
     return n > 1 && n <= most && task->eps == 0 && scale_is_in_range(task) && p->logits && (!q->data || q->logits);
 }
 

@@ -1,9 +1,12 @@
 /* Owns what the passes over short rows of logits give: sums of which each lane's row has its own. In double, whichever
    type the lanes have. Knows nothing of loops over entries and of what the sums mean. */
 
-/* Rows of up to SHORT_LOGITS logits have a lane each. A lane's sum has SHORT_PARTS parts, of at most 16 entries each, so
-   that it needs no compensation. Passes are made over LOGIT_ROWS rows at a time, which are then finished together. */
+/* Rows of up to SHORT_LOGITS logits have a lane each. For entropies and losses, of one operand, so do rows of up to
+   SHORT_WEIGHTS in float, where 16 lanes then take half the time of a pass chunk by chunk. A lane's sum has SHORT_PARTS
+   parts, of at most 16 entries each, or 32 as in a chunk, so that it needs no compensation. Passes are made over
+   LOGIT_ROWS rows at a time, which are then finished together. */
 #define SHORT_LOGITS 64
+#define SHORT_WEIGHTS (FASTKL_VECTOR_BITS == 512 ? 128 : SHORT_LOGITS)
 #define SHORT_PARTS 4
 #define SHORT_GROUPS 4
 #define LOGIT_ROWS 64
