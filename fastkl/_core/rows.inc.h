@@ -15,8 +15,8 @@
 #define MOST_TRANSPOSED (FASTKL_VECTOR_BITS == 512 ? 320 : TILE)
 
 /* Rows up to this length are transposed as a whole, so that their sums stay in registers; longer rows, up to COPIED_STRIP
-   columns at a time. */
-#define TILE (FASTKL_VECTOR_BITS == 512 ? 160 : 128)
+   columns at a time. Two tiles of 512 bits, with the rows that they are copied from, fill the first cache sooner. */
+#define TILE (FASTKL_VECTOR_BITS == 512 ? 160 : FASTKL_VECTOR_BITS == 256 ? 200 : 128)
 #define COPIED_STRIP 128
 
 /* Columns of tiles that are copied before the first of them is added, where rows are so short that these are several tiles:
