@@ -92,6 +92,7 @@ XARRAY = [
     ({"dtype": "f4", "_FillValue": -1.0}, "_FillValue = "),
     ({"dtype": "f8", "missing_value": 2.0, "_FillValue": 2.0}, "_FillValue = "),
     ({"dtype": "i1", "_Unsigned": "true"}, "_Unsigned = 'true'"),
+    ({"units": "days since 2000-01-01"}, "units = 'days since 2000-01-01"),
 ]
 
 
@@ -106,6 +107,8 @@ def test_encodings_of_xarray_are_refused_by_name(encoding, attribute, version):
     if "_Unsigned" in encoding:  # which xarray writes as an attribute
         data, encoding = (100 * data).astype("i1"), {}
         data.p.attrs["_Unsigned"] = "true"
+    if "units" in encoding:
+        data["p"] = ("row", "entry"), np.full((ROWS, WIDTH), np.datetime64("2000-01-01", "ns"))
     data.to_zarr("p.zarr", zarr_format=version, encoding={"p": encoding})
     refused(rf"p.zarr: has the attribute {attribute}", "p.zarr", normalize=True)
 
@@ -121,6 +124,7 @@ def test_coordinates_of_xarray(version):
     for name, entries in {"p": names, "q": names, "other": names[::-1]}.items():
         coordinates = {"entry": entries, "row": np.arange(ROWS)}
         data = xr.DataArray(rows(1), dims=("row", "entry"), coords=coordinates, name=name)
+        data.attrs["units"] = "percent"
         data.to_dataset().to_zarr(f"{name}.zarr", zarr_format=version)
     assert score("p.zarr", "q.zarr")["max"] == 0
     assert score("p.zarr:p", "q.zarr")["max"] == 0

@@ -246,8 +246,10 @@ def _attributes(name: str, folder: Path) -> tuple[dict[str, Any], list[Any]]:
 def _check_encoding(name: str, attributes: dict[str, Any], dtype: np.dtype[Any]) -> None:
     """Refuse attributes by which the stored numbers stand for others, or for none: the conventions of CF."""
     plain = {"scale_factor": (1,), "add_offset": (0,), "_Unsigned": (str(dtype.kind == "u").lower(),)}
-    for key in "scale_factor", "add_offset", "_Unsigned", "_FillValue", "missing_value":
+    for key in "scale_factor", "add_offset", "_Unsigned", "_FillValue", "missing_value", "units":
         value = attributes.get(key)
+        if key == "units" and " since " not in str(value):  # others name what is counted, this makes times
+            continue
         if value is not None and value not in plain.get(key, ()) and not _is_nan(value):
             raise ValueError(
                 f"{name}: has the attribute {key} = {value!r}, so that its numbers stand for others: "
