@@ -298,6 +298,29 @@ def test_rows_of_several_pieces(measure, dtype):
         assert_right(measure, *wide, right(measure, *pair) + added, threads=2)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_piece_a_little_below_the_first_counts(threads):
+    """Also where its first logits are so far below that they are no reference for the others."""
+    row = np.zeros(3 * 65_536, "f4")
+    row[65_536:] = -1
+    row[65_536 : 65_536 + 256] = -900
+    entries = np.array([65_536, 2 * 65_536 - 256])
+    weights = entries * np.exp([0.0, -1.0])
+    entropy = np.log(weights.sum()) + weights[1] / weights.sum()
+    assert call("entropy", row, None, threads=threads) == pytest.approx(entropy, rel=32 * 2**-23)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_invalid_piece_before_a_masked_one(threads):
+    """Such a mask makes a valid row's divergence infinite."""
+    p, q = normal(7, (2, 3 * 65_536), "f4")
+    q[65_536 + 5] = MASK
+    assert call("kl_divergence", p, q, threads=threads) == np.inf
+    p[9] = np.nan
+    with pytest.raises(fastkl.InvalidRowError, match=r"^p\[9\] = nan"):
+        call("kl_divergence", p, q, threads=threads)
+
+
 @st.composite
 def hostile(draw, most=6):
     """Two rows of any logits, near each other or not, and a temperature."""
