@@ -63,7 +63,7 @@ def truth(measure, dtype):
     return measures.exact(measure, distinct[:, :2], distinct[:, -2:])[places.ravel()]
 
 
-@pytest.mark.parametrize("n", [2, 3, 4, 5, 9, 129, 161, 321])
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 9, 129, 161, 201, 321])
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
 @pytest.mark.parametrize("measure", PAIR_MEASURES)
 def test_rows_beside_extreme_neighbours_have_their_bits(tier, measure, dtype, n):

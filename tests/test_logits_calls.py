@@ -108,7 +108,7 @@ def extremes(p, q):
 @on_every_tier
 @each_dtype
 @each_function
-@pytest.mark.parametrize("n", [2, 9, 64, 65])
+@pytest.mark.parametrize("n", [2, 9, 64, 65, 128, 129])
 def test_extreme_neighbours_do_not_change_a_bit(function, n, dtype):
     """Short rows share vectors with their neighbours, and each has the form of terms that it needs."""
     p, q = operands(n, (33, n), dtype)
