@@ -55,7 +55,7 @@ class Tally:
         """Include these results."""
         errors = reference.error(measure, values, exact)
         self.rows += len(values)
-        self.held += int(np.sum(errors <= reference.BOUND[measure]))
+        self.held += int(np.sum(errors <= reference.DEFINITIONS[measure].bounds(batch.p, batch.q)))
         self.negative += int(np.sum(values < 0))
         self.nan += int(np.sum(np.isnan(values)))
         errors[(values < 0) | np.isnan(values)] = 0
@@ -135,10 +135,8 @@ def compare(dtype: str, least: int) -> bool:
             for name, functions in contenders.items():
                 if measure in functions:
                     tallies[name, measure].add(measure, functions[measure](*operands), exact, batch)
-    for measure in reference.DEFINITIONS:
-        print(
-            f"\n{dtype} {measure}, {tallies[next(iter(contenders)), measure].rows} rows, bound {reference.BOUND[measure]}"
-        )
+    for measure, definition in reference.DEFINITIONS.items():
+        print(f"\n{dtype} {measure}, {tallies[next(iter(contenders)), measure].rows} rows, bound {definition.bound}")
         for name, functions in contenders.items():
             if measure in functions:
                 print(f"  {name:16} {tallies[name, measure]}\n{'':19}{tallies[name, measure].worst_row}")

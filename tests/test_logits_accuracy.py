@@ -219,8 +219,8 @@ def test_fast_reference(generator, many, temperature, kinds):
                     exact = definition(*rows, from_logits=kinds, temperature=temperature)
                     with mp.workdps(60):
                         off = abs(mp.mpf(float(found.high[i])) + float(found.low[i]) - exact)
-                        free = 2.0**-65 * (abs(exact) + reference.OFFSET[measure]) + mp.mpf(2) ** -1074
-                        free += 2.0**-85 * (1 if measure == "js_distance" else mp.sqrt(exact))  # as weights are rounded
+                        free = 2.0**-65 * (abs(exact) + definition.offset) + mp.mpf(2) ** -1074
+                        free += 2.0**-85 * (1 if definition.root else mp.sqrt(exact))  # as weights are rounded
                     assert off <= free or exact == mp.inf == found.high[i], f"{measure} of row {i} of {batch.source}"
 
 

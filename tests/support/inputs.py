@@ -322,16 +322,16 @@ def case(number):
 def agree(measure, values, exact, dtype, unit):
     """Whether two results can both be right, one of them exact to the eps of `dtype`, the other to that of float64.
 
-    Each has an error of at most BOUND eps (|x| + OFFSET) in nats. One more eps is for the division by the unit, and because
-    x is a computed value. The smallest numbers of a dtype have few digits, as have distances whose squares float64 cannot
-    hold.
+    Each has an error of at most `bound` eps (|x| + `offset`) in nats. One more eps is for the division by the unit, and
+    because x is a computed value. The smallest numbers of a dtype have few digits, as have distances whose squares float64
+    cannot hold.
     """
-    kind = np.finfo(dtype)
+    kind, definition = np.finfo(dtype), reference.DEFINITIONS[measure]
     eps = max(float(kind.eps), 2.0**-52) + 2.0**-52
-    free = float(kind.smallest_subnormal) + (1e-279 if measure == "js_distance" else 0)
+    free = float(kind.smallest_subnormal) + (1e-279 if definition.root else 0)
     with np.errstate(invalid="ignore"):
-        size = np.abs(exact) + reference.OFFSET[measure] / abs(unit)
-        near = np.abs(values - exact) <= (reference.BOUND[measure] + 1) * eps * size + free
+        size = np.abs(exact) + definition.offset / abs(unit)
+        near = np.abs(values - exact) <= (definition.bound + 1) * eps * size + free
     return bool(np.all(near | (values == exact) | (np.isnan(values) & np.isnan(exact))))
 
 

@@ -111,7 +111,7 @@ def assert_near(measure, values, exact, mixed=False, source=""):
     values = np.atleast_1d(values)
     errors = logits_reference.error(measure, values, exact, mixed)
     i = int(np.argmax(errors))
-    assert errors[i] <= logits_reference.BOUND[measure], (
+    assert errors[i] <= reference.DEFINITIONS[measure].logits_bound, (
         f"{measure} is {values[i]!r}, should be {exact.high[i]!r}: off by {errors[i]:.3g} eps; row {i} of {source}"
     )
     assert not np.any(np.signbit(values)), f"{measure} is -0.0 in a row of {source}"

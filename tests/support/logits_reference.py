@@ -28,7 +28,7 @@ LEAST = 1e-100
 
 
 class _Operand:
-    """Many rows: where there is probability; weights; their logarithms; and which rows are right."""
+    """Many rows: where there is probability; weights; their logarithms; which are too faint; and which rows are right."""
 
     def __init__(self, rows, logits, temperature):
         self.on = rows > (-np.inf if logits else 0)
@@ -36,9 +36,11 @@ class _Operand:
             top = rows.max(axis=-1, keepdims=True)
             finite = np.where(self.on, rows, top)
             self.log = (DoubleDouble.of(finite) - DoubleDouble.of(top)) / DoubleDouble.of(np.float64(temperature))
-            self.weight = _only(self.on & (self.log.high > FAINTEST), exp(self.log))
+            self.faint = self.on & (self.log.high <= FAINTEST)
+            self.weight = _only(self.on & ~self.faint, exp(self.log))
             self.right = np.all(np.abs(finite) < LARGEST, axis=-1) & (LARGEST**-1 < temperature < LARGEST)
         else:
+            self.faint = np.zeros_like(self.on)
             self.weight = reference.scaled(rows)
             self.log = log_ratio(DoubleDouble.where(self.on, self.weight, ONE), ONE)
             self.right = np.all((self.weight.high >= SMALLEST) | ~self.on, axis=-1)
@@ -56,28 +58,34 @@ def _cross_entropy(p, q):
 def _kl_divergence(p, q):
     """D, and where it is right."""
     cross_entropy, entropy = _cross_entropy(p, q), _cross_entropy(p, p)
-    plain, (close, held) = cross_entropy - entropy, reference.fast_kl_divergence(p.weight, q.weight)
+    plain, (close, held) = cross_entropy - entropy, reference.kl_divergence.fast(p.weight, q.weight)
     is_plain = plain.high > 2.0**-16 * (1 + cross_entropy.high)
     held &= ~np.any((p.weight.high > 0) & (q.weight.high == 0), axis=-1)
     return DoubleDouble.where(is_plain, plain, close), is_plain | held
 
 
+def _of_weights(measure, p, q):
+    """The form for weights. An infinite measure may owe much to a weight that counts as 0."""
+    value, held = measure.fast(p.weight, q.weight, **measure.keywords)
+    if measure.infinite:
+        held &= ~np.any(p.faint | q.faint, axis=-1)
+    return value, held
+
+
 def _fast(measure, p, q, from_logits, temperature=1.0, eps=0.0):
     """The measure of every row, and which of the values are right."""
-    if eps or measure not in ("entropy", "cross_entropy", "kl_divergence", "js_divergence", "js_distance"):
+    if eps:
         return DoubleDouble.of(np.zeros(len(p))), np.zeros(len(p), bool)
     x, y = (_Operand(rows, logits, temperature) for rows, logits in zip((p, q), from_logits, strict=True))
     right = x.right & y.right
-    if measure in ("entropy", "cross_entropy"):
+    if measure.offset:
         value = _cross_entropy(x, y)
     else:
-        js = measure.startswith("js")
-        value, held = reference.fast_js_divergence(x.weight, y.weight) if js else _kl_divergence(x, y)
+        value, held = _kl_divergence(x, y) if measure is reference.kl_divergence else _of_weights(measure, x, y)
         equal = np.all((x.log.high == y.log.high) & (x.log.low == y.log.low) & (x.on == y.on), axis=-1)
         right &= (held & (value.high > LEAST)) | equal
-    infinite = np.any(x.on & ~y.on, axis=-1) & (not measure.startswith("js"))
-    value = DoubleDouble.where(infinite, DoubleDouble.of(np.float64(np.inf)), value)
-    return value, infinite | (right & np.isfinite(value.high))
+    right &= np.isfinite(value.high)
+    return reference.or_infinite(measure, x.on, y.on, value, right)
 
 
 def evaluate(measure, p, q=None, from_logits=BOTH, **keywords):
@@ -98,20 +106,20 @@ def losses(q, labels, logits=True, temperature=1.0, smoothing=0.0):
 
 # The documented bounds: D and JS are off by at most 32 eps of them, or of 1e-14 if that is more, and by 64 of double's eps
 # times the root more if the logarithms of one operand's probabilities are rounded. The root of JS is off by what its square
-# may be. H and the cross-entropy are off by at most 32 eps H + 4 eps.
-BOUND = dict.fromkeys(reference.DEFINITIONS, 32)
+# may be. H and the cross-entropy are off by at most 32 eps H + 4 eps. Measure has the factors as `logits_bound`.
 LEAST_PROMISED = 1e-14
 
 
-def error(measure, values, exact, mixed=False):
-    """As reference.error, to be compared with BOUND; `mixed` says that logarithms of probabilities are rounded."""
-    if measure in ("entropy", "cross_entropy"):
-        return reference.error(measure, values, exact, np.abs(exact.high) + 4 / 32)
-    divergence = exact.high**2 if measure == "js_distance" else exact.high
+def error(name, values, exact, mixed=False):
+    """As reference.error, to be compared with `logits_bound`; `mixed` says that logarithms of probabilities are rounded."""
+    measure = reference.DEFINITIONS[name]
+    if measure.offset:
+        return reference.error(name, values, exact, np.abs(exact.high) + 4 / 32)
+    divergence = exact.high**2 if measure.root else exact.high
     unit = np.maximum(divergence, LEAST_PROMISED)
     if mixed:
         share = 64 * float(np.finfo(float).eps) / float(np.finfo(values.dtype).eps) / 32
         unit = unit + share * np.sqrt(divergence)
-    if measure == "js_distance":  # (value + exact) (value - exact) is what the squares differ by
+    if measure.root:  # (value + exact) (value - exact) is what the squares differ by
         unit = unit / np.maximum(values.astype(float) + exact.high, 1e-300)
-    return reference.error(measure, values, exact, unit)
+    return reference.error(name, values, exact, unit)

@@ -1,34 +1,39 @@
 """References for the measures: by definition for one row, and faster for many rows.
 
-The functions with fastkl's names follow the definitions with mpmath, for rows of probabilities and of logits; these are the
-truth. `evaluate` computes every row of matrices in double-double arithmetic, and by definition where that is not provably
-enough; logits_reference.py does so for logits. `error` measures how far results are from it, in the unit of the documented
-bounds. Knows nothing of fastkl.
+A measure is one piece of this file. The definition, which mpmath computes for rows of probabilities and of logits, is the
+truth; beside it stand the documented bound of its error and, where there is one, the fast form in double-double arithmetic.
+`evaluate` computes every row of matrices in the fast form, and by definition where that is not provably enough;
+logits_reference.py does so for logits. `error` measures how far results are from it, in the unit of the documented bounds.
+Knows nothing of fastkl.
 """
 
-import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 from mpmath import mp, mpf
 
-from support.double_double import HALF, LN2, ONE, TWO, DoubleDouble, expanded_log, log_ratio, reduced_log
+from support.double_double import HALF, LN2, ONE, TWO, Array, DoubleDouble, expanded_log, log_ratio, reduced_log
 
+# Definitions -------------------------------------------------------------------------------------------------------------
+#
 # Logarithms have relative errors of 10^-digits, which add up to less than 10^-digits times three H and the value. A value
 # above 10^(ENOUGH - digits) has at least ENOUGH - 3 digits; another is computed again with more. What is then below 10^-570
-# is zero, as a D or JS below 10^-324 is to a double, and a distance below 10^-280 to `error`.
+# is zero, as a D or JS below 10^-324 is to a double, and a distance below 10^-280 to `error`. What is computed from entries
+# as they are is a sum of terms that are 0 or, as different doubles differ by 2^-53 of them, have a third of the digits.
 DIGITS = (70, 160, 600)
 ENOUGH = 30
 
 
 class Entry(NamedTuple):
-    """A probability and its logarithm, which is -inf of zero."""
+    """A probability or weight and its logarithm, which is -inf of zero."""
 
     value: mpf
     log: mpf
 
 
-def distribution(row, logits=False, temperature=1.0, eps=0.0):
+def weights_of(row, logits=False, temperature=1.0, eps=0.0):
     """What a row of weights or of logits stands for. Eps clips the softmax, or the weights as they are given."""
     weights = [x if isinstance(x, mpf) else mpf(float(x)) for x in row]
     if logits:
@@ -37,76 +42,96 @@ def distribution(row, logits=False, temperature=1.0, eps=0.0):
     if eps:
         total = mp.fsum(weights) if logits else 1
         weights = [max(x / total, mpf(eps)) for x in weights]
+    return weights
+
+
+def entries(weights):
+    """Weights as they are."""
+    return [Entry(x, mp.log(x) if x else mp.ninf) for x in weights]
+
+
+def distribution(weights):
+    """Weights divided by their sum."""
     total = mp.fsum(weights)
-    return [Entry(x / total, mp.log(x / total) if x else mp.ninf) for x in weights]
+    return entries([x / total for x in weights])
+
+
+@dataclass(eq=False)
+class Measure:
+    """A measure of rows: a call computes that of one row by definition.
+
+    `of` is the definition for two rows, which are lists of Entry. A result may be off by `bound` eps (|x| + `offset`), and
+    one of logits by `logits_bound` times the unit in logits_reference.py.
+    """
+
+    of: Callable[..., mpf]
+    bound: float
+    offset: float = 0.0
+    logits_bound: float = 32
+    # From p and q, how many eps |x| a row's result may be off if that is more than `bound`.
+    row_bound: Callable[[Array, Array], Array] | None = None
+    # Where rows are proportional but for rounding, so that the value is at most eps^near, that error counts as none.
+    near: int | None = None
+    # From where p and where q are positive, which pairs have an infinite value.
+    infinite: Callable[[Array, Array], Array] | None = None
+    # Whether the measure is the square root of what the definition and the fast form compute.
+    root: bool = False
+    # The operands whose entries eps clips, and whether rows are divided by their sums.
+    clips: str = "q"
+    normalized: bool = True
+    # What the function takes in addition.
+    keywords: dict[str, float] = field(default_factory=dict)
+    # From x and q, DoubleDouble weights, the values of rows, and where these are right if they are finite.
+    fast: Callable[..., Any] | None = None
+
+    @property
+    def function(self):
+        """The name of fastkl's function."""
+        return self.of.__name__
+
+    @property
+    def name(self):
+        """The key in DEFINITIONS."""
+        return "".join([self.function, *(f"({value})" for value in self.keywords.values())])
+
+    def __call__(self, p, q=None, from_logits=(False, False), temperature=1.0, eps=0.0):
+        """With as many digits as the value takes."""
+        rows = distribution if self.normalized else entries
+        for digits in DIGITS:
+            with mp.workdps(digits):
+                x = rows(weights_of(p, from_logits[0], temperature, eps if "p" in self.clips else 0))
+                y = x if q is None else rows(weights_of(q, from_logits[1], temperature, eps))
+                value = self.of(x, y, **self.keywords)
+                if value > mpf(10) ** (ENOUGH - digits) or (value == 0 and x == y) or not self.normalized:
+                    return mp.sqrt(value) if self.root else value
+        return mpf(0)
+
+    def bounds(self, p, q):
+        """How many eps (|x| + offset) the result of each row may be off."""
+        return self.bound if self.row_bound is None else np.maximum(self.bound, self.row_bound(p, q))
+
+    def fast_form(self, fast):
+        """Register the fast form."""
+        self.fast = fast
+        return fast
 
 
 DEFINITIONS = {}
 
 
-def _definition(of):
-    """A measure of two distributions as one of rows, with as many digits as its value takes."""
+def _definition(**fields):
+    """A definition as a Measure with these fields."""
 
-    @functools.wraps(of)
-    def measure(p, q=None, from_logits=(False, False), temperature=1.0, eps=0.0):
-        for digits in DIGITS:
-            with mp.workdps(digits):
-                x = distribution(p, from_logits[0], temperature)
-                y = x if q is None else distribution(q, from_logits[1], temperature, eps)
-                value = of(x, y)
-                if value > mpf(10) ** (ENOUGH - digits) or (value == 0 and x == y):
-                    return value
-        return mpf(0)
+    def define(of):
+        measure = Measure(of, **fields)
+        return DEFINITIONS.setdefault(measure.name, measure)
 
-    DEFINITIONS[of.__name__] = measure
-    return measure
+    return define
 
 
-@_definition
-def entropy(x, _):
-    """H(x) = -sum of x log x."""
-    return -mp.fsum(a.value * a.log for a in x if a.value)
-
-
-@_definition
-def cross_entropy(x, y):
-    """H(x, y) = -sum of x log y."""
-    return -mp.fsum(a.value * b.log for a, b in zip(x, y, strict=True) if a.value)
-
-
-@_definition
-def kl_divergence(x, y):
-    """D(x || y) = sum of x log(x/y)."""
-    return mp.fsum(a.value * (a.log - b.log) for a, b in zip(x, y, strict=True) if a.value)
-
-
-@_definition
-def js_divergence(x, y):
-    """Half of D(x || m) + D(y || m), m = (x + y) / 2."""
-    means = [mp.log((a.value + b.value) / 2) if a.value or b.value else mp.ninf for a, b in zip(x, y, strict=True)]
-    return mp.fsum(a.value * (a.log - m) for a, m in zip([*x, *y], means * 2, strict=True) if a.value) / 2
-
-
-def js_distance(*rows, **of_logits):
-    """The square root of JS."""
-    with mp.workdps(DIGITS[0]):
-        return mp.sqrt(js_divergence(*rows, **of_logits))
-
-
-DEFINITIONS["js_distance"] = js_distance
-
-
-def loss(q, label, smoothing=0.0, **of_logits):
-    """-log q[label], and `smoothing` times the mean of all -log q in place of as much of that."""
-    with mp.workdps(DIGITS[0]):
-        share = mpf(float(smoothing))
-        weights = [(i == label) * (1 - share) + share / len(q) for i in range(len(q))]
-    return cross_entropy(weights, q, **of_logits)
-
-
-def operands(measure, p, q):
-    """Those of p and q that the measure takes."""
-    return (p,) if measure == "entropy" else (p, q)
+def _lacks(p, q):
+    """Where q lacks an entry that p has."""
+    return np.any(p & ~q, axis=-1)
 
 
 # Many rows at once -------------------------------------------------------------------------------------------------------
@@ -133,13 +158,6 @@ def column(x):
     return x[:, np.newaxis]
 
 
-def _fast_cross_entropy(p, q):
-    """(Sum of p log(Q/q)) / P: every term is >= 0."""
-    total = column(q.sum())
-    y = DoubleDouble.where((p.high > 0) & (q.high > 0), q, total)
-    return (p * log_ratio(total, y)).sum() / p.sum()
-
-
 def phi(a, b, d):
     """For positive a and b, a log(a/b) - d, d = a - b. Where they are close, 2 a s - d is s d."""
     k, s, tail = reduced_log(a, b, d)
@@ -153,8 +171,43 @@ def _nearly_equal_sums(x, q):
     return y, p_sum, (x - y).sum() / p_sum
 
 
-def fast_kl_divergence(x, q):
-    """(Sum of phi(p, c q) - phi(P, c Q)) / P of weights, and whether it did not cancel."""
+# The measures ------------------------------------------------------------------------------------------------------------
+#
+# In the bounds of entropies, 2 eps are for the logarithm of a sum near 1, which has the absolute error of the sum, however
+# small H is.
+
+
+@_definition(bound=4, offset=0.5)
+def entropy(x, _):
+    """H(x) = -sum of x log x."""
+    return -mp.fsum(a.value * a.log for a in x if a.value)
+
+
+@_definition(bound=4, offset=0.5, infinite=_lacks)
+def cross_entropy(x, y):
+    """H(x, y) = -sum of x log y."""
+    return -mp.fsum(a.value * b.log for a, b in zip(x, y, strict=True) if a.value)
+
+
+@entropy.fast_form
+@cross_entropy.fast_form
+def _fast_cross_entropy(x, q):
+    """(Sum of p log(Q/q)) / P: every term is >= 0."""
+    total = column(q.sum())
+    y = DoubleDouble.where((x.high > 0) & (q.high > 0), q, total)
+    return (x * log_ratio(total, y)).sum() / x.sum(), True
+
+
+# All terms of D are >= 0.
+@_definition(bound=4, infinite=_lacks)
+def kl_divergence(x, y):
+    """D(x || y) = sum of x log(x/y)."""
+    return mp.fsum(a.value * (a.log - b.log) for a, b in zip(x, y, strict=True) if a.value)
+
+
+@kl_divergence.fast_form
+def _fast_kl_divergence(x, q):
+    """(Sum of phi(p, c q) - phi(P, c Q)) / P."""
     y, p_sum, t = _nearly_equal_sums(x, q)
     both = (x.high > 0) & (q.high > 0)
     a, b = DoubleDouble.where(both, x, ONE), DoubleDouble.where(both, y, ONE)
@@ -164,7 +217,17 @@ def fast_kl_divergence(x, q):
     return left / p_sum, terms.high <= MOST_CANCELLATION * left.high
 
 
-def fast_js_divergence(x, q):
+# JS is nearly a sum of squares of differences. Where a row has been scaled, these are rounded twice, each time by half an
+# eps, which the square doubles; 2 eps more come from the rest of a term, 1.5 from sums and quotient.
+@_definition(bound=6)
+def js_divergence(x, y):
+    """Half of D(x || m) + D(y || m), m = (x + y) / 2."""
+    means = [mp.log((a.value + b.value) / 2) if a.value or b.value else mp.ninf for a, b in zip(x, y, strict=True)]
+    return mp.fsum(a.value * (a.log - m) for a, m in zip([*x, *y], means * 2, strict=True) if a.value) / 2
+
+
+@js_divergence.fast_form
+def _fast_js_divergence(x, q):
     """(Sum of phi(p, m) + phi(c q, m) - phi(P, M) - phi(c Q, M)) / (P + c Q), m and M the means of p and c q, P and c Q.
 
     So x and y weigh P / (P + c Q) = 1/2 + t/4 + ... and 1/2 - t/4 - ..., which is t/4 (D(x || m) - D(y || m)) too much.
@@ -185,62 +248,80 @@ def fast_js_divergence(x, q):
     return left / both_sums - too_much, terms.high <= MOST_CANCELLATION * left.high
 
 
+@_definition(bound=4, root=True)
+def js_distance(x, y):
+    """JS, of which the distance is the square root."""
+    return js_divergence.of(x, y)
+
+
+js_distance.fast_form(_fast_js_divergence)
+
+
+# Calls -------------------------------------------------------------------------------------------------------------------
+
+
+def loss(q, label, smoothing=0.0, **of_logits):
+    """-log q[label], and `smoothing` times the mean of all -log q in place of as much of that."""
+    with mp.workdps(DIGITS[0]):
+        share = mpf(float(smoothing))
+        weights = [(i == label) * (1 - share) + share / len(q) for i in range(len(q))]
+    return cross_entropy(weights, q, **of_logits)
+
+
+def operands(measure, p, q):
+    """Those of p and q that the measure takes."""
+    return (p,) if measure == "entropy" else (p, q)
+
+
+def or_infinite(measure, p_on, q_on, value, right):
+    """The values and where they are right, after those that are infinite."""
+    if not measure.infinite:
+        return value, right
+    infinite = measure.infinite(p_on, q_on)
+    return DoubleDouble.where(infinite, DoubleDouble.of(np.float64(np.inf)), value), right | infinite
+
+
 def _fast(measure, p, q):
     """The measure of every row, and whether its value is right."""
     x, y = scaled(p), scaled(q)
-    right = np.all(((x.high >= SMALLEST) | (p == 0)) & ((y.high >= SMALLEST) | (q == 0)), axis=-1)
-    infinite = np.any((p > 0) & (q == 0), axis=-1)
-    if measure == "kl_divergence":
-        finite, held = fast_kl_divergence(x, y)
-        right &= held | infinite
-    elif measure.startswith("js"):
-        finite, held = fast_js_divergence(x, y)
-        return finite, right & held
-    elif measure in ("entropy", "cross_entropy"):
-        finite = _fast_cross_entropy(x, y)
-    else:
-        return DoubleDouble.of(np.zeros(len(p))), np.zeros(len(p), bool)
-    return DoubleDouble.where(infinite, DoubleDouble.of(np.float64(np.inf)), finite), right | infinite
+    normal = np.all(((x.high >= SMALLEST) | (p == 0)) & ((y.high >= SMALLEST) | (q == 0)), axis=-1)
+    value, held = measure.fast(x, y, **measure.keywords)
+    return or_infinite(measure, p > 0, q > 0, value, normal & held)
 
 
-def evaluate(measure, p, q=None, fast=_fast, **of_logits):
+def evaluate(name, p, q=None, fast=_fast, **of_logits):
     """The measure of every row of the matrices, of which `fast` computes what it can; of logits, as in DEFINITIONS."""
+    measure = DEFINITIONS[name]
     p, q = p.astype(float), (p if q is None else q).astype(float)
     step = max(1, BLOCK // p.shape[-1])
-    high, low = np.empty(len(p)), np.empty(len(p))
-    for start in range(0, len(p), step):
+    high, low, wrong = np.empty(len(p)), np.empty(len(p)), np.ones(len(p), bool)
+    for start in range(0, len(p) if measure.fast else 0, step):
         block = slice(start, start + step)
         with np.errstate(all="ignore"):  # for rows that double-double cannot compute
             value, right = fast(measure, p[block], q[block], **of_logits)
-            if measure == "js_distance":
-                value = value.sqrt()
-        high[block], low[block] = value.high, value.low
-        for i in start + np.flatnonzero(~right):
-            exact = DoubleDouble.rounded(DEFINITIONS[measure](*operands(measure, p[i], q[i]), **of_logits))
-            high[i], low[i] = exact.high, exact.low
+            value = value.sqrt() if measure.root else value
+        high[block], low[block], wrong[block] = value.high, value.low, ~right
+    for i in np.flatnonzero(wrong):
+        exact = DoubleDouble.rounded(measure(*operands(name, p[i], q[i]), **of_logits))
+        high[i], low[i] = exact.high, exact.low
     return DoubleDouble(high, low)
 
 
-# The documented bounds: the error of D and of the root of JS is at most 4 eps of them, that of JS, and of any other
-# f-divergence, 6 eps, that of H and the cross-entropy 4 eps H + 2 eps. All terms of D are >= 0, but the logarithm of a sum
-# near 1 has the absolute error of the sum, however small H is. JS is nearly a sum of squares of differences. Where a row
-# has been scaled, these are rounded twice, each time by half an eps, which the square doubles; 2 eps more come from the
-# rest of a term, 1.5 from sums and quotient.
-BOUND = dict.fromkeys(DEFINITIONS, 6) | dict.fromkeys(("entropy", "cross_entropy", "kl_divergence", "js_distance"), 4)
-OFFSET = dict.fromkeys(DEFINITIONS, 0.0) | {"entropy": 0.5, "cross_entropy": 0.5}
+def error(name, values, exact, unit=None):
+    """The errors of the values, in eps (|exact| + offset), eps being that of their dtype; inf for one that is NaN or < 0.
 
-
-def error(measure, values, exact, unit=None):
-    """The errors of the values, in eps (|exact| + OFFSET), eps being that of their dtype; inf for one that is NaN or < 0.
-
-    Another `unit` takes the place of |exact| + OFFSET. An error of half the smallest number of the dtype counts as none,
+    Another `unit` takes the place of |exact| + offset. An error of half the smallest number of the dtype counts as none,
     because the value has to be rounded to it, and so does that of `exact`. So do errors of distances whose squares
-    double-double cannot hold with all digits, if the rows are scaled to a largest entry of 1.
+    double-double cannot hold with all digits, if the rows are scaled to a largest entry of 1; and those that Measure allows
+    where rows are nearly proportional.
     """
-    dtype = np.finfo(values.dtype)
+    dtype, measure = np.finfo(values.dtype), DEFINITIONS[name]
     with np.errstate(all="ignore"):
         off = np.abs((values - exact.high) - exact.low)
-        errors = off / (np.abs(exact.high) + OFFSET[measure] if unit is None else unit) / float(dtype.eps)
-    free = 1e-280 if measure == "js_distance" else 2.0**-1074
-    right = (off <= max(float(dtype.smallest_subnormal) / 2, free)) | (np.isinf(values) & (exact.high >= float(dtype.max)))
+        errors = off / (np.abs(exact.high) + measure.offset if unit is None else unit) / float(dtype.eps)
+    free = max(float(dtype.smallest_subnormal) / 2, 1e-280 if measure.root else 2.0**-1074)
+    if measure.near is not None:
+        least = float(dtype.eps) ** measure.near
+        free = np.where(exact.high <= least, least, free)
+    right = (off <= free) | (np.isinf(values) & (exact.high >= float(dtype.max)))
     return np.where(values < 0, np.inf, np.where(right, 0, np.nan_to_num(errors, nan=np.inf, posinf=np.inf)))
