@@ -9,12 +9,12 @@ from support import logits_reference, reference
 from support.double_double import DoubleDouble
 from support.inputs import encoded
 from support.logits_reference import OF_LOGITS
-from support.measures import on_every_tier
+from support.measures import EVERY, accepted, function, on_every_tier
 
 MASK = -np.inf
 DTYPES = ["f8", "f4"]
-MEASURES = list(reference.DEFINITIONS)
-DIVERGENCES = ["kl_divergence", "js_divergence", "js_distance"]
+MEASURES = [measure.__name__ for measure in EVERY if accepted(measure, from_logits=True)]
+DIVERGENCES = [name for name in MEASURES if not reference.DEFINITIONS[name].offset]
 
 # Up to so many entries, the definition takes less time than double-double arithmetic.
 FEW = 48
@@ -87,7 +87,7 @@ def call(measure, p, q, from_logits=True, **keywords):
     """A measure by its name; the entropy needs only to know whether p holds logits."""
     if measure == "entropy":
         return fastkl.entropy(p, from_logits=OF_LOGITS[from_logits][0], **keywords)
-    return getattr(fastkl, measure)(p, q, from_logits=from_logits, **keywords)
+    return function(measure)(p, q, from_logits=from_logits, **keywords)
 
 
 @functools.cache

@@ -40,6 +40,8 @@ _ONE_EACH = {definition.function: name for name, definition in [*reference.DEFIN
 MEASURES = [x for x in EVERY if x.__name__ in _ONE_EACH.values() and accepted(x, normalize=True)]
 PAIR_MEASURES = [x for x in MEASURES if x is not entropy]
 EPS_MEASURES = [x for x in PAIR_MEASURES if accepted(x, eps=0)]
+DIVERGENCES = [x for x in MEASURES if not reference.DEFINITIONS[x.__name__].offset]
+SYMMETRIC = [x for x in EVERY if reference.DEFINITIONS[x.__name__].symmetric]
 
 
 def on_every_tier(compute):
@@ -54,9 +56,12 @@ def on_every_tier(compute):
     return results
 
 
-def exact(measure, p, q):
-    """The right value of every row."""
-    return reference.evaluate(measure.__name__, *reference.operands(measure.__name__, p, q))
+def exact(measure, p, q, eps=0.0):
+    """The right value of every row of weights, which eps clips where the measure says so."""
+    clips, pair = reference.DEFINITIONS[measure.__name__].clips, []
+    for name, rows in zip("pq", (p, q), strict=True):
+        pair.append(np.maximum(rows.astype(float), eps) if name in clips else rows)
+    return reference.evaluate(measure.__name__, *reference.operands(measure.__name__, *pair))
 
 
 def assert_right(measure, values, p, q, right, source=""):

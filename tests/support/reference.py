@@ -76,7 +76,8 @@ class Measure:
     infinite: Callable[[Array, Array], Array] | None = None
     # Whether the measure is the square root of what the definition and the fast form compute.
     root: bool = False
-    # The operands whose entries eps clips, and whether rows are divided by their sums.
+    # Whether p and q can be exchanged; which of them eps clips; whether they are divided by their sums.
+    symmetric: bool = False
     clips: str = "q"
     normalized: bool = True
     # What the function takes in addition.
@@ -219,7 +220,7 @@ def _fast_kl_divergence(x, q):
 
 # JS is nearly a sum of squares of differences. Where a row has been scaled, these are rounded twice, each time by half an
 # eps, which the square doubles; 2 eps more come from the rest of a term, 1.5 from sums and quotient.
-@_definition(bound=6)
+@_definition(bound=6, symmetric=True)
 def js_divergence(x, y):
     """Half of D(x || m) + D(y || m), m = (x + y) / 2."""
     means = [mp.log((a.value + b.value) / 2) if a.value or b.value else mp.ninf for a, b in zip(x, y, strict=True)]
@@ -248,7 +249,7 @@ def _fast_js_divergence(x, q):
     return left / both_sums - too_much, terms.high <= MOST_CANCELLATION * left.high
 
 
-@_definition(bound=4, root=True)
+@_definition(bound=4, root=True, symmetric=True)
 def js_distance(x, y):
     """JS, of which the distance is the square root."""
     return js_divergence.of(x, y)
