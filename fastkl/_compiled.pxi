@@ -34,7 +34,7 @@ cdef ptrdiff_t _rows(
     cdef bint valid = n > 0 and 0 <= measure < FASTKL_MEASURE_COUNT
     cdef fastkl_mode caller = fastkl_mode_enter()
     cdef real rounded
-    task.measure, task.root, task.eps = measure, False, 0
+    task.measure, task.root, task.eps = measure, valid and fastkl_has_root(measure), 0
     task.p_tolerance = task.q_tolerance = INFINITY
     if measure == FASTKL_entropy:
         q.data = NULL

@@ -24,6 +24,8 @@ cdef extern from "_core/fastkl.h" nogil:
 
     ptrdiff_t FASTKL_PIECE, FASTKL_INTERLEAVED_PIECE
 
+    int fastkl_has_root(int measure) noexcept
+
     ctypedef struct fastkl_operand:
         const char *data
         ptrdiff_t row, col

@@ -26,9 +26,9 @@ from fastkl._core cimport (
     FASTKL_P_ENTRY, FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy, FASTKL_entropy,
     FASTKL_float32, FASTKL_float64, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_nll_p_field,
     FASTKL_same_argmax_field, fastkl_compiler, fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_get,
-    fastkl_is_single, fastkl_join_sums, fastkl_measure_names, fastkl_mode, fastkl_mode_enter, fastkl_mode_leave,
-    fastkl_most_threads, fastkl_next, fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_read_file,
-    fastkl_seconds, fastkl_set, fastkl_shared, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
+    fastkl_has_root, fastkl_is_single, fastkl_join_sums, fastkl_measure_names, fastkl_mode, fastkl_mode_enter,
+    fastkl_mode_leave, fastkl_most_threads, fastkl_next, fastkl_openmp, fastkl_openmp_threads, fastkl_operand,
+    fastkl_read_file, fastkl_seconds, fastkl_set, fastkl_shared, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
 )
 
 import numpy as np

@@ -46,7 +46,7 @@ cdef enum Task:
     ROWS, LOGITS, NLL, COMPARE
 
 # What is computed by the name of a request: a measure of the core, or its square root, by which function.
-cdef dict _tasks = {name: (code, False, ROWS) for name, code in MEASURES.items()}
+cdef dict _tasks = {name: (code, bool(fastkl_has_root(code)), ROWS) for name, code in MEASURES.items()}
 _tasks["js_distance"] = (FASTKL_js_divergence, True, ROWS)
 _tasks["nll"] = (FASTKL_cross_entropy, False, NLL)
 _tasks["compare"] = (FASTKL_kl_divergence, False, COMPARE)

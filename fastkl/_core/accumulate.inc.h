@@ -238,11 +238,12 @@ FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair,
 }
 
 /* Adds columns, compiled for two layouts: columns side by side, as they always are if scaled or of another type; and
-   columns of interleaved rows, which have another step. */
+   columns of interleaved rows, which have another step. A measure that is not common is compiled for the second alone. */
 FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, traits of, const NAME(columns) *p,
                              const NAME(columns) *q, ptrdiff_t count, NAME(factor) c) {
     NAME(lanes) now = *lanes;
-    if (of.dtype != REAL_DTYPE || c.scaled || (p->step == COLUMN_BYTES && q->step == COLUMN_BYTES))
+    if (of.dtype != REAL_DTYPE || c.scaled ||
+        (of.common && p->step == COLUMN_BYTES && q->step == COLUMN_BYTES))
         NAME(add_all)(&now, term, of.pair, NAME(known)(*p, of.dtype, 1), NAME(known)(*q, of.dtype, 1), count, c);
     else
         NAME(add_all)(&now, term, of.pair, NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, c);
@@ -258,16 +259,16 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, traits of, co
 }
 
 /* Adds columns of any type that can go into the sums from where it stands. */
-FASTKL_INLINE void NAME(add_of_any_type)(NAME(lanes) *lanes, NAME(term) *term, int pair, int infinite,
-                                         const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count) {
-    const NAME(factor) one = {1, 0, 0};
-    switch (p->dtype) {
+FASTKL_INLINE void NAME(add_of_any_type)(NAME(lanes) *lanes, NAME(term) *term, traits of, const NAME(columns) *p,
+                                         const NAME(columns) *q, ptrdiff_t count, NAME(factor) one) {
+    switch (of.common ? p->dtype : REAL_DTYPE) {
     case REAL_DTYPE:
-        NAME(add)(lanes, term, (traits){pair, infinite, REAL_DTYPE}, p, q, count, one);
+        NAME(add)(lanes, term, of, p, q, count, one);
         break;
-#define ROW(name)                                                                            \
-    case FASTKL_##name:                                                                      \
-        NAME(add)(lanes, term, (traits){pair, infinite, FASTKL_##name}, p, q, count, one);   \
+#define ROW(name)                                          \
+    case FASTKL_##name:                                    \
+        of.dtype = FASTKL_##name;                          \
+        NAME(add)(lanes, term, of, p, q, count, one);      \
         break;
         CONVERTED(ROW)
 #undef ROW
@@ -278,17 +279,19 @@ FASTKL_INLINE void NAME(add_of_any_type)(NAME(lanes) *lanes, NAME(term) *term, i
 typedef void NAME(adder)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count,
                          const NAME(factor) *c);
 
-#define ROW(name, upper, pair, infinite, ...)                                                                          \
+#define ROW(name, upper, pair, infinite, symmetric, divergence, equal, root, common)                                   \
     static void NAME(add_##name)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count,  \
                                  const NAME(factor) *c) {                                                              \
-        (void)c;                                                                                                       \
-        NAME(add_of_any_type)(lanes, NAME(name), pair, infinite, p, q, count);                                         \
+        const traits of = {pair, infinite, REAL_DTYPE, common};                                                        \
+        NAME(add_of_any_type)(lanes, NAME(name), of, p, q, count, NAME(unscaled)(*c));                                 \
     }                                                                                                                  \
     static void NAME(add_scaled_##name)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q,            \
                                         ptrdiff_t count, const NAME(factor) *c) {                                      \
-        if (REAL_BITS == 64)                                                                                           \
-            NAME(add)(lanes, NAME(name), (traits){pair, infinite, REAL_DTYPE}, p, q, count,                            \
-                      (NAME(factor)){c->high, c->low, 1});                                                             \
+        if (REAL_BITS == 64) {                                                                                         \
+            NAME(factor) factor = *c;                                                                                  \
+            factor.scaled = 1;                                                                                         \
+            NAME(add)(lanes, NAME(name), (traits){pair, infinite, REAL_DTYPE, common}, p, q, count, factor);           \
+        }                                                                                                              \
     }
 FASTKL_MEASURES(ROW)
 #undef ROW

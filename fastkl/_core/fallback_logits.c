@@ -192,16 +192,24 @@ static double kl_divergence_fallback(const weights *p, const weights *q) {
     return non_negative(log1p(total(excess) / weight + left) - left);
 }
 
-/* JS, of (p + q) g(u), u = tanh(x/2): logits_terms.inc.h has g. */
+/* An entry of a row's distribution. */
+static double probability(const weights *of, ptrdiff_t i) { return exp(log_weight(of, i) - of->log_sum); }
+
+/* log(q/p) of an entry of the distributions: infinite where one is absent, and 0 where both are. */
+static double log_ratio_of_rows(const weights *p, const weights *q, ptrdiff_t i) {
+    const double log_p = log_weight(p, i), log_q = log_weight(q, i);
+    fastkl_parts apart;
+    const fastkl_parts ratio = log_ratio(p, q, i, &apart);
+    if (log_p == -INFINITY || log_q == -INFINITY)
+        return log_q > log_p ? INFINITY : log_q < log_p ? -INFINITY : 0;
+    return ((ratio.high - apart.high) - (q->log_sum - p->log_sum)) + (ratio.low - apart.low);
+}
+
+/* JS, of (p + q) g(u), u = tanh(x/2): measures.inc.h has g. */
 static double js_divergence_fallback(const weights *p, const weights *q) {
-    fastkl_parts sum = {0, 0}, apart;
+    fastkl_parts sum = {0, 0};
     for (ptrdiff_t i = 0; i < p->n; i++) {
-        const double log_p = log_weight(p, i), log_q = log_weight(q, i);
-        const double both = exp(log_p - p->log_sum) + exp(log_q - q->log_sum);
-        const fastkl_parts ratio = log_ratio(p, q, i, &apart);
-        double x = fabs(((ratio.high - apart.high) - (q->log_sum - p->log_sum)) + (ratio.low - apart.low));
-        if (!(log_p > -INFINITY && log_q > -INFINITY))
-            x = INFINITY;
+        const double both = probability(p, i) + probability(q, i), x = fabs(log_ratio_of_rows(p, q, i));
         double g = 0;
         if (x < 0.5) {
             const double u = tanh(x / 2), z = u * u;

@@ -15,9 +15,9 @@
 
 /* Terms are kept 2^HEADROOM times larger than p relative to its largest entry: room for small divergences. */
 #define HEADROOM 900
-/* Below this, the square of the sums' rounding to 2^-53 could show. Of nearly equal rows, JS is an eighth of D. */
-#define SMALL_DIVERGENCE 0x1p-100
-#define D_BY_JS 8
+/* Below this, the square of the sums' rounding to 2^-53 could show: of nearly equal rows, no measure is less than an eighth
+   of D, as JS is. */
+#define SMALL_DIVERGENCE 0x1p-103
 /* Exponents of p and q that are farther apart leave no digit of the smaller in a sum of both. */
 #define COMPARABLE 64
 /* Numbers with a smaller exponent are near the smallest double. */
@@ -129,27 +129,53 @@ double fastkl_ratio_of_sums(const fastkl_task *task, fastkl_operand p, fastkl_op
     return ldexp(wanted.significand / Q.significand, wanted.exponent - Q.exponent);
 }
 
-/* phi(a, c b), or for `both`, phi(a, m) + phi(c b, m) with m = (a + c b) / 2. `difference` is a - c b, rounded once, where
-   a and c b nearly agree. */
-static double phi_of(int both, double a, double b, factor_f64 c, double difference) {
-    const double y = b * c.high;
-    double further;
-    if (both)
-        return phi_of_both_f64(a, y, a + y, -difference);
-    return fabs(difference) < a / 4 ? phi_to_mean_f64(a, y, difference) : phi_f64(a, b, c, &further);
-}
-
 /* a b - c d, exact except for one rounding where the products nearly agree. */
 static double difference_of_products(double a, double b, double c, double d) {
     const double ab = a * b, cd = c * d;
     return (ab - cd) + (fma(a, b, -ab) - fma(c, d, -cd));
 }
 
-/* D(x || y), with q scaled by the exact quotient P/Q. Any quotient will do: (sum of phi(p, c q) - phi(P, c Q)) / P. Or
-   their JS, or its square root: with both phis for phi and 2P for P; a quotient near P/Q will do. */
+/* What a pair of entries a and b adds to a divergence of a and c b, and what the sums say:
+       name_term   where a and b are comparable. `difference` is a - c b, rounded once where they nearly agree
+       name_far    where they are not, or one of them is zero, from x = a, y = c b and log(x/y)
+       name_value  the value, of which name_finish says more, from the sums of the terms, of x and of x - y: times the sum
+                   of x, so that it can be too small for a double only at the end. The factor c makes the sums of x and y
+                   nearly equal. */
+static double kl_divergence_term(double a, double b, factor_f64 c, double difference) {
+    double further;
+    return fabs(difference) < a / 4 ? phi_to_mean_f64(a, b * c.high, difference) : phi_f64(a, b, c, &further);
+}
+static double kl_divergence_far(double x, double y, double log_ratio) { return x > 0 ? x * (log_ratio - 1) + y : y; }
+static double kl_divergence_value(double term, double weight, double difference) {
+    return term - phi_of_difference_f64(weight, difference);
+}
+
+static double js_divergence_term(double a, double b, factor_f64 c, double difference) {
+    return phi_of_both_f64(a, b * c.high, a + b * c.high, -difference);
+}
+static double js_divergence_far(double x, double y, double log_ratio) {
+    (void)log_ratio;
+    return (x + y) * FASTKL_LN2;
+}
+static double js_divergence_value(double term, double weight, double difference) {
+    const double value = (term - phi_of_both_f64(weight, weight - difference, 2 * weight - difference, -difference)) / 2;
+    return value < FASTKL_LN2 * weight ? value : FASTKL_LN2 * weight;
+}
+
+static const struct {
+    double (*term)(double a, double b, factor_f64 c, double difference);
+    double (*far)(double x, double y, double log_ratio);
+    double (*value)(double term, double weight, double difference);
+} divergences[FASTKL_MEASURE_COUNT] = {
+#define ROW(name, ...) [FASTKL_##name] = {name##_term, name##_far, name##_value},
+    FASTKL_DIVERGENCES(ROW)
+#undef ROW
+};
+
+/* A divergence of x and y, or its square root, with q scaled by the exact quotient of P and Q, which may be any two numbers
+   for which c q is near p. */
 static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled sum, scaled P,
                          scaled Q) {
-    const int js = task->measure == FASTKL_js_divergence;
     const double c = P.significand / Q.significand;
     const factor_f64 factor = {c, fma(-c, Q.significand, P.significand) / Q.significand, 1};
     fastkl_parts term = {0, 0}, difference = {0, 0};
@@ -157,29 +183,24 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
         scaled a = split(fastkl_entry(p, i)), b = split(clipped_entry(q, i, task->eps));
         a.exponent -= P.exponent;
         b.exponent -= Q.exponent;
-        const int apart = b.exponent - a.exponent;
-        const double x = ldexp(a.significand, a.exponent + HEADROOM);
-        const double y = ldexp(c * b.significand, b.exponent + HEADROOM);
-        if (a.significand == 0 || b.significand == 0) {
-            add(&term, js ? (x + y) * FASTKL_LN2 : y);
-            add(&difference, x - y);
-        } else if (-COMPARABLE <= apart && apart <= COMPARABLE) {
+        const int apart = b.exponent - a.exponent, both = a.significand != 0 && b.significand != 0;
+        if (both && -COMPARABLE <= apart && apart <= COMPARABLE) {
             const double near = ldexp(b.significand, apart);
             const double d = difference_of_products(a.significand, Q.significand, P.significand, near) / Q.significand;
-            add(&term, ldexp(phi_of(js, a.significand, near, factor, d), a.exponent + HEADROOM));
+            add(&term, ldexp(divergences[task->measure].term(a.significand, near, factor, d), a.exponent + HEADROOM));
             add(&difference, ldexp(d, a.exponent + HEADROOM));
         } else {
-            add(&term, js ? (x + y) * FASTKL_LN2
-                          : x * (log(a.significand / (c * b.significand)) - apart * FASTKL_LN2 - 1) + y);
+            const double x = ldexp(a.significand, a.exponent + HEADROOM);
+            const double y = ldexp(c * b.significand, b.exponent + HEADROOM);
+            const double log_ratio = log(a.significand / (c * b.significand)) - apart * FASTKL_LN2;
+            add(&term, divergences[task->measure].far(x, y, log_ratio));
             add(&difference, x - y);
         }
     }
     const double weight = ldexp(sum.significand, sum.exponent - P.exponent + HEADROOM);
-    const double d = difference.high + difference.low;
-    const double excess = term.high + term.low -
-                          (js ? phi_of_both_f64(weight, weight - d, 2 * weight - d, -d) : phi_of_difference_f64(weight, d));
-    const double part = excess > 0 ? js ? excess / 2 : excess : 0;
-    const double quotient = part / weight, value = js && quotient > FASTKL_LN2 ? FASTKL_LN2 : quotient;
+    const double part = non_negative(
+        divergences[task->measure].value(term.high + term.low, weight, difference.high + difference.low));
+    const double value = part / weight;
     if (task->root && value < ldexp(1, LEAST_EXPONENT)) /* the quotient may have lost digits */
         return sqrt(part) / sqrt(weight);
     return task->root ? sqrt(value) : value;
@@ -190,7 +211,7 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
 static double exact_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, task->eps);
     const double value = divergence(task, p, q, n, P, P, Q), square = task->root ? value * value : value;
-    if ((task->measure == FASTKL_js_divergence ? D_BY_JS * square : square) >= SMALL_DIVERGENCE)
+    if (square >= SMALL_DIVERGENCE)
         return value;
     const ptrdiff_t at = largest(p, n);
     return divergence(task, p, q, n, P, split(fastkl_entry(p, at)), split(clipped_entry(q, at, task->eps)));
@@ -213,14 +234,7 @@ static double cross_entropy(fastkl_operand p, fastkl_operand q, ptrdiff_t n, dou
 }
 
 double fastkl_fallback(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
-    switch (task->measure) {
-    case FASTKL_entropy: /* the cross-entropy of a row with itself */
-        return cross_entropy(p, p, n, 0);
-    case FASTKL_cross_entropy:
-        return cross_entropy(p, q, n, task->eps);
-    case FASTKL_kl_divergence:
-    case FASTKL_js_divergence:
+    if (fastkl_is_divergence(task->measure))
         return exact_divergence(task, p, q, n);
-    }
-    return NAN;
+    return q.data ? cross_entropy(p, q, n, task->eps) : cross_entropy(p, p, n, 0); /* of a row with itself */
 }

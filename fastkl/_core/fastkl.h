@@ -14,13 +14,18 @@
 
 enum { FASTKL_MEASURES(FASTKL_NUMBERED) FASTKL_MEASURE_COUNT };
 
-#define FASTKL_TRAITS(name, upper, pair, infinite, symmetric, divergence) {symmetric, divergence},
+#define FASTKL_TRAITS(name, upper, pair, infinite, symmetric, divergence, equal, root, common) \
+    {symmetric, divergence, equal, root, common},
 static const struct {
-    int symmetric, divergence;
+    int symmetric, divergence, equal, root, common;
 } fastkl_measures[] = {FASTKL_MEASURES(FASTKL_TRAITS)};
 
 static inline int fastkl_is_symmetric(int measure) { return fastkl_measures[measure].symmetric; }
 static inline int fastkl_is_divergence(int measure) { return fastkl_measures[measure].divergence; }
+
+static inline int fastkl_needs_equal_sums(int measure) { return fastkl_measures[measure].equal; }
+static inline int fastkl_has_root(int measure) { return fastkl_measures[measure].root; }
+static inline int fastkl_is_common(int measure) { return fastkl_measures[measure].common; }
 
 static inline int fastkl_is_f_divergence(int measure) {
 #define FASTKL_ROW(name, ...) || measure == FASTKL_##name

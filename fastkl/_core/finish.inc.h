@@ -72,7 +72,8 @@ FASTKL_INLINE double mismatch_with_mean(double sum, double difference, int near)
 FASTKL_INLINE int loses_little(double size, double value) { return size <= 3 * value + 1; }
 
 /* The logarithm is the entries' own, which is exact near 1. */
-FASTKL_INLINE finished entropy_finish(row_sums sum, int near) {
+FASTKL_INLINE finished entropy_finish(row_sums sum, const fastkl_task *task, int near) {
+    (void)task;
     const double log_weight = log_of_sum(sum.weight, near), mean = sum.term / sum.weight;
     const double value = non_negative(log_weight - mean);
     return (finished){value, loses_little(1.5 * fabs(mean) + fabs(log_weight), value), sum.weight, sum.weight,
@@ -80,7 +81,8 @@ FASTKL_INLINE finished entropy_finish(row_sums sum, int near) {
 }
 
 /* As entropy_finish. Logarithms of both signs may have met in the mean; none is larger than log Q. */
-FASTKL_INLINE finished cross_entropy_finish(row_sums sum, int near) {
+FASTKL_INLINE finished cross_entropy_finish(row_sums sum, const fastkl_task *task, int near) {
+    (void)task;
     const double log_other = log_of_sum(sum.other, near), mean = sum.term / sum.weight;
     const double value = non_negative(log_other - mean);
     return (finished){value,
@@ -91,7 +93,8 @@ FASTKL_INLINE finished cross_entropy_finish(row_sums sum, int near) {
 /* Both terms are non-negative, and the second is of second order in P - Q. Where it takes too much of the first, a pass
    over q P/Q makes it next to nothing. So does one where Q, which is P + (Q - P), has lost digits, or where the terms are
    too small for a double without being 0. */
-FASTKL_INLINE finished kl_divergence_finish(row_sums sum, int near) {
+FASTKL_INLINE finished kl_divergence_finish(row_sums sum, const fastkl_task *task, int near) {
+    (void)task;
     const double mismatch = mismatch_of_sums(sum.weight, sum.other, near);
     const int accepted = (mismatch <= MISMATCH_MOST * sum.term) & (2 * sum.other >= -sum.weight) &
                          ((sum.term > 0) | (sum.other == 0));
@@ -102,7 +105,8 @@ FASTKL_INLINE finished kl_divergence_finish(row_sums sum, int near) {
 /* The sum of all terms is (P + Q) JS + phi(P, (P + Q) / 2) + phi(Q, (P + Q) / 2), with a JS of the
    weights P / (P + Q) and Q / (P + Q) instead of two halves. That JS is wrong by at most |P - Q| / (P + Q)
    of itself: `acceptable` demands that this is small. */
-FASTKL_INLINE finished js_divergence_finish(row_sums sum, int near) {
+FASTKL_INLINE finished js_divergence_finish(row_sums sum, const fastkl_task *task, int near) {
+    (void)task;
     const double p = 0.5 * (sum.weight - sum.other), q = 0.5 * (sum.weight + sum.other);
     const double mismatch = mismatch_with_mean(sum.weight, sum.other, near);
     const double value = non_negative(sum.term - mismatch) / sum.weight;
@@ -115,12 +119,13 @@ FASTKL_INLINE double js_divergence_finish_ratios(double mean) {
     return 0.25 * mean > FASTKL_LN2 ? FASTKL_LN2 : 0.25 * mean;
 }
 
-/* `near` is a constant, and says that has_near_sums is known to hold; no value depends on it. */
-FASTKL_INLINE finished finish_sums(int measure, row_sums sums, int near) {
+/* `near` is a constant, and says that has_near_sums is known to hold; no value depends on it. The measure is a constant,
+   too, in loops; elsewhere it is the task's. */
+FASTKL_INLINE finished finish_sums(int measure, const fastkl_task *task, row_sums sums, int near) {
     switch (measure) {
 #define ROW(name, ...)  \
     case FASTKL_##name: \
-        return name##_finish(sums, near);
+        return name##_finish(sums, task, near);
         FASTKL_MEASURES(ROW)
 #undef ROW
     }
@@ -134,10 +139,10 @@ FASTKL_INLINE int trusted(double term, uint64_t signs, const finished *row, cons
            (q <= within->sum_most) & ((term == 0) | (fabs(term) >= within->term_least));
 }
 
-/* Is the value right if the sums can be trusted? An f-divergence is wrong where the sums of p and q differ. */
+/* Is the value right if the sums can be trusted? */
 FASTKL_INLINE int acceptable(int measure, const finished *row, const limits *within) {
     const int equal = fabs(row->excess) <= within->excess_most * (row->sum_of_p + row->sum_of_q);
-    return row->accepted & (!fastkl_is_f_divergence(measure) || equal);
+    return row->accepted & (!fastkl_needs_equal_sums(measure) || equal);
 }
 
 /* The measure or its square root, from the measure. */

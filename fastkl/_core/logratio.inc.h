@@ -97,6 +97,18 @@ typedef struct {
     int scaled;
 } NAME(factor);
 
+/* The factor of a pass that does not multiply. */
+FASTKL_INLINE NAME(factor) NAME(no_factor)(const fastkl_task *task) {
+    (void)task;
+    return (NAME(factor)){1, 0, 0};
+}
+
+/* The same, of which the compiler knows that it does not. */
+FASTKL_INLINE NAME(factor) NAME(unscaled)(NAME(factor) c) {
+    c.high = 1, c.low = 0, c.scaled = 0;
+    return c;
+}
+
 /* x c */
 FASTKL_INLINE REAL NAME(scale)(REAL x, NAME(factor) c) { return c.scaled ? x * c.high : x; }
 

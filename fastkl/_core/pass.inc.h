@@ -22,9 +22,11 @@
 FASTKL_INLINE void NAME(add_row)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
                                  REAL power, const NAME(factor) *c, NAME(lanes) *lanes, fastkl_sums *sums) {
     const REAL eps = NAME(eps)(task);
-    const int pair = q->data != NULL;
+    const NAME(factor) one = NAME(no_factor)(task);
+    const int pair = q->data != NULL, converts = fastkl_is_common(task->measure);
     const int p_fits = !c && in_a_row(p), q_fits = pair ? !c && in_a_row(q) && !(eps > 0) : p_fits;
-    const int dtype = p_fits && q_fits && p->dtype == q->dtype && NAME(goes_in)(p->dtype) ? p->dtype : REAL_DTYPE;
+    const int dtype =
+        converts && p_fits && q_fits && p->dtype == q->dtype && NAME(goes_in)(p->dtype) ? p->dtype : REAL_DTYPE;
     const int p_in_place = p_fits && p->dtype == dtype, q_in_place = q_fits && q->dtype == dtype;
     const ptrdiff_t most = p_in_place && q_in_place ? n : CHUNK;
     REAL p_chunk[CHUNK + LANES], q_chunk[CHUNK + LANES], *const scaled = pair ? q_chunk : p_chunk;
@@ -38,7 +40,7 @@ FASTKL_INLINE void NAME(add_row)(const fastkl_task *task, const fastkl_operand *
         if (c)
             for (int i = 0; i < count; i++)
                 scaled[i] *= power;
-        NAME(adders)[task->measure][c != NULL](lanes, &p_now, &q_now, count / LANES, c);
+        NAME(adders)[task->measure][c != NULL](lanes, &p_now, &q_now, count / LANES, c ? c : &one);
     }
 }
 
@@ -122,6 +124,7 @@ FASTKL_INLINE ptrdiff_t NAME(strip_width)(const fastkl_operand *p, const fastkl_
 FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                        ptrdiff_t n, int first, int rows, group_sums *to) {
     const REAL eps = NAME(eps)(task);
+    const NAME(factor) one = NAME(no_factor)(task);
     const int pair = q->data != NULL;
     _Alignas(COLUMN_BYTES) REAL p_copy[COPIED_STRIP * LANES], q_copy[COPIED_STRIP * LANES];
     NAME(lanes) lanes[MOST_ROWS / LANES];
@@ -138,7 +141,7 @@ FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_ope
             NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, first + i, now, 0, to);
             NAME(columns) q_now = pair ? NAME(strip_of)(q_copy, i > 0, &q_strip, count, first + i, now, eps, to) : p_now;
             p_now.ahead += ahead * p->col, q_now.ahead += ahead * q->col;
-            NAME(adders)[task->measure][0](&lanes[i / LANES], &p_now, &q_now, count, NULL);
+            NAME(adders)[task->measure][0](&lanes[i / LANES], &p_now, &q_now, count, &one);
             if (start + count < n && (start + count) % MOST_COLUMNS)
                 continue;
             NAME(give)(&lanes[i / LANES], to, first + i, start >= MOST_COLUMNS);

@@ -53,6 +53,7 @@
 #define REAL_DTYPE PICK(FASTKL_float64, FASTKL_float32)
 #define FMA PICK(fma, fmaf)
 #define SIZE PICK(fabs, fabsf)
+#define ROOT PICK(sqrt, sqrtf)
 #define MANTISSA_BITS PICK(52, 23)
 #define ONE_BITS PICK(0x3ff0000000000000, 0x3f800000)
 #define UPPER_HALF PICK(0xfffffffffc000000, 0xfffff000)

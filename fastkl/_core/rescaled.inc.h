@@ -23,10 +23,11 @@ static double rescale(const fastkl_task *task, fastkl_operand p, fastkl_operand 
     for (int i = 0; i < RESCALED_PASSES; i++) {
         int exponent = 0; /* frexp need not set it where c is infinite, the quotient of sums that are far apart */
         const double high = 2 * frexp(c, &exponent), power = ldexp(1, exponent - 1);
-        const factor_f64 factor = {high, c_low / power, 1};
+        factor_f64 factor = no_factor_f64(task);
+        factor.high = high, factor.low = c_low / power, factor.scaled = 1;
         fastkl_sums sums;
         row_pass_f64(task, &p, &q, n, power, &factor, &sums);
-        const finished row = finish_sums(task->measure, rounded(&sums), 0);
+        const finished row = finish_sums(task->measure, task, rounded(&sums), 0);
         if (!trusted(sums.term, sums.guard_bits, &row, &limits_f64))
             break;
         if (acceptable(task->measure, &row, &limits_f64) && row.value >= SMALL_VALUE)

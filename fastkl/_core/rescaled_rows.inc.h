@@ -21,7 +21,7 @@ FASTKL_INLINE void find_factors(int measure, const fastkl_task *task, const limi
     const limits bounds = *within;
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
-        const finished row = finish_sums(measure, (row_sums){to->term[j], to->other[j], to->weight[j]}, 0);
+        const finished row = finish_sums(measure, &constant, (row_sums){to->term[j], to->other[j], to->weight[j]}, 0);
         const double of_p = (row.sum_of_p - row.excess) / row.sum_of_p, of_q = (row.sum_of_q + row.excess) / row.sum_of_q;
         const double c = to->exchanged[j] ? of_p : of_q;
         const int valid = trusted(to->term[j], to->signs[j], &row, &bounds) &
@@ -54,18 +54,21 @@ FASTKL_INLINE void prepare_tiles(traits of, int symmetric, double *p, double *q,
 
 /* Adds the columns of tiles of which one is multiplied. */
 FASTKL_INLINE void add_rescaled(lanes_f64 *lanes, term_f64 *term, traits of, const double *p, const double *q, int n,
-                                const double *high) {
+                                const double *high, factor_f64 c) {
+    c.low = 0, c.scaled = 1;
     for (int i = 0; i < n % 4; i++, p += DOUBLES, q += DOUBLES) {
         FASTKL_VECTORIZE
-        for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++)
-            add_one_f64(lanes, term(p[j], q[j], (factor_f64){high[j], 0, 1}), j, of.pair, p[j], q[j]);
+        for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
+            c.high = high[j];
+            add_one_f64(lanes, term(p[j], q[j], c), j, of.pair, p[j], q[j]);
+        }
     }
     for (int i = 0; i < n / 4; i++, p += 4 * DOUBLES, q += 4 * DOUBLES) {
         const double *const p1 = p + DOUBLES, *const p2 = p1 + DOUBLES, *const p3 = p2 + DOUBLES;
         const double *const q1 = q + DOUBLES, *const q2 = q1 + DOUBLES, *const q3 = q2 + DOUBLES;
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
-            const factor_f64 c = {high[j], 0, 1};
+            c.high = high[j];
             const entry_f64 e = both_f64(both_f64(term(p[j], q[j], c), term(p1[j], q1[j], c)),
                                          both_f64(term(p2[j], q2[j], c), term(p3[j], q3[j], c)));
             add_one_f64(lanes, e, j, of.pair, p[j], lesser_f64(lesser_f64(q[j], q1[j]), lesser_f64(q2[j], q3[j])));
@@ -88,7 +91,7 @@ FASTKL_NOINLINE void gather_rows(double *tile, const fastkl_operand *from, int n
 
 /* The pass. */
 FASTKL_INLINE void rescaled_pass(term_f64 *term, traits of, int symmetric, const fastkl_operand *p, const fastkl_operand *q,
-                                 int n, rescaled_rows *rows) {
+                                 int n, factor_f64 c, rescaled_rows *rows) {
     _Alignas(COLUMN_BYTES) double p_tile[MOST_RESCALED * DOUBLES], q_tile[MOST_RESCALED * DOUBLES], high[DOUBLES];
     double *const second = of.pair ? q_tile : p_tile;
     uint64_t small = 0;
@@ -99,7 +102,7 @@ FASTKL_INLINE void rescaled_pass(term_f64 *term, traits of, int symmetric, const
     if (of.pair)
         gather_rows(q_tile, q, n, rows);
     prepare_tiles(of, symmetric, p_tile, second, n, rows);
-    add_rescaled(&lanes, term, of, p_tile, second, n, high);
+    add_rescaled(&lanes, term, of, p_tile, second, n, high, c);
     for (int j = 0; of.infinite && j < DOUBLES; j++)
         small |= is_small_f64(lanes.least_q[j]);
     if (small & FASTKL_SIGN) {
@@ -118,11 +121,13 @@ FASTKL_INLINE void rescaled_pass(term_f64 *term, traits of, int symmetric, const
 
 /* The values that the pass gives, and where it does. Values of rows in float are right to a float where their sums agree to
    one. */
-FASTKL_INLINE void finish_rescaled(int measure, const limits *of_first, rescaled_rows *rows) {
+FASTKL_INLINE void finish_rescaled(int measure, const fastkl_task *task, const limits *of_first, rescaled_rows *rows) {
+    const fastkl_task constant = *task;
     const limits bounds = {limits_f64.sum_least, limits_f64.sum_most, limits_f64.term_least, of_first->excess_most};
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
-        const finished row = finish_sums(measure, (row_sums){rows->term[j], rows->other[j], rows->weight[j]}, 0);
+        const row_sums sums = {rows->term[j], rows->other[j], rows->weight[j]};
+        const finished row = finish_sums(measure, &constant, sums, 0);
         rows->value[j] = row.value;
         rows->wanted[j] &= trusted(rows->term[j], rows->signs[j], &row, &bounds) & acceptable(measure, &row, &bounds);
     }
@@ -137,8 +142,9 @@ typedef void rescaler(const fastkl_task *task, const fastkl_operand *p, const fa
                                rescaled_rows *rows) {                                                                \
         const limits *const within = limits_of(task, p, q);                                                          \
         find_factors(FASTKL_##name, task, within, rows);                                                             \
-        rescaled_pass(name##_f64, (traits){pair, infinite, FASTKL_float64}, symmetric, p, q, n, rows);               \
-        finish_rescaled(FASTKL_##name, within, rows);                                                                \
+        rescaled_pass(name##_f64, (traits){pair, infinite, FASTKL_float64}, symmetric, p, q, n, no_factor_f64(task), \
+                      rows);                                                                                         \
+        finish_rescaled(FASTKL_##name, task, within, rows);                                                          \
     }
 FASTKL_MEASURES(ROW)
 #undef ROW

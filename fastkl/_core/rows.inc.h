@@ -60,10 +60,10 @@ typedef struct {
     uint64_t entry_bits[MOST_ROWS], p_guard_bits[MOST_ROWS], q_guard_bits[MOST_ROWS];
 } compared_sums;
 
-/* What code that adds up columns is compiled for: whether the measure has a q, whether zeros in q can make it infinite, and
-   the type of the entries. All are constants. */
+/* What code that adds up columns is compiled for: whether the measure has a q, whether zeros in q can make it infinite, the
+   type of the entries, and whether the measure is common. All are constants. */
 typedef struct {
-    int pair, infinite, dtype;
+    int pair, infinite, dtype, common;
 } traits;
 
 #include "logits_sums.inc.h"
@@ -178,7 +178,7 @@ static double sum_of_entries(fastkl_operand operand, ptrdiff_t n) {
 FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
                                        const group_sums *sums, int i, double *value, uint8_t *status) {
     const row_sums of = {sums->term[i], sums->other[i], sums->weight[i]};
-    const finished first = finish_sums(task->measure, of, 0);
+    const finished first = finish_sums(task->measure, task, of, 0);
     const int no_terms = fastkl_is_divergence(task->measure) && of.term == 0;
     *value = NAN;
     *status = FASTKL_VALID;
@@ -225,7 +225,7 @@ FASTKL_INLINE int accept(int measure, int near, const fastkl_task *task, const l
     int64_t all = 1;
     FASTKL_VECTORIZE
     for (int i = 0; i < count; i++) {
-        const finished row = finish_sums(measure, sums_of_row(sums, i), near);
+        const finished row = finish_sums(measure, &constant, sums_of_row(sums, i), near);
         value[i] = row.value;
         accepts[i] = accepted(&constant, measure, sums, i, sums->guard_bits[i] | sums->entry_bits[i], &row, &bounds);
         all &= accepts[i] & (!fastkl_is_divergence(measure) | (sums->term[i] != 0));
@@ -240,6 +240,8 @@ FASTKL_INLINE int accept(int measure, int near, const fastkl_task *task, const l
 FASTKL_INLINE int accept_rows(int measure, const fastkl_task *task, const limits *within, int count,
                               const group_sums *sums, double *value, int64_t *accepts) {
     int64_t near = 1;
+    if (!fastkl_is_common(measure)) /* it has no logarithm of a sum that would be worth a second loop */
+        return accept(measure, 0, task, within, count, sums, value, accepts);
     FASTKL_VECTORIZE
     for (int i = 0; i < count; i++)
         near &= has_near_sums(measure, sums_of_row(sums, i));

@@ -23,8 +23,7 @@ FASTKL_INLINE NAME(columns) NAME(columns_of_tile)(const NAME(tiles) *from, int n
 /* The sums of the first `count` columns, of one to four; `count` is a constant in every use. Where there were no sums
    before, there is nothing that rounding could take from them. */
 FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
-                               int count) {
-    const NAME(factor) one = {1, 0, 0};
+                               int count, NAME(factor) one) {
     const NAME(loose) *const p0 = NAME(column)(p, 0, 4, NULL), *const q0 = NAME(column)(q, 0, 4, NULL);
     const NAME(loose) *const p1 = NAME(column)(p, 1, 4, NULL), *const q1 = NAME(column)(q, 1, 4, NULL);
     const NAME(loose) *const p2 = NAME(column)(p, 2, 4, NULL), *const q2 = NAME(column)(q, 2, 4, NULL);
@@ -67,14 +66,13 @@ FASTKL_INLINE void NAME(give_tile)(NAME(lanes) *now, int infinite, group_sums *t
 
 /* Adds up the columns of LANES rows, which are those from row `first` of a group on. */
 FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int n,
-                                  group_sums *to, int first) {
-    const NAME(factor) one = {1, 0, 0};
+                                  NAME(factor) one, group_sums *to, int first) {
     NAME(lanes) now;
     const int first_columns = (n - 1) % 4 + 1;
     switch (first_columns) {
 #define CASE(count)                                         \
     case count:                                             \
-        NAME(start)(&now, term, of.pair, *p, *q, count);    \
+        NAME(start)(&now, term, of.pair, *p, *q, count, one); \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4)
 #undef CASE
@@ -87,28 +85,27 @@ FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, traits of, const NAME(column
 }
 
 /* The same of so few columns that the start of a loop would take as long as they do. Nothing is kept of what rounding takes
-   from their sums. For up to eight columns, which would take 0.85 of the time, and for JS, whose terms take longer, the
-   module would be a tenth larger. */
+   from their sums. For up to eight columns, which would take 0.85 of the time, and for the other measures, whose terms
+   take longer, the module would be a tenth larger. */
 #define MOST_FEW 5
 
 /* Adds up `count` columns, and four more if there is a `group`. As both are constants, and no function has the address of
    `now`, it stays in registers. */
 FASTKL_INLINE void NAME(add_known)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int count,
-                                   int group, group_sums *to, int first) {
-    const NAME(factor) one = {1, 0, 0};
+                                   int group, NAME(factor) one, group_sums *to, int first) {
     NAME(lanes) now;
-    NAME(start)(&now, term, of.pair, *p, *q, count);
+    NAME(start)(&now, term, of.pair, *p, *q, count, one);
     if (group)
         NAME(add_groups)(&now, term, of.pair, NAME(advance)(*p, count), NAME(advance)(*q, count), 1, one);
     NAME(give_tile)(&now, of.infinite, to, first);
 }
 
 FASTKL_INLINE void NAME(add_few)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int n,
-                                 group_sums *to, int first) {
+                                 NAME(factor) one, group_sums *to, int first) {
     switch (n) {
 #define CASE(count, first_columns, group)                               \
-    case count:                                                         \
-        NAME(add_known)(term, of, p, q, first_columns, group, to, first); \
+    case count:                                                              \
+        NAME(add_known)(term, of, p, q, first_columns, group, one, to, first); \
         break;
         CASE(1, 1, 0) CASE(2, 2, 0) CASE(3, 3, 0) CASE(4, 4, 0) CASE(MOST_FEW, 1, 1)
 #undef CASE
@@ -116,16 +113,17 @@ FASTKL_INLINE void NAME(add_few)(NAME(term) *term, traits of, const NAME(columns
 }
 
 /* The functions that add up tiles, for each measure: of any number of columns, and of few. */
-typedef void NAME(tile_adder)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to, int first);
+typedef void NAME(tile_adder)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, const NAME(factor) *one,
+                              group_sums *to, int first);
 
 #define ADDER(adder, add, name, pair, infinite)                                                                         \
-    static void NAME(adder##name)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to,          \
-                                  int first) {                                                                          \
+    static void NAME(adder##name)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows,                          \
+                                  const NAME(factor) *one, group_sums *to, int first) {                                 \
         const traits of = {pair, infinite, REAL_DTYPE};                                                                 \
         for (int i = 0; i < rows; i += LANES) {                                                                         \
             NAME(columns) p_now = NAME(columns_of_tile)(p, n, i), q_now = NAME(columns_of_tile)(pair ? q : p, n, i);    \
             p_now.far = pair && p->far, q_now.far = pair && q->far;                                                     \
-            NAME(add)(NAME(name), of, &p_now, &q_now, n, to, first + i);                                                \
+            NAME(add)(NAME(name), of, &p_now, &q_now, n, NAME(unscaled)(*one), to, first + i);                          \
         }                                                                                                               \
     }
 #define ROW(name, upper, pair, infinite, ...)               \
@@ -134,8 +132,8 @@ typedef void NAME(tile_adder)(const NAME(tiles) *p, const NAME(tiles) *q, int n,
 FASTKL_MEASURES(ROW)
 #undef ROW
 #undef ADDER
-#define ROW(name, upper, pair, infinite, symmetric, ...) \
-    {NAME(add_tiles_##name), symmetric ? NAME(add_tiles_##name) : NAME(add_few_tiles_##name)},
+#define ROW(name, upper, pair, infinite, symmetric, divergence, equal, root, common) \
+    {NAME(add_tiles_##name), symmetric || !common ? NAME(add_tiles_##name) : NAME(add_few_tiles_##name)},
 static NAME(tile_adder) *const NAME(tile_adders)[][2] = {FASTKL_MEASURES(ROW)};
 #undef ROW
 
@@ -190,6 +188,7 @@ FASTKL_INLINE NAME(tiles) NAME(tiles_of)(REAL *copy, int holds, const fastkl_ope
 FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, int n,
                                       int rows, group_sums *to) {
     const REAL eps = NAME(eps)(task);
+    const NAME(factor) one = NAME(no_factor)(task);
     const int scales = REAL_BITS == 64 && to->scales, pair = q->data != NULL;
     const int one_tile = scales && (!p->row || (pair && !q->row)); /* a row that stands for all gets many factors */
     const int most = one_tile ? LANES : NAME(batch)(n);
@@ -203,7 +202,8 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
         const NAME(tiles) q_now = pair ? NAME(tiles_of)(q_copy, holds, q, n, first, now, eps, to) : p_now;
         if (scales)
             NAME(scale_tiles)(task, p_copy, pair ? q_copy : NULL, n, now, to->refused + first);
-        NAME(tile_adders)[task->measure][n <= MOST_FEW && !to->keeps_low](&p_now, &q_now, n, now, to, first);
+        NAME(tile_adders)[task->measure][n <= MOST_FEW && !to->keeps_low](&p_now, &q_now, n, now, &one, to,
+                                                                                first);
         if (pair)
             NAME(find_zeros_in_tiles)(&p_now, &q_now, n, now, to->guard_bits + first);
     }

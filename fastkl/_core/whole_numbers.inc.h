@@ -83,6 +83,7 @@ FASTKL_NOINLINE void NAME(scale_tiles)(const fastkl_task *task, REAL *p, REAL *q
 FASTKL_NOINLINE uint64_t NAME(whole_row_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                               ptrdiff_t n, fastkl_sums *sums) {
     REAL p_chunk[CHUNK + LANES], q_chunk[CHUNK + LANES], p_factor, q_factor;
+    const NAME(factor) one = NAME(no_factor)(task);
     UINT bits;
     const REAL p_sum = (REAL)NAME(sum_row)(p, p->data, n, &bits), q_sum = (REAL)NAME(sum_row)(q, q->data, n, &bits);
     NAME(lanes) lanes;
@@ -96,7 +97,7 @@ FASTKL_NOINLINE uint64_t NAME(whole_row_pass)(const fastkl_task *task, const fas
         p_now.ahead += p->row - count * p->col, q_now.ahead += q->row - count * q->col;
         for (int i = 0; i < count; i++)
             p_chunk[i] *= p_factor, q_chunk[i] *= q_factor;
-        NAME(adders)[task->measure][0](&lanes, &p_now, &q_now, count / LANES, NULL);
+        NAME(adders)[task->measure][0](&lanes, &p_now, &q_now, count / LANES, &one);
     }
     NAME(collect)(&lanes, sums);
     sums->clipped = 0;

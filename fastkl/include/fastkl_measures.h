@@ -1,20 +1,26 @@
 /* The measures, from which the core and the compiled interface make their lists: X(name, NAME, pair, infinite, symmetric,
-   divergence). A measure's place is its number for compiled callers, so that new ones are appended.
+   divergence, equal, root, common). A measure's place is its number for compiled callers, so that new ones are appended.
 
        pair        does it compare p with q?
        infinite    is it infinite where q is zero and p is not?
        symmetric   is it the same, to the bit, for p and q exchanged?
        divergence  is it 0 for equal rows? A rescaled pass then makes the sums of p and q equal, otherwise one of them 1.
-   Its name also names its functions: an entry (measures.inc.h), name_finish (finish.inc.h) and name_fallback
-   (fallback_rows.c, fallback_logits.c). */
+       equal       does it need sums of p and q that agree? A row in which they do not is passed over again, rescaled.
+       root        is it the square root of what its functions give?
+       common      is it compiled for every type and layout? The others copy the entries of most, which takes less code.
+   Its name also names its functions: an entry (measures.inc.h), name_finish (finish.inc.h), name_fallback
+   (fallback_logits.c), and for a divergence name_term, name_far and name_value (fallback_rows.c). */
 
-/* These are right only where the sums of p and q agree. From logits, an entry adds p times a function of q/p: name_of_ratio
+/* From logits, an entry of these adds p times a function of q/p: name_of_ratio
    (measures.inc.h), from the mean of which name_finish_ratios (finish.inc.h) makes the value. */
 #define FASTKL_F_DIVERGENCES(X) \
-    X(js_divergence, JS_DIVERGENCE, 1, 0, 1, 1)
+    X(js_divergence, JS_DIVERGENCE, 1, 0, 1, 1, 1, 0, 1)
 
-#define FASTKL_MEASURES(X)                      \
-    X(entropy, ENTROPY, 0, 0, 0, 0)             \
-    X(cross_entropy, CROSS_ENTROPY, 1, 1, 0, 0) \
-    X(kl_divergence, KL_DIVERGENCE, 1, 1, 0, 1) \
+#define FASTKL_DIVERGENCES(X)                            \
+    X(kl_divergence, KL_DIVERGENCE, 1, 1, 0, 1, 0, 0, 1) \
     FASTKL_F_DIVERGENCES(X)
+
+#define FASTKL_MEASURES(X)                               \
+    X(entropy, ENTROPY, 0, 0, 0, 0, 0, 0, 1)             \
+    X(cross_entropy, CROSS_ENTROPY, 1, 1, 0, 0, 0, 0, 1) \
+    FASTKL_DIVERGENCES(X)
