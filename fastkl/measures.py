@@ -34,14 +34,18 @@ if TYPE_CHECKING:
     FromLogits = bool | Literal["p", "q"]
     Flag = TypeVar("Flag")
 
-    class _Options(TypedDict, Generic[Flag], total=False):  # what all overloads take, whatever they return
+    class _Common(TypedDict, Generic[Flag], total=False):  # what overloads take, whatever they return
         axis: SupportsIndex
-        base: float | None
         normalize: bool
         from_logits: Flag
         temperature: float
         invalid: Invalid
         threads: int | None
+
+    _Metric = _Common[FromLogits]
+
+    class _Options(_Common[Flag], total=False):
+        base: float | None
 
     _One = _Options[bool]
     _Two = _Options[FromLogits]
@@ -539,4 +543,13 @@ def compare(
     return fields if labels is not None else fields._replace(nll_p=None, nll_q=None)
 
 
-__all__ = ["Comparison", "compare", "cross_entropy", "entropy", "js_distance", "js_divergence", "kl_divergence", "nll"]
+__all__ = [
+    "Comparison",
+    "compare",
+    "cross_entropy",
+    "entropy",
+    "js_distance",
+    "js_divergence",
+    "kl_divergence",
+    "nll",
+]
