@@ -71,6 +71,9 @@ class DoubleDouble:
     def __neg__(self):
         return DoubleDouble(-self.high, -self.low)
 
+    def __abs__(self):
+        return DoubleDouble.where(self.high < 0, -self, self)
+
     def __add__(self, other):
         high, high_low = _two_sum(self.high, other.high)
         low, low_low = _two_sum(self.low, other.low)

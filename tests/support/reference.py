@@ -258,6 +258,21 @@ def js_distance(x, y):
 js_distance.fast_form(_fast_js_divergence)
 
 
+def _differences(x, q):
+    """A and b, which are P (1 - t) times the two distributions; their differences; P (1 - t); and where these are right.
+
+    The errors of p - c q and p t are 2^-98 of them, and of p times the mean |p - c q| / P. The check of the sum of |a - b|
+    leaves 2^-78 of it. Sums of (a - b)^2 w, where w is 1/b or about 1/(a + b), are as right. By the Cauchy-Schwarz
+    inequality, their roots are no less than the sum of |a - b| over the root of the sum of 1/w, and the root of the sum of
+    (p t)^2 w is |t| times that of p^2 w.
+    """
+    b, p_sum, t = _nearly_equal_sums(x, q)
+    off, moved = x - b, x * column(t)
+    d = off - moved
+    held = (abs(off) + abs(moved)).sum().high <= MOST_CANCELLATION * abs(d).sum().high
+    return x - moved, b, d, p_sum * (ONE - t), held
+
+
 # Calls -------------------------------------------------------------------------------------------------------------------
 
 
