@@ -225,6 +225,16 @@ static double js_divergence_fallback(const weights *p, const weights *q) {
     return total(sum) / 4 < FASTKL_LN2 ? total(sum) / 4 : FASTKL_LN2;
 }
 
+/* The square of the Hellinger distance: an entry of it is ½ y (1 - e^(x/2))^2 by the larger weight y, x = -|log(p/q)|. */
+static double hellinger_distance_fallback(const weights *p, const weights *q) {
+    fastkl_parts sum = {0, 0};
+    for (ptrdiff_t i = 0; i < p->n; i++) {
+        const double root = expm1(-fabs(log_ratio_of_rows(p, q, i)) / 2), a = probability(p, i), b = probability(q, i);
+        add(&sum, (a > b ? a : b) * root * root);
+    }
+    return total(sum) / 2 < 1 ? total(sum) / 2 : 1;
+}
+
 double fastkl_fallback_logits(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const weights a = weights_of(task, p, n, 0), b = q.data ? weights_of(task, q, n, task->eps) : a;
     switch (task->measure) {

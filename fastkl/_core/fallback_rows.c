@@ -162,6 +162,21 @@ static double js_divergence_value(double term, double weight, double difference)
     return value < FASTKL_LN2 * weight ? value : FASTKL_LN2 * weight;
 }
 
+static double hellinger_distance_far(double x, double y, double log_ratio) {
+    const double roots = sqrt(x) - sqrt(y);
+    (void)log_ratio;
+    return roots * roots;
+}
+static double hellinger_distance_term(double a, double b, factor_f64 c, double difference) {
+    const double root = difference / (sqrt(a) + sqrt(b * c.high));
+    return root * root;
+}
+static double hellinger_distance_value(double term, double weight, double difference) {
+    const double rest = weight - difference, roots = sqrt(weight) + sqrt(rest);
+    const double value = (term - difference / roots * (difference / roots)) / 2 * sqrt(weight / rest);
+    return value < weight ? value : weight;
+}
+
 static const struct {
     double (*term)(double a, double b, factor_f64 c, double difference);
     double (*far)(double x, double y, double log_ratio);

@@ -119,6 +119,18 @@ FASTKL_INLINE double js_divergence_finish_ratios(double mean) {
     return 0.25 * mean > FASTKL_LN2 ? FASTKL_LN2 : 0.25 * mean;
 }
 
+/* The square. Its terms and its mismatch are as those of D. Products of entries that underflow could show in smaller terms. */
+FASTKL_INLINE finished hellinger_distance_finish(row_sums sum, const fastkl_task *task, int near) {
+    const double p = 0.5 * (sum.weight - sum.other), q = 0.5 * (sum.weight + sum.other);
+    const double roots = sqrt(p) + sqrt(q), apart = sum.other / roots;
+    const double least = 0x1p-400, mismatch = apart * apart, value = 0.5 * non_negative(sum.term - mismatch) / sqrt(p * q);
+    const int accepted = (mismatch <= MISMATCH_MOST * sum.term) & (2 * fabs(sum.other) <= sum.weight) &
+                         ((sum.term >= least) | ((sum.term == 0) & (sum.other == 0)));
+    (void)task, (void)near;
+    return (finished){value < 1 ? value : 1, accepted, p, q, -sum.other};
+}
+FASTKL_INLINE double hellinger_distance_finish_ratios(double mean) { return 0.5 * mean < 1 ? 0.5 * mean : 1; }
+
 /* `near` is a constant, and says that has_near_sums is known to hold; no value depends on it. The measure is a constant,
    too, in loops; elsewhere it is the task's. */
 FASTKL_INLINE finished finish_sums(int measure, const fastkl_task *task, row_sums sums, int near) {

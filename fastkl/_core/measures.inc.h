@@ -96,3 +96,19 @@ FASTKL_INLINE REAL NAME(js_divergence_of_ratio)(NAME(ratio) r) {
     const REAL linear = close ? u * x : -2 * smaller * (x < 0 ? -x : x);
     return (1 + r.exp) * (linear + NAME(mul_add)(NAME(exponent)(step), LN2_HIGH * K_UNIT, log));
 }
+
+/* H^2(x, y) = ½ (sum of (√x - √y)^2) is (½ (sum of (√p - √q)^2) - ½ (√P - √Q)^2) / √(PQ), of which a term is (p - q)^2 /
+   (√p + √q)^2. A root takes as long as a division; the product of two small floats could underflow where it counts. */
+FASTKL_INLINE NAME(entry) NAME(hellinger_distance)(REAL p, REAL q, NAME(factor) c) {
+    const REAL y = NAME(scale)(q, c), difference = -NAME(less)(p, q, c, y);
+    if (REAL_BITS == 64) {
+        const REAL square = NAME(mul_add)(2, ROOT(p * y), p + y);
+        return (NAME(entry)){.term = difference * (difference / (square + TINY)), .other = difference, .weight = p + y};
+    }
+    const REAL root = difference / ((ROOT(p) + ROOT(y)) + TINY);
+    return (NAME(entry)){.term = root * root, .other = difference, .weight = p + y};
+}
+FASTKL_INLINE REAL NAME(hellinger_distance_of_ratio)(NAME(ratio) r) {
+    const REAL root = r.exp_less_1 / (ROOT(r.exp) + 1);
+    return root * root;
+}

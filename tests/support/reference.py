@@ -273,6 +273,22 @@ def _differences(x, q):
     return x - moved, b, d, p_sum * (ONE - t), held
 
 
+# The square is a sum of squares, whose root halves their relative errors.
+@_definition(bound=8, logits_bound=64, near=1, root=True, symmetric=True)
+def hellinger_distance(x, y):
+    """Half of the sum of (sqrt x - sqrt y)^2, of which the distance is the square root."""
+    return mp.fsum((mp.sqrt(a.value) - mp.sqrt(b.value)) ** 2 for a, b in zip(x, y, strict=True)) / 2
+
+
+@hellinger_distance.fast_form
+def _fast_squared_hellinger_distance(x, q):
+    """Half of the sum of ((a - b) / (sqrt a + sqrt b))^2 / (P (1 - t))."""
+    a, b, d, total, held = _differences(x, q)
+    roots = a.sqrt() + b.sqrt()
+    ratio = DoubleDouble.where(roots.high > 0, d / roots, d)
+    return (ratio * ratio).sum() * HALF / total, held
+
+
 # Calls -------------------------------------------------------------------------------------------------------------------
 
 
