@@ -527,6 +527,72 @@ def hellinger_distance(
     return _run(request)
 
 
+@overload
+def total_variation(p: Row, q: Row, *, out: None = ..., keepdims: Literal[False] = ..., **o: Unpack[_Metric]) -> Value: ...
+@overload
+def total_variation(p: Rows, q: Rows, *, out: None = ..., keepdims: bool = ..., **o: Unpack[_Metric]) -> Values: ...
+@overload
+def total_variation(p: Any, q: Any, *, out: Out | None = ..., keepdims: bool = ..., **o: Unpack[_Metric]) -> Out: ...
+@documented
+def total_variation(
+    p: ArrayLike,
+    q: ArrayLike,
+    *,
+    axis: SupportsIndex = -1,
+    normalize: bool = False,
+    from_logits: FromLogits = False,
+    temperature: float = 1.0,
+    invalid: Invalid = "raise",
+    out: Any = None,
+    keepdims: bool = False,
+    threads: int | None = None,
+) -> Any:
+    """Total variation distance ½ Σ |p - q| of every pair of rows.
+
+    It is the largest difference between the probabilities that `p` and `q` give to an event, a metric between 0 and 1: 0.0
+    for rows that hold equal values, 1.0 for rows that have no positive entry in the same place. In speculative decoding, a
+    draft token is accepted with the probability 1 - TV. Rows stand for p/Σp and q/Σq. The result has the same bits for `p`
+    and `q` exchanged.
+
+    {sections}
+
+    See Also
+    --------
+    hellinger_distance : Another metric between 0 and 1.
+    kl_divergence : At least twice the square of the total variation (Pinsker's inequality).
+    compare : It has the total variation, and more, from one read.
+
+    Notes
+    -----
+    The definition is in [1]_, section 2.4; the acceptance of draft tokens in [2]_. The relative error is at most 8 ε, however
+    near the rows are, where ε is that of the result's dtype; of rows that are proportional but not equal, the result is at
+    most ε². From logits the relative error is at most 32 ε for values above 1e-14.
+
+    Rows whose sums differ by no more than rounding already differ in the first order: a second pass over the row, while it
+    is in cache, adds q (Σq - Σp)/Σq to each difference p - q, where Σq - Σp is summed as the differences q - p.
+
+    References
+    ----------
+    .. [1] A. B. Tsybakov, "Introduction to nonparametric estimation", Springer, 2009.
+    .. [2] Y. Leviathan, M. Kalman and Y. Matias, "Fast inference from transformers via speculative decoding", International
+       Conference on Machine Learning, 2023.
+
+    Examples
+    --------
+    >>> import fastkl
+    >>> fastkl.total_variation([1.0, 0.0], [0.0, 1.0])
+    np.float64(1.0)
+    >>> fastkl.total_variation([[0.5, 0.5], [0.25, 0.75]], [0.25, 0.75])
+    array([0.25, 0.  ])
+    """
+    request = Request("total_variation", p, q)
+    request.set_rows(axis, normalize, invalid)
+    request.set_numbers(None, 0.0, threads)
+    request.set_logits(from_logits, temperature)
+    request.set_result(out, keepdims)
+    return _run(request)
+
+
 class Comparison(NamedTuple):
     """What `compare` returns: an array with one value for every pair of rows in each field.
 
@@ -615,4 +681,5 @@ __all__ = [
     "js_divergence",
     "kl_divergence",
     "nll",
+    "total_variation",
 ]

@@ -235,6 +235,16 @@ static double hellinger_distance_fallback(const weights *p, const weights *q) {
     return total(sum) / 2 < 1 ? total(sum) / 2 : 1;
 }
 
+/* An entry of the total variation is ½ y (1 - e^x), with the same y and x. */
+static double total_variation_fallback(const weights *p, const weights *q) {
+    fastkl_parts sum = {0, 0};
+    for (ptrdiff_t i = 0; i < p->n; i++) {
+        const double less = -expm1(-fabs(log_ratio_of_rows(p, q, i))), a = probability(p, i), b = probability(q, i);
+        add(&sum, (a > b ? a : b) * less);
+    }
+    return total(sum) / 2 < 1 ? total(sum) / 2 : 1;
+}
+
 double fastkl_fallback_logits(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const weights a = weights_of(task, p, n, 0), b = q.data ? weights_of(task, q, n, task->eps) : a;
     switch (task->measure) {

@@ -91,15 +91,17 @@ int fastkl_has_weight(fastkl_operand operand, ptrdiff_t n, double eps) {
     return 0;
 }
 
-/* significand 2^exponent */
+/* (significand + low) 2^exponent; of a sum, `low` is what rounding took from it. */
 typedef struct {
     double significand;
     int exponent;
+    double low;
 } scaled;
 
 static scaled split(double x) {
     scaled result;
     result.significand = frexp(x, &result.exponent);
+    result.low = 0;
     return result;
 }
 
@@ -120,12 +122,13 @@ static scaled sum_of(fastkl_operand operand, ptrdiff_t n, double eps) {
     fastkl_parts sum = {0, 0};
     for (ptrdiff_t i = 0; i < n; i++)
         add(&sum, ldexp(clipped_entry(operand, i, eps), -exponent));
-    return (scaled){sum.high + sum.low, exponent};
+    const double rounded = sum.high + sum.low;
+    return (scaled){rounded, exponent, (sum.high - rounded) + sum.low};
 }
 
 double fastkl_ratio_of_sums(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const scaled Q = sum_of(q.data ? q : p, n, task->eps);
-    const scaled wanted = fastkl_is_divergence(task->measure) ? sum_of(p, n, 0) : (scaled){1, 0};
+    const scaled wanted = fastkl_is_divergence(task->measure) ? sum_of(p, n, 0) : (scaled){1, 0, 0};
     return ldexp(wanted.significand / Q.significand, wanted.exponent - Q.exponent);
 }
 
@@ -177,6 +180,19 @@ static double hellinger_distance_value(double term, double weight, double differ
     return value < weight ? value : weight;
 }
 
+static double total_variation_term(double a, double b, factor_f64 c, double difference) {
+    (void)a, (void)b, (void)c;
+    return fabs(difference);
+}
+static double total_variation_far(double x, double y, double log_ratio) {
+    (void)log_ratio;
+    return fabs(x - y);
+}
+static double total_variation_value(double term, double weight, double difference) {
+    (void)difference;
+    return term < 2 * weight ? term / 2 : weight;
+}
+
 static const struct {
     double (*term)(double a, double b, factor_f64 c, double difference);
     double (*far)(double x, double y, double log_ratio);
@@ -192,7 +208,8 @@ static const struct {
 static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled sum, scaled P,
                          scaled Q) {
     const double c = P.significand / Q.significand;
-    const factor_f64 factor = {c, fma(-c, Q.significand, P.significand) / Q.significand, 1};
+    const double c_low = (fma(-c, Q.significand, P.significand) + (P.low - c * Q.low)) / Q.significand;
+    const factor_f64 factor = {c, c_low, 1};
     fastkl_parts term = {0, 0}, difference = {0, 0};
     for (ptrdiff_t i = 0; i < n; i++) {
         scaled a = split(fastkl_entry(p, i)), b = split(clipped_entry(q, i, task->eps));
@@ -201,7 +218,8 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
         const int apart = b.exponent - a.exponent, both = a.significand != 0 && b.significand != 0;
         if (both && -COMPARABLE <= apart && apart <= COMPARABLE) {
             const double near = ldexp(b.significand, apart);
-            const double d = difference_of_products(a.significand, Q.significand, P.significand, near) / Q.significand;
+            const double product = difference_of_products(a.significand, Q.significand, P.significand, near);
+            const double d = (product + (a.significand * Q.low - P.low * near)) / Q.significand;
             add(&term, ldexp(divergences[task->measure].term(a.significand, near, factor, d), a.exponent + HEADROOM));
             add(&difference, ldexp(d, a.exponent + HEADROOM));
         } else {
@@ -221,12 +239,12 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
     return task->root ? sqrt(value) : value;
 }
 
-/* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. Then
-   all entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
+/* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. (A
+   total variation needs the exact quotient of the sums, and loses what is below 2^-106.) Then all entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
 static double exact_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, task->eps);
     const double value = divergence(task, p, q, n, P, P, Q), square = task->root ? value * value : value;
-    if (square >= SMALL_DIVERGENCE)
+    if (square >= SMALL_DIVERGENCE || task->measure == FASTKL_total_variation)
         return value;
     const ptrdiff_t at = largest(p, n);
     return divergence(task, p, q, n, P, split(fastkl_entry(p, at)), split(clipped_entry(q, at, task->eps)));

@@ -183,7 +183,8 @@ static ratio_reference ratio_of_weights(const entropy_sums *sums) {
 
 /* An f-divergence: a weights pass gives the ratio of the rows' sums; ratio passes give the value, and correct the ratio by
    `rest`. A wrong ratio makes the mean of the terms larger by rest^2 at most (JS by rest^2/8, a quarter of that), and by at
-   most |rest| of it: by half a unit in the last place, and by 8 units, when no more passes are made. */
+   most |rest| of it: by half a unit in the last place, and by 8 units, when no more passes are made. That of a total
+   variation becomes larger by |rest|. */
 static int try_ratios(logits_pair *pair, double *value) {
     const logits_lanes *const lanes = pair->lanes;
     const int measure = pair->task->measure;
@@ -208,7 +209,8 @@ static int try_ratios(logits_pair *pair, double *value) {
             return PASS_WANTED;
         const double rest = found.sum[1] / sums.p_weight, mean = found.sum[0] / sums.p_weight;
         *value = finish_ratios[measure](mean);
-        if (!(2 * rest * rest > lanes->epsilon * mean || fabs(rest) > 8 * lanes->epsilon))
+        const double most = 8 * lanes->epsilon * (measure == FASTKL_total_variation ? mean : 1);
+        if (!(2 * rest * rest > lanes->epsilon * mean || fabs(rest) > most))
             break;
         two_sum(&from.shift, &from.shift_low, log1p(rest));
     }

@@ -112,3 +112,10 @@ FASTKL_INLINE REAL NAME(hellinger_distance_of_ratio)(NAME(ratio) r) {
     const REAL root = r.exp_less_1 / (ROOT(r.exp) + 1);
     return root * root;
 }
+
+/* TV(x, y) = ½ (sum of |p/P - q/Q|): total_variation.inc.h has what makes p/P and q/Q of p and q. */
+FASTKL_INLINE NAME(entry) NAME(total_variation)(REAL p, REAL q, NAME(factor) c) {
+    const REAL y = NAME(scale)(q, c), difference = -NAME(less)(p, q, c, y);
+    return (NAME(entry)){.term = SIZE(difference), .other = difference, .weight = p + y};
+}
+FASTKL_INLINE REAL NAME(total_variation_of_ratio)(NAME(ratio) r) { return SIZE(r.exp_less_1); }

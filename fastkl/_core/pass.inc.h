@@ -100,6 +100,7 @@ FASTKL_NOINLINE void NAME(give_low)(const NAME(lanes) *lanes, group_sums *to, in
     }
 }
 
+#include "total_variation.inc.h"
 #include "tiles.inc.h"
 
 /* The columns of a strip of up to LANES rows. What stands where it is used is prefetched STRIP columns ahead; in place of
@@ -153,6 +154,27 @@ FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_ope
     }
 }
 
+/* The second pass of the total variation over interleaved rows. */
+FASTKL_NOINLINE void NAME(correct_strips)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int rows,
+                                          group_sums *to) {
+    _Alignas(COLUMN_BYTES) REAL p_copy[STRIP * LANES], q_copy[STRIP * LANES];
+    REAL shift[MOST_ROWS];
+    for (int i = 0; i < rows; i += LANES)
+        NAME(shifts_of)(to, i, 0, shift + i);
+    for (ptrdiff_t start = 0; start < n; start += STRIP) {
+        const int count = (int)columns_of_piece(n, start, STRIP);
+        const fastkl_operand p_strip = moved(p, 0, start), q_strip = moved(q, 0, start);
+        for (int i = 0; i < rows; i += LANES) {
+            const int now = rows - i < LANES ? rows - i : LANES;
+            NAME(lane_sum) sum;
+            memset(&sum, 0, sizeof sum);
+            NAME(add_corrected)(NAME(strip_of)(p_copy, i > 0, &p_strip, count, i, now, 0, to),
+                                NAME(strip_of)(q_copy, i > 0, &q_strip, count, i, now, 0, to), count, shift + i, &sum);
+            NAME(give_corrected)(&sum, start > 0, to, i);
+        }
+    }
+}
+
 /* The first pass over up to MOST_ROWS rows, of which each lane has one. Interleaved rows share memory pages, so that a pass
    goes over a strip of all of them; others follow each other. */
 static void NAME(group_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
@@ -160,6 +182,7 @@ static void NAME(group_pass)(const fastkl_task *task, const fastkl_operand *p, c
     for (int i = 0; i < rows; i += LANES)
         for (int j = i; j < i + LANES; j++)
             to->clipped[j] = 0, to->entry_bits[j] = to->guard_bits[j] = 0;
+    const int corrects = task->measure == FASTKL_total_variation && !to->keeps_low;
     if (n <= TILE)
         NAME(tiles_pass)(task, p, q, (int)n, rows, to);
     else if (interleaved(p, q))
@@ -167,4 +190,11 @@ static void NAME(group_pass)(const fastkl_task *task, const fastkl_operand *p, c
     else
         for (int i = 0; i < rows; i += LANES)
             NAME(strips_pass)(task, p, q, n, i, rows - i < LANES ? rows - i : LANES, to);
+    if (corrects && n > TILE && interleaved(p, q))
+        NAME(correct_strips)(p, q, n, rows, to);
+    for (int i = 0; corrects && n > TILE && !interleaved(p, q) && i < rows; i++) {
+        const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0);
+        NAME(correct_row)(&p_row, &q_row, n, i, to);
+    }
+    to->corrected = corrects;
 }

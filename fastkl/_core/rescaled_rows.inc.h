@@ -21,7 +21,7 @@ FASTKL_INLINE void find_factors(int measure, const fastkl_task *task, const limi
     const limits bounds = *within;
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
-        const finished row = finish_sums(measure, &constant, (row_sums){to->term[j], to->other[j], to->weight[j]}, 0);
+        const finished row = finish_sums(measure, &constant, (row_sums){to->term[j], to->other[j], to->weight[j], 0}, 0);
         const double of_p = (row.sum_of_p - row.excess) / row.sum_of_p, of_q = (row.sum_of_q + row.excess) / row.sum_of_q;
         const double c = to->exchanged[j] ? of_p : of_q;
         const int valid = trusted(to->term[j], to->signs[j], &row, &bounds) &
@@ -126,7 +126,7 @@ FASTKL_INLINE void finish_rescaled(int measure, const fastkl_task *task, const l
     const limits bounds = {limits_f64.sum_least, limits_f64.sum_most, limits_f64.term_least, of_first->excess_most};
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
-        const row_sums sums = {rows->term[j], rows->other[j], rows->weight[j]};
+        const row_sums sums = {rows->term[j], rows->other[j], rows->weight[j], 0};
         const finished row = finish_sums(measure, &constant, sums, 0);
         rows->value[j] = row.value;
         rows->wanted[j] &= trusted(rows->term[j], rows->signs[j], &row, &bounds) & acceptable(measure, &row, &bounds);

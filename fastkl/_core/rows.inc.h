@@ -39,12 +39,13 @@
 #define MOST_ROWS 128
 
 /* The sums of a group of rows, with the rest of what fastkl_sums says of a row. What rounding took
-   from the three sums is there only if `keeps_low`, for sums that are to be joined with others. If the pass `scales`, the
+   from the three sums is there only if `keeps_low`, for sums that are to be joined with others. A total variation is
+   `corrected` by a second pass. If the pass `scales`, the
    sums are those of multiples of the rows, unless they are `refused`. */
 typedef struct {
     double term[MOST_ROWS], other[MOST_ROWS], weight[MOST_ROWS], clipped[MOST_ROWS];
     uint64_t entry_bits[MOST_ROWS], guard_bits[MOST_ROWS];
-    int keeps_low, scales;
+    int keeps_low, corrected, scales;
     uint64_t refused[MOST_ROWS];
     double term_low[MOST_ROWS], other_low[MOST_ROWS], weight_low[MOST_ROWS];
 } group_sums;
@@ -83,9 +84,14 @@ static const limits limits_f64 = LIMITS;
 static const limits limits_f32 = LIMITS;
 #undef REAL_BITS
 
+/* Row i's three sums. */
+FASTKL_INLINE row_sums sums_of_row(const group_sums *sums, int i) {
+    return (row_sums){sums->term[i], sums->other[i], sums->weight[i], sums->corrected};
+}
+
 /* A row's sums as one number each. */
 FASTKL_INLINE row_sums rounded(const fastkl_sums *sums) {
-    return (row_sums){sums->term + sums->term_low, sums->other + sums->other_low, sums->weight + sums->weight_low};
+    return (row_sums){sums->term + sums->term_low, sums->other + sums->other_low, sums->weight + sums->weight_low, 0};
 }
 
 FASTKL_INLINE const limits *limits_of(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q) {
@@ -93,6 +99,14 @@ FASTKL_INLINE const limits *limits_of(const fastkl_task *task, const fastkl_oper
 }
 
 #include "rescaled.inc.h"
+
+/* Makes the second pass over row i, if the measure needs one. */
+static void correct(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, int i, group_sums *sums) {
+    if (task->measure != FASTKL_total_variation)
+        return;
+    (in_float(task, &p, &q) ? correct_row_f32 : correct_row_f64)(&p, &q, n, i, sums);
+    sums->corrected = 1;
+}
 
 /* Rows that are passed over before the first of them is finished have
    at most so many entries, so that a rescaled pass finds them in cache. */
@@ -150,7 +164,7 @@ static void pass(const fastkl_task *task, const fastkl_operand *p, const fastkl_
         first_pass(task, &p_piece, &q_piece, count, sums);
         return;
     }
-    of.keeps_low = 1, of.scales = 0;
+    of.keeps_low = 1, of.corrected = of.scales = 0;
     (in_float(task, p, q) ? group_pass_f32 : group_pass_f64)(task, &p_piece, &q_piece, count, rows, &of);
     for (int i = 0; i < rows; i++)
         sums[i] = (fastkl_sums){of.term[i],      of.other[i],   of.weight[i],     of.term_low[i],  of.other_low[i],
@@ -177,7 +191,7 @@ static double sum_of_entries(fastkl_operand operand, ptrdiff_t n) {
    finite. */
 FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
                                        const group_sums *sums, int i, double *value, uint8_t *status) {
-    const row_sums of = {sums->term[i], sums->other[i], sums->weight[i]};
+    const row_sums of = sums_of_row(sums, i);
     const finished first = finish_sums(task->measure, task, of, 0);
     const int no_terms = fastkl_is_divergence(task->measure) && of.term == 0;
     *value = NAN;
@@ -211,11 +225,6 @@ FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p
 }
 
 #include "rescaled_rows.inc.h"
-
-/* Row i's three sums. */
-FASTKL_INLINE row_sums sums_of_row(const group_sums *sums, int i) {
-    return (row_sums){sums->term[i], sums->other[i], sums->weight[i]};
-}
 
 /* The values that the sums give, whether they are accepted, and whether all are; for one measure, and for one `near`. */
 FASTKL_INLINE int accept(int measure, int near, const fastkl_task *task, const limits *within, int count,
@@ -271,13 +280,14 @@ FASTKL_NOINLINE void finish_refused(const fastkl_task *task, fastkl_operand p, f
         *value = INFINITY, *status = FASTKL_VALID;
         return;
     }
-    own.keeps_low = own.scales = 0;
+    own.keeps_low = own.corrected = own.scales = 0;
     if (group(&p, &q, n) > 1) {
         group_pass_f64(task, &p, &q, n, 1, &own);
     } else {
         fastkl_sums of;
         pass_over_row(task, &p, &q, n, &of);
         enter(&of, &own, 0);
+        correct(task, p, q, n, 0, &own);
     }
     finish_unaccepted(task, p, q, n, &own, 0, value, status);
 }
@@ -324,8 +334,9 @@ static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const 
 static void finish(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
                    const fastkl_sums *sums, double *value, uint8_t *status) {
     group_sums one;
-    one.scales = 0;
+    one.corrected = one.scales = 0;
     enter(sums, &one, 0);
+    correct(task, *p, *q, n, 0, &one);
     finish_rows(task, p, q, n, 1, &one, value, status);
 }
 
@@ -344,8 +355,10 @@ FASTKL_NOINLINE void join_pieces(const fastkl_task *task, const fastkl_operand *
             for (int i = 0; index && i < now; i++)
                 fastkl_join_sums(&sums[i], &next[i]);
         }
-        for (int i = 0; i < now; i++)
+        for (int i = 0; i < now; i++) {
             enter(&sums[i], to, first + i);
+            correct(task, moved(&p_rows, i, 0), moved(&q_rows, i, 0), n, first + i, to);
+        }
     }
 }
 
@@ -357,11 +370,14 @@ static void pass_over_rows(const fastkl_task *task, const fastkl_operand *p, con
     int i = 0;
     for (; n <= FASTKL_PIECE && i + DOUBLES <= count; i += DOUBLES)
         (is_float ? rows_pass_f32 : rows_pass_f64)(task, p, q, n, to, i);
+    for (int k = 0; k < i; k++)
+        correct(task, moved(p, k, 0), moved(q, k, 0), n, k, to);
     for (; i < count; i++) {
         const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0);
         fastkl_sums of;
         pass_over_row(task, &p_row, &q_row, n, &of);
         enter(&of, to, i);
+        correct(task, p_row, q_row, n, i, to);
     }
 }
 
@@ -373,7 +389,7 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
         const fastkl_operand p_rows = moved(p, i, 0), q_rows = moved(q, i, 0);
         const int now = (int)(count - i < step ? count - i : step);
         group_sums sums;
-        sums.scales = scales_first(task, &p_rows, &q_rows, n);
+        sums.corrected = 0, sums.scales = scales_first(task, &p_rows, &q_rows, n);
         if (lanes > 1 && n > FASTKL_INTERLEAVED_PIECE) {
             join_pieces(task, &p_rows, &q_rows, n, now, &sums);
         } else if (lanes > 1) {

@@ -165,6 +165,19 @@ FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(
     }
 }
 
+/* The second pass of the total variation. */
+FASTKL_NOINLINE void NAME(correct_tiles)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to,
+                                         int first) {
+    for (int i = 0; i < rows; i += LANES) {
+        NAME(lane_sum) sum;
+        REAL shift[LANES];
+        memset(&sum, 0, sizeof sum);
+        NAME(shifts_of)(to, first + i, 0, shift);
+        NAME(add_corrected)(NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, shift, &sum);
+        NAME(give_corrected)(&sum, 0, to, first + i);
+    }
+}
+
 /* The rows that are copied at once. */
 FASTKL_INLINE int NAME(batch)(int n) { return n < BATCH ? BATCH / n * LANES : LANES; }
 
@@ -204,6 +217,8 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
             NAME(scale_tiles)(task, p_copy, pair ? q_copy : NULL, n, now, to->refused + first);
         NAME(tile_adders)[task->measure][n <= MOST_FEW && !to->keeps_low](&p_now, &q_now, n, now, &one, to,
                                                                                 first);
+        if (task->measure == FASTKL_total_variation && !to->keeps_low)
+            NAME(correct_tiles)(&p_now, &q_now, n, now, to, first);
         if (pair)
             NAME(find_zeros_in_tiles)(&p_now, &q_now, n, now, to->guard_bits + first);
     }

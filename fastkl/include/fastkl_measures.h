@@ -15,7 +15,8 @@
    (measures.inc.h), from the mean of which name_finish_ratios (finish.inc.h) makes the value. */
 #define FASTKL_F_DIVERGENCES(X) \
     X(js_divergence, JS_DIVERGENCE, 1, 0, 1, 1, 1, 0, 1) \
-    X(hellinger_distance, HELLINGER_DISTANCE, 1, 0, 1, 1, 0, 1, 0)
+    X(hellinger_distance, HELLINGER_DISTANCE, 1, 0, 1, 1, 0, 1, 0) \
+    X(total_variation, TOTAL_VARIATION, 1, 0, 1, 1, 0, 0, 0)
 
 #define FASTKL_DIVERGENCES(X)                            \
     X(kl_divergence, KL_DIVERGENCE, 1, 1, 0, 1, 0, 0, 1) \

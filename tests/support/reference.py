@@ -7,6 +7,7 @@ logits_reference.py does so for logits. `error` measures how far results are fro
 Knows nothing of fastkl.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -149,9 +150,14 @@ MOST_CANCELLATION = 2.0**20
 BLOCK = 1 << 13
 
 
-def scaled(rows):
-    """The rows times powers of two that bring their largest entries to [1/2, 1)."""
-    return DoubleDouble.of(np.ldexp(rows, -np.frexp(rows.max(axis=-1, keepdims=True))[1]))
+def exponents(rows):
+    """The powers of two by which the rows are divided to bring their largest entries to [1/2, 1)."""
+    return np.frexp(rows.max(axis=-1, keepdims=True))[1]
+
+
+def scaled(rows, power=None):
+    """The rows divided by these powers of two, or by their own."""
+    return DoubleDouble.of(np.ldexp(rows, -(exponents(rows) if power is None else power)))
 
 
 def column(x):
@@ -289,6 +295,19 @@ def _fast_squared_hellinger_distance(x, q):
     return (ratio * ratio).sum() * HALF / total, held
 
 
+@_definition(bound=8, near=2, symmetric=True)
+def total_variation(x, y):
+    """Half of the sum of |x - y|."""
+    return mp.fsum(abs(a.value - b.value) for a, b in zip(x, y, strict=True)) / 2
+
+
+@total_variation.fast_form
+def _fast_total_variation(x, q):
+    """Half of the sum of |a - b| / (P (1 - t))."""
+    _, _, d, total, held = _differences(x, q)
+    return abs(d).sum() * HALF / total, held
+
+
 # Calls -------------------------------------------------------------------------------------------------------------------
 
 
@@ -315,9 +334,14 @@ def or_infinite(measure, p_on, q_on, value, right):
 
 def _fast(measure, p, q):
     """The measure of every row, and whether its value is right."""
-    x, y = scaled(p), scaled(q)
+    powers = [exponents(p), exponents(q)]
+    if not measure.normalized:
+        powers = [np.maximum(*powers)] * 2
+    x, y = (scaled(rows, power) for rows, power in zip((p, q), powers, strict=True))
     normal = np.all(((x.high >= SMALLEST) | (p == 0)) & ((y.high >= SMALLEST) | (q == 0)), axis=-1)
     value, held = measure.fast(x, y, **measure.keywords)
+    if not measure.normalized:
+        value = value.scaled(powers[0][:, 0])
     return or_infinite(measure, p > 0, q > 0, value, normal & held)
 
 
