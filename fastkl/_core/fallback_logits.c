@@ -245,6 +245,18 @@ static double total_variation_fallback(const weights *p, const weights *q) {
     return total(sum) / 2 < 1 ? total(sum) / 2 : 1;
 }
 
+/* An entry of chi^2 is (p^2/q) (1 - e^x)^2, x = log(q/p), or q (1 - e^-x)^2. */
+static double chi2_divergence_fallback(const weights *p, const weights *q) {
+    fastkl_parts sum = {0, 0};
+    for (ptrdiff_t i = 0; i < p->n; i++) {
+        const double x = log_ratio_of_rows(p, q, i), root = expm1(-fabs(x));
+        if (x == -INFINITY)
+            return INFINITY;
+        add(&sum, (x < 0 ? exp((log_weight(p, i) - p->log_sum) - x) : probability(q, i)) * root * root);
+    }
+    return total(sum);
+}
+
 double fastkl_fallback_logits(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const weights a = weights_of(task, p, n, 0), b = q.data ? weights_of(task, q, n, task->eps) : a;
     switch (task->measure) {

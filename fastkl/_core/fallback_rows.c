@@ -193,6 +193,18 @@ static double total_variation_value(double term, double weight, double differenc
     return term < 2 * weight ? term / 2 : weight;
 }
 
+static double chi2_divergence_term(double a, double b, factor_f64 c, double difference) {
+    (void)a;
+    return difference * (difference / (b * c.high));
+}
+static double chi2_divergence_far(double x, double y, double log_ratio) {
+    const double root = (x - y) / sqrt(y);
+    return log_ratio > -INFINITY ? root * root : y;
+}
+static double chi2_divergence_value(double term, double weight, double difference) {
+    return term * ((weight - difference) / weight) - difference * (difference / weight);
+}
+
 static const struct {
     double (*term)(double a, double b, factor_f64 c, double difference);
     double (*far)(double x, double y, double log_ratio);
@@ -206,7 +218,7 @@ static const struct {
 /* A divergence of x and y, or its square root, with q scaled by the exact quotient of P and Q, which may be any two numbers
    for which c q is near p. */
 static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled sum, scaled P,
-                         scaled Q) {
+                         scaled Q, int headroom) {
     const double c = P.significand / Q.significand;
     const double c_low = (fma(-c, Q.significand, P.significand) + (P.low - c * Q.low)) / Q.significand;
     const factor_f64 factor = {c, c_low, 1};
@@ -220,17 +232,19 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
             const double near = ldexp(b.significand, apart);
             const double product = difference_of_products(a.significand, Q.significand, P.significand, near);
             const double d = (product + (a.significand * Q.low - P.low * near)) / Q.significand;
-            add(&term, ldexp(divergences[task->measure].term(a.significand, near, factor, d), a.exponent + HEADROOM));
-            add(&difference, ldexp(d, a.exponent + HEADROOM));
+            add(&term, ldexp(divergences[task->measure].term(a.significand, near, factor, d), a.exponent + headroom));
+            add(&difference, ldexp(d, a.exponent + headroom));
         } else {
-            const double x = ldexp(a.significand, a.exponent + HEADROOM);
-            const double y = ldexp(c * b.significand, b.exponent + HEADROOM);
+            const double x = ldexp(a.significand, a.exponent + headroom);
+            const double y = ldexp(c * b.significand, b.exponent + headroom);
             const double log_ratio = log(a.significand / (c * b.significand)) - apart * FASTKL_LN2;
             add(&term, divergences[task->measure].far(x, y, log_ratio));
             add(&difference, x - y);
         }
     }
-    const double weight = ldexp(sum.significand, sum.exponent - P.exponent + HEADROOM);
+    const double weight = ldexp(sum.significand, sum.exponent - P.exponent + headroom);
+    if (!isfinite(term.high)) /* with less room for small terms, it may be finite */
+        return headroom > 0 ? divergence(task, p, q, n, sum, P, Q, 0) : INFINITY;
     const double part = non_negative(
         divergences[task->measure].value(term.high + term.low, weight, difference.high + difference.low));
     const double value = part / weight;
@@ -243,11 +257,12 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
    total variation needs the exact quotient of the sums, and loses what is below 2^-106.) Then all entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
 static double exact_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, task->eps);
-    const double value = divergence(task, p, q, n, P, P, Q), square = task->root ? value * value : value;
+    const double value = divergence(task, p, q, n, P, P, Q, HEADROOM), square = task->root ? value * value : value;
     if (square >= SMALL_DIVERGENCE || task->measure == FASTKL_total_variation)
         return value;
     const ptrdiff_t at = largest(p, n);
-    return divergence(task, p, q, n, P, split(fastkl_entry(p, at)), split(clipped_entry(q, at, task->eps)));
+    return divergence(task, p, q, n, P, split(fastkl_entry(p, at)), split(clipped_entry(q, at, task->eps)),
+                      HEADROOM);
 }
 
 static double cross_entropy(fastkl_operand p, fastkl_operand q, ptrdiff_t n, double eps) {

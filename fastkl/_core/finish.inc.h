@@ -143,6 +143,16 @@ FASTKL_INLINE finished total_variation_finish(row_sums sum, const fastkl_task *t
 }
 FASTKL_INLINE double total_variation_finish_ratios(double mean) { return 0.5 * mean < 1 ? 0.5 * mean : 1; }
 
+/* Its terms and its mismatch are as those of D. Weights as large as are accepted can make a term infinite. */
+FASTKL_INLINE finished chi2_divergence_finish(row_sums sum, const fastkl_task *task, int near) {
+    const double p = sum.weight, q = sum.weight + sum.other, mismatch = sum.other * (sum.other / q);
+    const int accepted = (mismatch <= MISMATCH_MOST * sum.term) & (2 * sum.other >= -sum.weight) &
+                         (sum.term < (double)INFINITY) & ((sum.term > 0) | (sum.other == 0));
+    (void)task, (void)near;
+    return (finished){non_negative(sum.term - mismatch) / p * (q / p), accepted, p, q, -sum.other};
+}
+FASTKL_INLINE double chi2_divergence_finish_ratios(double mean) { return mean; }
+
 /* `near` is a constant, and says that has_near_sums is known to hold; no value depends on it. The measure is a constant,
    too, in loops; elsewhere it is the task's. */
 FASTKL_INLINE finished finish_sums(int measure, const fastkl_task *task, row_sums sums, int near) {

@@ -329,15 +329,16 @@ FASTKL_INLINE void NAME(row_ratios)(logits_row *p, logits_row *q, ptrdiff_t n, N
         NAME(fill_up_pair)(&chunk, &at);
         term_sums sums = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 0, 1, 0}, chunk, &at);
         switch (measure) {
-#define ROW(name, ...)                                                                           \
-    case FASTKL_##name:                                                                          \
-        sums = NAME(sum_terms)(NAME(name##_term), (NAME(outputs)){2, 0, 0, 0}, chunk, &at);      \
+#define ROW(name, upper, pair, infinite, ...)                                                                    \
+    case FASTKL_##name:                                                                                          \
+        sums = NAME(sum_terms)(NAME(name##_term), (NAME(outputs)){2, infinite ? LEAST_EXTREME : 0}, chunk, &at); \
         break;
             FASTKL_F_DIVERGENCES(ROW)
 #undef ROW
         }
         for (int i = 0; i < 3; i++)
             row->sum[i] += sums.sum[i];
+        row->min = lesser_f64(row->min, sums.min);
     }
 }
 

@@ -126,6 +126,8 @@ static void join_piece(int pass, pass_sums *to, const pass_sums *next) {
         to->of.logit = next->of.logit;
     for (int i = 0; pass == RATIO_PASS && i < 3; i++)
         to->of.terms.sum[i] += next->of.terms.sum[i];
+    if (pass == RATIO_PASS)
+        to->of.terms.min = lesser_f64(to->of.terms.min, next->of.terms.min);
     if (pass == COMPARE_PASS) {
         ratio_sums *const sums = &to->of.ratios;
         const ratio_sums *const more = &next->of.ratios;

@@ -144,11 +144,11 @@ FASTKL_INLINE NAME(ratio) NAME(ratio_of)(REAL p, REAL q, const NAME(term_constan
 }
 
 /* For an f-divergence, times p's weight: the measure, and e^x - 1, of which the mean under p is 0 if the ratio of the rows'
-   sums is exact. */
+   sums is exact. And x, where the least is looked for. */
 #define ROW(name, ...)                                                                                          \
     FASTKL_INLINE NAME(logit_terms) NAME(name##_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {  \
         const NAME(ratio) r = NAME(ratio_of)(e->p, e->q, at);                                                   \
-        return (NAME(logit_terms)){e->w * NAME(name##_of_ratio)(r), e->w * r.exp_less_1, 0, 0, 0};              \
+        return (NAME(logit_terms)){e->w * NAME(name##_of_ratio)(r), e->w * r.exp_less_1, 0, r.x, 0};            \
     }
 FASTKL_F_DIVERGENCES(ROW)
 #undef ROW

@@ -203,17 +203,21 @@ static int try_ratios(logits_pair *pair, double *value) {
         if (js_is_exact(lanes, *value, from.shift))
             return PASS_ACCEPTED;
     }
+    double least_x = 0;
     for (int i = 0; i < MAX_RATIO_PASSES; i++) {
         term_sums found;
         if (run_ratios(pair, &p, &q, &from, &found))
             return PASS_WANTED;
         const double rest = found.sum[1] / sums.p_weight, mean = found.sum[0] / sums.p_weight;
+        least_x = found.min;
         *value = finish_ratios[measure](mean);
         const double most = 8 * lanes->epsilon * (measure == FASTKL_total_variation ? mean : 1);
         if (!(2 * rest * rest > lanes->epsilon * mean || fabs(rest) > most))
             break;
         two_sum(&from.shift, &from.shift_low, log1p(rest));
     }
+    if (can_be_infinite[measure] && least_x <= -lanes->max_log_ratio) /* it was clamped, and is finite where e^-x is not */
+        return PASS_INACCURATE;
     const double least = (double)pair->n * lanes->min_divergence;
     if (*value < least && is_of_equal_rows(pair)) {
         *value = 0;

@@ -119,3 +119,10 @@ FASTKL_INLINE NAME(entry) NAME(total_variation)(REAL p, REAL q, NAME(factor) c) 
     return (NAME(entry)){.term = SIZE(difference), .other = difference, .weight = p + y};
 }
 FASTKL_INLINE REAL NAME(total_variation_of_ratio)(NAME(ratio) r) { return SIZE(r.exp_less_1); }
+
+/* chi^2(x, y) = (Q (sum of (p - q)^2 / q) - (P - Q)^2) / P^2. */
+FASTKL_INLINE NAME(entry) NAME(chi2_divergence)(REAL p, REAL q, NAME(factor) c) {
+    const REAL y = NAME(scale)(q, c), difference = -NAME(less)(p, q, c, y);
+    return (NAME(entry)){.term = difference * (difference / (y + TINY)), .other = difference, .weight = p};
+}
+FASTKL_INLINE REAL NAME(chi2_divergence_of_ratio)(NAME(ratio) r) { return r.exp_less_1 * (r.exp_less_1 / r.exp); }

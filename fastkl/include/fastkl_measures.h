@@ -16,7 +16,8 @@
 #define FASTKL_F_DIVERGENCES(X) \
     X(js_divergence, JS_DIVERGENCE, 1, 0, 1, 1, 1, 0, 1) \
     X(hellinger_distance, HELLINGER_DISTANCE, 1, 0, 1, 1, 0, 1, 0) \
-    X(total_variation, TOTAL_VARIATION, 1, 0, 1, 1, 0, 0, 0)
+    X(total_variation, TOTAL_VARIATION, 1, 0, 1, 1, 0, 0, 0) \
+    X(chi2_divergence, CHI2_DIVERGENCE, 1, 1, 0, 1, 0, 0, 0)
 
 #define FASTKL_DIVERGENCES(X)                            \
     X(kl_divergence, KL_DIVERGENCE, 1, 1, 0, 1, 0, 0, 1) \

@@ -308,6 +308,21 @@ def _fast_total_variation(x, q):
     return abs(d).sum() * HALF / total, held
 
 
+@_definition(bound=8, near=2, infinite=_lacks)
+def chi2_divergence(x, y):
+    """The sum of (x - y)^2 / y."""
+    if any(a.value and not b.value for a, b in zip(x, y, strict=True)):
+        return mp.inf
+    return mp.fsum((a.value - b.value) ** 2 / b.value for a, b in zip(x, y, strict=True) if b.value)
+
+
+@chi2_divergence.fast_form
+def _fast_chi2_divergence(x, q):
+    """The sum of (a - b) ((a - b) / b) / (P (1 - t)): a square could be subnormal."""
+    _, b, d, total, held = _differences(x, q)
+    return DoubleDouble.where(b.high > 0, d * (d / b), d).sum() / total, held
+
+
 # Calls -------------------------------------------------------------------------------------------------------------------
 
 
