@@ -40,7 +40,7 @@ cdef extern from "_core/fastkl.h" nogil:
         int measure, root, ignores
         fastkl_shared *shared
         int64_t ignored
-        double eps, p_tolerance, q_tolerance, scale, scale_low, smoothing
+        double eps, p_eps, p_tolerance, q_tolerance, scale, scale_low, smoothing
 
     ctypedef struct fastkl_sums:
         pass

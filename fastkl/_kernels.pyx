@@ -177,6 +177,7 @@ cdef int _prepare(Call *call, Request request, cnp.ndarray out) except -1:
     if call.kind == ROWS and (request.p_logits or request.q_logits):
         call.kind = LOGITS
     call.task.measure, call.task.root, call.task.eps = request.code, request.root, request.clip
+    call.task.p_eps = 0
     call.task.scale, call.task.scale_low, call.task.smoothing = request.scale, request.scale_low, request.smoothing
     call.task.ignores, call.task.ignored = request.ignores, request.ignored
     call.task.p_tolerance = INFINITY if request.any_sum or p is None else p_kind.tolerance

@@ -14,8 +14,8 @@ typedef struct {
     REAL sum[LANES], low[LANES];
 } NAME(lane_sum);
 
-/* The state of the lanes: the three sums, the OR of the bits of p, the least q and at most 1, and the guard bits of
-   fastkl_sums. */
+/* The state of the lanes: the three sums, the OR of the bits of p, the least q and at most 1, or the least p and q if
+   either can make the measure infinite, and the guard bits of fastkl_sums. */
 typedef struct {
     NAME(lane_sum) term, other, weight;
     UINT p_bits[LANES], guard_bits[LANES];
@@ -156,18 +156,21 @@ FASTKL_INLINE void NAME(prefetch)(NAME(columns) from, ptrdiff_t i) {
         FASTKL_PREFETCH(from.ahead + i * from.ahead_step);
 }
 
+/* The entry that must not be small. */
+FASTKL_INLINE REAL NAME(least_of)(traits of, REAL p, REAL q) { return of.infinite == 2 ? NAME(lesser)(p, q) : q; }
+
 /* Adds groups of four columns. */
-FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, traits of, NAME(columns) p, NAME(columns) q,
                                     ptrdiff_t groups, NAME(factor) c) {
     for (; groups; groups--, p = NAME(advance)(p, 4), q = NAME(advance)(q, 4)) {
         /* A prefetch would keep the loop over lanes from being vectorised. */
         for (int i = 0; i < 4; i++) {
             NAME(prefetch)(p, i);
-            if (pair)
+            if (of.pair)
                 NAME(prefetch)(q, i);
         }
         REAL p_four[4 * LANES], q_four[4 * LANES];
-        const NAME(columns) p_now = NAME(as_reals)(p, 4, p_four), q_now = pair ? NAME(as_reals)(q, 4, q_four) : p_now;
+        const NAME(columns) p_now = NAME(as_reals)(p, 4, p_four), q_now = of.pair ? NAME(as_reals)(q, 4, q_four) : p_now;
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL a0 = NAME(column)(p_now, 0, 4, NULL)[j], a1 = NAME(column)(p_now, 1, 4, NULL)[j];
@@ -179,62 +182,63 @@ FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, int pa
             NAME(accumulate)(&lanes->term, j, e.term);
             NAME(accumulate)(&lanes->weight, j, e.weight);
             lanes->p_bits[j] |= (NAME(bits)(a0) | NAME(bits)(a1)) | (NAME(bits)(a2) | NAME(bits)(a3));
-            if (pair) {
+            if (of.pair) {
                 NAME(accumulate)(&lanes->other, j, e.other);
-                lanes->least_q[j] =
-                    NAME(lesser)(lanes->least_q[j], NAME(lesser)(NAME(lesser)(b0, b1), NAME(lesser)(b2, b3)));
+                const REAL least = NAME(lesser)(NAME(lesser)(NAME(least_of)(of, a0, b0), NAME(least_of)(of, a1, b1)),
+                                                NAME(lesser)(NAME(least_of)(of, a2, b2), NAME(least_of)(of, a3, b3)));
+                lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], least);
             }
         }
     }
 }
 
 /* Adds to lane j what a pair of entries adds, of which p is one and `least` counts as the other. */
-FASTKL_INLINE void NAME(add_one)(NAME(lanes) *lanes, NAME(entry) e, int j, int pair, REAL p, REAL least) {
+FASTKL_INLINE void NAME(add_one)(NAME(lanes) *lanes, NAME(entry) e, int j, traits of, REAL p, REAL least) {
     NAME(accumulate)(&lanes->term, j, e.term);
     NAME(accumulate)(&lanes->weight, j, e.weight);
     lanes->p_bits[j] |= NAME(bits)(p);
-    if (pair) {
+    if (of.pair) {
         NAME(accumulate)(&lanes->other, j, e.other);
         lanes->least_q[j] = NAME(lesser)(lanes->least_q[j], least);
     }
 }
 
 /* Adds columns one by one. */
-FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, traits of, NAME(columns) p, NAME(columns) q,
                                     ptrdiff_t count, NAME(factor) c) {
     for (ptrdiff_t i = 0; i < count; i++) {
         REAL p_column[LANES], q_column[LANES];
         const NAME(loose) *const a = NAME(column)(p, i, count, p_column);
-        const NAME(loose) *const b = pair ? NAME(column)(q, i, count, q_column) : a;
+        const NAME(loose) *const b = of.pair ? NAME(column)(q, i, count, q_column) : a;
         NAME(prefetch)(p, i);
-        if (pair)
+        if (of.pair)
             NAME(prefetch)(q, i);
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
-            NAME(add_one)(lanes, term(a[j], b[j], c), j, pair, a[j], b[j]);
+            NAME(add_one)(lanes, term(a[j], b[j], c), j, of, a[j], NAME(least_of)(of, a[j], b[j]));
     }
 }
 
 /* Adds the last column, which is not full. */
-FASTKL_INLINE void NAME(add_last)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+FASTKL_INLINE void NAME(add_last)(NAME(lanes) *lanes, NAME(term) *term, traits of, NAME(columns) p, NAME(columns) q,
                                   NAME(factor) c) {
-    const REAL *const a = p.last, *const b = pair ? q.last : a;
+    const REAL *const a = p.last, *const b = of.pair ? q.last : a;
     REAL least[LANES];
     for (int j = 0; j < LANES; j++)
-        least[j] = j < p.left ? b[j] : 1;
+        least[j] = j < p.left ? NAME(least_of)(of, a[j], b[j]) : 1;
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
-        NAME(add_one)(lanes, term(a[j], b[j], c), j, pair, a[j], least[j]);
+        NAME(add_one)(lanes, term(a[j], b[j], c), j, of, a[j], least[j]);
 }
 
 /* Adds columns by fours, then one by one, then the last, if it is not full. */
-FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+FASTKL_INLINE void NAME(add_all)(NAME(lanes) *lanes, NAME(term) *term, traits of, NAME(columns) p, NAME(columns) q,
                                  ptrdiff_t count, NAME(factor) c) {
     const ptrdiff_t in_groups = count / 4 * 4;
-    NAME(add_groups)(lanes, term, pair, p, q, count / 4, c);
-    NAME(add_singly)(lanes, term, pair, NAME(advance)(p, in_groups), NAME(advance)(q, in_groups), count - in_groups, c);
+    NAME(add_groups)(lanes, term, of, p, q, count / 4, c);
+    NAME(add_singly)(lanes, term, of, NAME(advance)(p, in_groups), NAME(advance)(q, in_groups), count - in_groups, c);
     if (p.left > 0)
-        NAME(add_last)(lanes, term, pair, p, q, c);
+        NAME(add_last)(lanes, term, of, p, q, c);
 }
 
 /* Adds columns, compiled for two layouts: columns side by side, as they always are if scaled or of another type; and
@@ -244,9 +248,9 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, traits of, co
     NAME(lanes) now = *lanes;
     if (of.dtype != REAL_DTYPE || c.scaled ||
         (of.common && p->step == COLUMN_BYTES && q->step == COLUMN_BYTES))
-        NAME(add_all)(&now, term, of.pair, NAME(known)(*p, of.dtype, 1), NAME(known)(*q, of.dtype, 1), count, c);
+        NAME(add_all)(&now, term, of, NAME(known)(*p, of.dtype, 1), NAME(known)(*q, of.dtype, 1), count, c);
     else
-        NAME(add_all)(&now, term, of.pair, NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, c);
+        NAME(add_all)(&now, term, of, NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, c);
     if (of.infinite) {
         UINT small = 0;
         FASTKL_VECTORIZE_INNER
@@ -254,6 +258,8 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, traits of, co
             small |= NAME(is_small)(now.least_q[j]);
         if (small >> (REAL_BITS - 1))
             NAME(find_small)(NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, now.guard_bits);
+        if (of.infinite == 2 && small >> (REAL_BITS - 1))
+            NAME(find_small)(NAME(known)(*q, of.dtype, 0), NAME(known)(*p, of.dtype, 0), count, now.guard_bits);
     }
     *lanes = now;
 }

@@ -183,7 +183,7 @@ static void sums_of_compared(int m, const compared_sums *of, int i, group_sums *
                                                                                 : of->forward[i];
     to->other[0] = entropy ? 0 : exchanged ? -difference : difference;
     to->weight[0] = js ? p + q : exchanged ? q : p;
-    to->clipped[0] = 0;
+    to->clipped[0] = to->p_clipped[0] = 0;
     to->entry_bits[0] = of->entry_bits[i];
     to->guard_bits[0] = (entropy || js ? 0 : guards) | (of->entry_bits[i] & FASTKL_SIGN) | shared;
 }

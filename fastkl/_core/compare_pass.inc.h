@@ -47,8 +47,8 @@ FASTKL_NOINLINE void NAME(compare_tiles)(const fastkl_operand *p, const fastkl_o
         now = rows - first < most ? rows - first : most;
         if (now > LANES) /* the last rows are copied if there are fewer than LANES */
             now -= now % LANES;
-        const NAME(tiles) p_tiles = NAME(tiles_of)(p_copy, first > 0, p, n, first, now, 0, NULL);
-        const NAME(tiles) q_tiles = NAME(tiles_of)(q_copy, first > 0, q, n, first, now, 0, NULL);
+        const NAME(tiles) p_tiles = NAME(tiles_of)(p_copy, first > 0, p, n, first, now, 0, NULL, NULL);
+        const NAME(tiles) q_tiles = NAME(tiles_of)(q_copy, first > 0, q, n, first, now, 0, NULL, NULL);
         for (int i = 0; i < now; i += LANES) {
             const NAME(columns) p_now = NAME(columns_of_tile)(&p_tiles, n, i);
             const NAME(columns) q_now = NAME(columns_of_tile)(&q_tiles, n, i);
@@ -79,8 +79,8 @@ FASTKL_NOINLINE void NAME(compare_strips)(const fastkl_operand *p, const fastkl_
             const int row = first + i, known = rows - i < LANES ? rows - i : LANES;
             UINT p_guard_bits[LANES] = {0}, q_guard_bits[LANES] = {0};
             NAME(compared_lanes) now = lanes[i / LANES];
-            NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, row, known, 0, NULL);
-            NAME(columns) q_now = NAME(strip_of)(q_copy, i > 0, &q_strip, count, row, known, 0, NULL);
+            NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, row, known, 0, NULL, NULL);
+            NAME(columns) q_now = NAME(strip_of)(q_copy, i > 0, &q_strip, count, row, known, 0, NULL, NULL);
             p_now.ahead += ahead * p->col, q_now.ahead += ahead * q->col;
             NAME(compare_columns)(&now, 0, p_now, q_now, count);
             NAME(find_small_of_both)(&now, &p_now, &q_now, count, p_guard_bits, q_guard_bits);

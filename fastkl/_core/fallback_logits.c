@@ -258,7 +258,7 @@ static double chi2_divergence_fallback(const weights *p, const weights *q) {
 }
 
 double fastkl_fallback_logits(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
-    const weights a = weights_of(task, p, n, 0), b = q.data ? weights_of(task, q, n, task->eps) : a;
+    const weights a = weights_of(task, p, n, task->p_eps), b = q.data ? weights_of(task, q, n, task->eps) : a;
     switch (task->measure) {
 #define ROW(name, ...)  \
     case FASTKL_##name: \

@@ -128,7 +128,7 @@ static scaled sum_of(fastkl_operand operand, ptrdiff_t n, double eps) {
 
 double fastkl_ratio_of_sums(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const scaled Q = sum_of(q.data ? q : p, n, task->eps);
-    const scaled wanted = fastkl_is_divergence(task->measure) ? sum_of(p, n, 0) : (scaled){1, 0, 0};
+    const scaled wanted = fastkl_is_divergence(task->measure) ? sum_of(p, n, task->p_eps) : (scaled){1, 0, 0};
     return ldexp(wanted.significand / Q.significand, wanted.exponent - Q.exponent);
 }
 
@@ -224,7 +224,7 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
     const factor_f64 factor = {c, c_low, 1};
     fastkl_parts term = {0, 0}, difference = {0, 0};
     for (ptrdiff_t i = 0; i < n; i++) {
-        scaled a = split(fastkl_entry(p, i)), b = split(clipped_entry(q, i, task->eps));
+        scaled a = split(clipped_entry(p, i, task->p_eps)), b = split(clipped_entry(q, i, task->eps));
         a.exponent -= P.exponent;
         b.exponent -= Q.exponent;
         const int apart = b.exponent - a.exponent, both = a.significand != 0 && b.significand != 0;
@@ -256,12 +256,12 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
 /* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. (A
    total variation needs the exact quotient of the sums, and loses what is below 2^-106.) Then all entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
 static double exact_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
-    const scaled P = sum_of(p, n, 0), Q = sum_of(q, n, task->eps);
+    const scaled P = sum_of(p, n, task->p_eps), Q = sum_of(q, n, task->eps);
     const double value = divergence(task, p, q, n, P, P, Q, HEADROOM), square = task->root ? value * value : value;
     if (square >= SMALL_DIVERGENCE || task->measure == FASTKL_total_variation)
         return value;
     const ptrdiff_t at = largest(p, n);
-    return divergence(task, p, q, n, P, split(fastkl_entry(p, at)), split(clipped_entry(q, at, task->eps)),
+    return divergence(task, p, q, n, P, split(clipped_entry(p, at, task->p_eps)), split(clipped_entry(q, at, task->eps)),
                       HEADROOM);
 }
 

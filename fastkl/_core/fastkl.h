@@ -15,11 +15,12 @@
 enum { FASTKL_MEASURES(FASTKL_NUMBERED) FASTKL_MEASURE_COUNT };
 
 #define FASTKL_TRAITS(name, upper, pair, infinite, symmetric, divergence, equal, root, common) \
-    {symmetric, divergence, equal, root, common},
+    {infinite, symmetric, divergence, equal, root, common},
 static const struct {
-    int symmetric, divergence, equal, root, common;
+    int infinite, symmetric, divergence, equal, root, common;
 } fastkl_measures[] = {FASTKL_MEASURES(FASTKL_TRAITS)};
 
+static inline int fastkl_is_infinite(int measure) { return fastkl_measures[measure].infinite; }
 static inline int fastkl_is_symmetric(int measure) { return fastkl_measures[measure].symmetric; }
 static inline int fastkl_is_divergence(int measure) { return fastkl_measures[measure].divergence; }
 
@@ -53,13 +54,14 @@ typedef struct {
     uint8_t status;
 } fastkl_shared;
 
-/* What a call computes of every row: a measure, or its square root (`root`). A tolerance is the distance that a row's sum
+/* What a call computes of every row: a measure, or its square root (`root`). Entries of q are clipped to `eps` from below,
+   and those of p to `p_eps`, which is 0 if eps is. A tolerance is the distance that a row's sum
    may have from 1; INFINITY accepts every positive sum. Logits are multiplied by `scale`, whose rounding left `scale_low`.
    `shared` is NULL, or that of the row of which the call is.
    The label `ignored` costs nothing, if `ignores`. `smoothing` is the share that label smoothing gives to all labels. */
 typedef struct {
     int measure, root;
-    double eps;
+    double eps, p_eps;
     double p_tolerance, q_tolerance;
     double scale, scale_low;
     fastkl_shared *shared;
@@ -81,13 +83,13 @@ static inline double fastkl_smoothed(const fastkl_task *task, double loss, doubl
 enum { FASTKL_FIELDS(FASTKL_NUMBERED_FIELD) FASTKL_FIELD_COUNT };
 
 /* What one pass over a row, or over a piece of one, leaves behind: three sums, each with the part that rounding took from
-   it; what clipping to eps added to q; and the OR of the entries' and of the guards' bit patterns. FASTKL_SIGN of the
+   it; what clipping to eps added to q, and to p; and the OR of the entries' and of the guards' bit patterns. FASTKL_SIGN of the
    former says that there was a negative entry (or -0). That of the latter says that there was a p > 0 where q is too small
    for the term to be trusted, FASTKL_ZERO that this q was zero. */
 typedef struct {
     double term, other, weight;
     double term_low, other_low, weight_low;
-    double clipped;
+    double clipped, p_clipped;
     uint64_t entry_bits, guard_bits;
 } fastkl_sums;
 

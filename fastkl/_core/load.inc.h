@@ -4,8 +4,10 @@
 /* The entries of a row that are copied at once. */
 #define CHUNK (64 * LANES)
 
-/* The task's eps. Rounded to a float it would be another number: with eps > 0, rows are summed in double (operands.h). */
+/* The task's eps, and that of p. Rounded to a float they would be other numbers: with eps > 0, rows are summed in double
+   (operands.h). */
 FASTKL_INLINE REAL NAME(eps)(const fastkl_task *task) { return REAL_BITS == 64 ? (REAL)task->eps : 0; }
+FASTKL_INLINE REAL NAME(p_eps)(const fastkl_task *task) { return REAL_BITS == 64 ? (REAL)task->p_eps : 0; }
 
 /* Copies `count` entries from `data` on into the chunk, and fills it up to `size` with zeros, which add nothing. */
 FASTKL_NOINLINE void NAME(load)(REAL *chunk, const fastkl_operand *from, const char *data, int count, int size) {

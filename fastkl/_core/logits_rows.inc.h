@@ -12,7 +12,8 @@ static logits_pair pair_of(const fastkl_task *task, const fastkl_operand *p, con
     const int in_f32 = in_float(task, p, q) && alike && task->scale < MAX_FLOAT_SCALE && task->scale > 1 / MAX_FLOAT_SCALE;
     return (logits_pair){
         .task = task, .p = p, .q = q, .n = n,
-        .p_row = {.operand = p, .as_is = p_factor == 1, .factor = p_factor, .min = -INFINITY, .least = -INFINITY},
+        .p_row = {.operand = p, .as_is = p_factor == 1, .factor = p_factor, .min = -INFINITY, .least = -INFINITY,
+                  .eps = task->p_eps},
         .q_row = {.operand = q, .as_is = q_factor == 1, .factor = q_factor, .min = -INFINITY, .least = -INFINITY,
                   .eps = task->eps},
         .c = alike ? (fastkl_parts){task->scale, task->scale_low} : (fastkl_parts){1, 0},
@@ -64,19 +65,19 @@ static int validate(const logits_pair *pair, int pass_status) {
         if (status)
             return status;
     }
-    if (has_invalid_sum(&pair->p_row, pair->n, task->p_tolerance, 0, broken_off))
+    if (has_invalid_sum(&pair->p_row, pair->n, task->p_tolerance, task->p_eps, broken_off))
         return FASTKL_P_SUM;
     return has_q && has_invalid_sum(&pair->q_row, pair->n, task->q_tolerance, task->eps, broken_off) ? FASTKL_Q_SUM
                                                                                                      : FASTKL_VALID;
 }
 
-/* Makes eps clip q: the least logit becomes that of a probability eps. */
-static void clip_logits(logits_pair *pair) {
+/* Makes eps clip a row: the least logit becomes that of a probability eps. */
+static void clip_logits(const logits_pair *pair, logits_row *row) {
     entropy_sums sums;
-    centre_row(pair, &pair->q_row);
-    if (sum_weights(pair, NULL, &pair->q_row, SUM_WEIGHT, &sums) == PASS_ACCEPTED) {
-        pair->q_row.as_is = 0;
-        pair->q_row.min = log(pair->task->eps) + sums.q_exponent * FASTKL_LN2 + log(sums.q_weight);
+    centre_row(pair, row);
+    if (sum_weights(pair, NULL, row, SUM_WEIGHT, &sums) == PASS_ACCEPTED) {
+        row->as_is = 0;
+        row->min = log(row->eps) + sums.q_exponent * FASTKL_LN2 + log(sums.q_weight);
     }
 }
 
@@ -95,12 +96,14 @@ static int scale_to_sum(logits_row *row) {
 static int evaluate_pair(logits_pair *pair, double *value, moments *sums) {
     const fastkl_task *const task = pair->task;
     const int in_range = scale_is_in_range(task);
+    if (in_range && pair->p->logits && task->p_eps > 0)
+        clip_logits(pair, &pair->p_row);
     if (in_range && pair->q->data && pair->q->logits && task->eps > 0)
-        clip_logits(pair);
+        clip_logits(pair, &pair->q_row);
     if (in_range && (pair->p_row.factor != 1 || pair->q_row.factor != 1))
         centre(pair); /* products with the factor are rounded, and lose least near 0 */
     for (;;) {
-        pair->p_row.sum = pair->q_row.sum = pair->q_row.clipped = 0;
+        pair->p_row.sum = pair->q_row.sum = pair->p_row.clipped = pair->q_row.clipped = 0;
         pair->p_row.entry_bits = pair->q_row.entry_bits = 0;
         int pass_status = in_range ? try_measure(pair, value, sums) : PASS_NOT_FINITE;
         if (is_wanted(task))
@@ -127,11 +130,18 @@ static int evaluate_pair(logits_pair *pair, double *value, moments *sums) {
     }
 }
 
+/* The task for operands that are exchanged. */
+static fastkl_task exchange(const fastkl_task *task) {
+    fastkl_task exchanged = *task;
+    exchanged.p_tolerance = task->q_tolerance, exchanged.q_tolerance = task->p_tolerance;
+    exchanged.p_eps = task->eps, exchanged.eps = task->p_eps;
+    return exchanged;
+}
+
 /* The value of the first row, and what is wrong with it. */
 FASTKL_NOINLINE void logits_row_alone(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                       ptrdiff_t n, double *value, uint8_t *status) {
-    fastkl_task exchanged = *task;
-    exchanged.p_tolerance = task->q_tolerance, exchanged.q_tolerance = task->p_tolerance;
+    const fastkl_task exchanged = exchange(task);
     /* The same row is p in either order, so that a symmetric measure has the same bits. */
     const int exchanges = fastkl_is_symmetric(task->measure) &&
                           (p->logits == q->logits ? fastkl_order(*p, *q, n) > 0 : p->logits);

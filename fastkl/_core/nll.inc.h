@@ -40,7 +40,7 @@ static int nll_of_logits(const fastkl_task *task, const fastkl_operand *q, ptrdi
     entropy_sums sums;
     int pass_status = PASS_NOT_FINITE;
     if (task->eps > 0 && in_range)
-        clip_logits(&pair);
+        clip_logits(&pair, &pair.q_row);
     while (in_range) {
         pass_status = sum_weights(&pair, NULL, &pair.q_row, SUM_WEIGHT, &sums);
         if (pass_status == PASS_ACCEPTED || (pass_status == PASS_OUT_OF_RANGE ? !centre(&pair) : !pair.lanes->is_float))

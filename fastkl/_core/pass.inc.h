@@ -21,10 +21,10 @@
    is clipped. */
 FASTKL_INLINE void NAME(add_row)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
                                  REAL power, const NAME(factor) *c, NAME(lanes) *lanes, fastkl_sums *sums) {
-    const REAL eps = NAME(eps)(task);
+    const REAL p_eps = NAME(p_eps)(task), eps = NAME(eps)(task);
     const NAME(factor) one = NAME(no_factor)(task);
     const int pair = q->data != NULL, converts = fastkl_is_common(task->measure);
-    const int p_fits = !c && in_a_row(p), q_fits = pair ? !c && in_a_row(q) && !(eps > 0) : p_fits;
+    const int p_fits = !c && in_a_row(p) && !(p_eps > 0), q_fits = pair ? !c && in_a_row(q) && !(eps > 0) : p_fits;
     const int dtype =
         converts && p_fits && q_fits && p->dtype == q->dtype && NAME(goes_in)(p->dtype) ? p->dtype : REAL_DTYPE;
     const int p_in_place = p_fits && p->dtype == dtype, q_in_place = q_fits && q->dtype == dtype;
@@ -35,6 +35,8 @@ FASTKL_INLINE void NAME(add_row)(const fastkl_task *task, const fastkl_operand *
         const NAME(columns) p_now = NAME(row_columns)(p_chunk, p, p->data + start * p->col, count, p_in_place);
         const NAME(columns) q_now =
             pair ? NAME(row_columns)(q_chunk, q, q->data + start * q->col, count, q_in_place) : p_now;
+        if (p_eps > 0)
+            NAME(clip)(p_chunk, (int)count, p_eps, &sums->p_clipped, &sums->entry_bits);
         if (pair && eps > 0)
             NAME(clip)(q_chunk, (int)count, eps, &sums->clipped, &sums->entry_bits);
         if (c)
@@ -49,7 +51,7 @@ FASTKL_NOINLINE void NAME(row_pass)(const fastkl_task *task, const fastkl_operan
                                     REAL power, const NAME(factor) *c, fastkl_sums *sums) {
     NAME(lanes) lanes;
     NAME(clear)(&lanes);
-    sums->clipped = 0, sums->entry_bits = 0;
+    sums->clipped = sums->p_clipped = 0, sums->entry_bits = 0;
     NAME(add_row)(task, p, q, n, power, c, &lanes, sums);
     NAME(collect)(&lanes, sums);
 }
@@ -62,9 +64,10 @@ FASTKL_NOINLINE void NAME(rows_pass)(const fastkl_task *task, const fastkl_opera
     for (int i = 0; i < DOUBLES; i++) {
         const fastkl_operand p_row = moved(p, first + i, 0), q_row = moved(q, first + i, 0);
         NAME(clear)(&lanes[i]);
-        sums.clipped = 0, sums.entry_bits = 0;
+        sums.clipped = sums.p_clipped = 0, sums.entry_bits = 0;
         NAME(add_row)(task, &p_row, &q_row, n, 1, NULL, &lanes[i], &sums);
-        to->clipped[first + i] = sums.clipped, to->entry_bits[first + i] = sums.entry_bits;
+        to->clipped[first + i] = sums.clipped, to->p_clipped[first + i] = sums.p_clipped;
+        to->entry_bits[first + i] = sums.entry_bits;
     }
     NAME(collect_rows)(lanes, to, first);
 }
@@ -106,8 +109,8 @@ FASTKL_NOINLINE void NAME(give_low)(const NAME(lanes) *lanes, group_sums *to, in
 /* The columns of a strip of up to LANES rows. What stands where it is used is prefetched STRIP columns ahead; in place of
    what is copied, the next LANES rows are. */
 FASTKL_INLINE NAME(columns) NAME(strip_of)(REAL *copy, int holds, const fastkl_operand *from, int count, int first,
-                                           int rows, REAL eps, group_sums *to) {
-    const NAME(tiles) tile = NAME(tiles_of)(copy, holds, from, count, first, rows, eps, to);
+                                           int rows, REAL eps, double *clipped, group_sums *to) {
+    const NAME(tiles) tile = NAME(tiles_of)(copy, holds, from, count, first, rows, eps, clipped, to);
     NAME(columns) columns = NAME(columns_of_tile)(&tile, count, 0);
     const char *const data = from->data + first * from->row;
     columns.far = 1; /* LANES rows of two operands, and the next, would not fit into the first cache */
@@ -124,7 +127,7 @@ FASTKL_INLINE ptrdiff_t NAME(strip_width)(const fastkl_operand *p, const fastkl_
 /* The first pass over rows of a group from row `first` on, LANES at a time and a strip at a time. */
 FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                        ptrdiff_t n, int first, int rows, group_sums *to) {
-    const REAL eps = NAME(eps)(task);
+    const REAL p_eps = NAME(p_eps)(task), eps = NAME(eps)(task);
     const NAME(factor) one = NAME(no_factor)(task);
     const int pair = q->data != NULL;
     _Alignas(COLUMN_BYTES) REAL p_copy[COPIED_STRIP * LANES], q_copy[COPIED_STRIP * LANES];
@@ -139,8 +142,10 @@ FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_ope
         const ptrdiff_t ahead = interleaved(p, q) ? 0 : start * (LANES - 1);
         for (int i = 0; i < rows; i += LANES) {
             const int now = rows - i < LANES ? rows - i : LANES;
-            NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, first + i, now, 0, to);
-            NAME(columns) q_now = pair ? NAME(strip_of)(q_copy, i > 0, &q_strip, count, first + i, now, eps, to) : p_now;
+            NAME(columns) p_now =
+                NAME(strip_of)(p_copy, i > 0, &p_strip, count, first + i, now, p_eps, to->p_clipped, to);
+            NAME(columns) q_now =
+                pair ? NAME(strip_of)(q_copy, i > 0, &q_strip, count, first + i, now, eps, to->clipped, to) : p_now;
             p_now.ahead += ahead * p->col, q_now.ahead += ahead * q->col;
             NAME(adders)[task->measure][0](&lanes[i / LANES], &p_now, &q_now, count, &one);
             if (start + count < n && (start + count) % MOST_COLUMNS)
@@ -168,8 +173,9 @@ FASTKL_NOINLINE void NAME(correct_strips)(const fastkl_operand *p, const fastkl_
             const int now = rows - i < LANES ? rows - i : LANES;
             NAME(lane_sum) sum;
             memset(&sum, 0, sizeof sum);
-            NAME(add_corrected)(NAME(strip_of)(p_copy, i > 0, &p_strip, count, i, now, 0, to),
-                                NAME(strip_of)(q_copy, i > 0, &q_strip, count, i, now, 0, to), count, shift + i, &sum);
+            NAME(add_corrected)(NAME(strip_of)(p_copy, i > 0, &p_strip, count, i, now, 0, NULL, to),
+                                NAME(strip_of)(q_copy, i > 0, &q_strip, count, i, now, 0, NULL, to), count, shift + i,
+                                &sum);
             NAME(give_corrected)(&sum, start > 0, to, i);
         }
     }
@@ -181,7 +187,7 @@ static void NAME(group_pass)(const fastkl_task *task, const fastkl_operand *p, c
                              int rows, group_sums *to) {
     for (int i = 0; i < rows; i += LANES)
         for (int j = i; j < i + LANES; j++)
-            to->clipped[j] = 0, to->entry_bits[j] = to->guard_bits[j] = 0;
+            to->clipped[j] = to->p_clipped[j] = 0, to->entry_bits[j] = to->guard_bits[j] = 0;
     const int corrects = task->measure == FASTKL_total_variation && !to->keeps_low;
     if (n <= TILE)
         NAME(tiles_pass)(task, p, q, (int)n, rows, to);

@@ -60,7 +60,7 @@ FASTKL_INLINE void add_rescaled(lanes_f64 *lanes, term_f64 *term, traits of, con
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
             c.high = high[j];
-            add_one_f64(lanes, term(p[j], q[j], c), j, of.pair, p[j], q[j]);
+            add_one_f64(lanes, term(p[j], q[j], c), j, of, p[j], least_of_f64(of, p[j], q[j]));
         }
     }
     for (int i = 0; i < n / 4; i++, p += 4 * DOUBLES, q += 4 * DOUBLES) {
@@ -71,7 +71,9 @@ FASTKL_INLINE void add_rescaled(lanes_f64 *lanes, term_f64 *term, traits of, con
             c.high = high[j];
             const entry_f64 e = both_f64(both_f64(term(p[j], q[j], c), term(p1[j], q1[j], c)),
                                          both_f64(term(p2[j], q2[j], c), term(p3[j], q3[j], c)));
-            add_one_f64(lanes, e, j, of.pair, p[j], lesser_f64(lesser_f64(q[j], q1[j]), lesser_f64(q2[j], q3[j])));
+            add_one_f64(lanes, e, j, of, p[j],
+                        lesser_f64(lesser_f64(least_of_f64(of, p[j], q[j]), least_of_f64(of, p1[j], q1[j])),
+                                   lesser_f64(least_of_f64(of, p2[j], q2[j]), least_of_f64(of, p3[j], q3[j]))));
         }
     }
 }
@@ -109,6 +111,8 @@ FASTKL_INLINE void rescaled_pass(term_f64 *term, traits of, int symmetric, const
         columns_f64 columns[2] = {{(const char *)p_tile, COLUMN_BYTES, FASTKL_float64}, {0}};
         columns[1] = columns[0], columns[1].data = (const char *)q_tile;
         find_small_f64(columns[0], columns[1], n, lanes.guard_bits);
+        if (of.infinite == 2)
+            find_small_f64(columns[1], columns[0], n, lanes.guard_bits);
     }
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {

@@ -44,6 +44,7 @@
    sums are those of multiples of the rows, unless they are `refused`. */
 typedef struct {
     double term[MOST_ROWS], other[MOST_ROWS], weight[MOST_ROWS], clipped[MOST_ROWS];
+    double p_clipped[MOST_ROWS];
     uint64_t entry_bits[MOST_ROWS], guard_bits[MOST_ROWS];
     int keeps_low, corrected, scales;
     uint64_t refused[MOST_ROWS];
@@ -168,14 +169,15 @@ static void pass(const fastkl_task *task, const fastkl_operand *p, const fastkl_
     (in_float(task, p, q) ? group_pass_f32 : group_pass_f64)(task, &p_piece, &q_piece, count, rows, &of);
     for (int i = 0; i < rows; i++)
         sums[i] = (fastkl_sums){of.term[i],      of.other[i],   of.weight[i],     of.term_low[i],  of.other_low[i],
-                                of.weight_low[i], of.clipped[i], of.entry_bits[i], of.guard_bits[i]};
+                                of.weight_low[i], of.clipped[i], of.p_clipped[i], of.entry_bits[i],
+                                of.guard_bits[i]};
 }
 
 /* Is the value of row i right, and is the row valid? It is not accepted where one of the signs is set. */
 FASTKL_INLINE int accepted(const fastkl_task *task, int measure, const group_sums *sums, int i, uint64_t signs,
                            const finished *row, const limits *within) {
     return acceptable(measure, row, within) & trusted(sums->term[i], signs, row, within) &
-           (fabs(row->sum_of_p - 1) <= task->p_tolerance) &
+           (fabs(row->sum_of_p - sums->p_clipped[i] - 1) <= task->p_tolerance) &
            (fabs(row->sum_of_q - sums->clipped[i] - 1) <= task->q_tolerance);
 }
 
@@ -202,8 +204,9 @@ FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p
         return;
     const int q_differs = q.data && differs_from_one(first.sum_of_q - sums->clipped[i], task->q_tolerance);
     /* A sum of p that is a difference from a much larger one of q has lost its digits, and may even seem to be 1. */
-    const double sum_of_p = fastkl_is_symmetric(task->measure) && q_differs ? sum_of_entries(p, n) : first.sum_of_p;
-    if (differs_from_one(sum_of_p, task->p_tolerance) || !fastkl_has_weight(p, n, 0))
+    const double sum_of_p =
+        fastkl_is_symmetric(task->measure) && q_differs ? sum_of_entries(p, n) : first.sum_of_p - sums->p_clipped[i];
+    if (differs_from_one(sum_of_p, task->p_tolerance) || !fastkl_has_weight(p, n, task->p_eps))
         *status = FASTKL_P_SUM;
     else if (q_differs || (q.data && !fastkl_has_weight(q, n, task->eps)))
         *status = FASTKL_Q_SUM;
@@ -262,7 +265,8 @@ FASTKL_INLINE int accept_rows(int measure, const fastkl_task *task, const limits
 FASTKL_INLINE void enter(const fastkl_sums *sums, group_sums *to, int i) {
     const row_sums row = rounded(sums);
     to->term[i] = row.term, to->other[i] = row.other, to->weight[i] = row.weight;
-    to->clipped[i] = sums->clipped, to->entry_bits[i] = sums->entry_bits, to->guard_bits[i] = sums->guard_bits;
+    to->clipped[i] = sums->clipped, to->p_clipped[i] = sums->p_clipped;
+    to->entry_bits[i] = sums->entry_bits, to->guard_bits[i] = sums->guard_bits;
 }
 
 /* Are rows multiplied before the first pass? Of long rows, the first pass is as good for most measures. */

@@ -33,6 +33,7 @@ static inline void fastkl_join_sums(fastkl_sums *to, const fastkl_sums *next) {
     to->other_low += next->other_low;
     to->weight_low += next->weight_low;
     to->clipped += next->clipped;
+    to->p_clipped += next->p_clipped;
     to->entry_bits |= next->entry_bits;
     to->guard_bits |= next->guard_bits;
 }

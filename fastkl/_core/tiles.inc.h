@@ -22,7 +22,7 @@ FASTKL_INLINE NAME(columns) NAME(columns_of_tile)(const NAME(tiles) *from, int n
 
 /* The sums of the first `count` columns, of one to four; `count` is a constant in every use. Where there were no sums
    before, there is nothing that rounding could take from them. */
-FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, int pair, NAME(columns) p, NAME(columns) q,
+FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, traits of, NAME(columns) p, NAME(columns) q,
                                int count, NAME(factor) one) {
     const NAME(loose) *const p0 = NAME(column)(p, 0, 4, NULL), *const q0 = NAME(column)(q, 0, 4, NULL);
     const NAME(loose) *const p1 = NAME(column)(p, 1, 4, NULL), *const q1 = NAME(column)(q, 1, 4, NULL);
@@ -30,27 +30,27 @@ FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, int pair, N
     const NAME(loose) *const p3 = NAME(column)(p, 3, 4, NULL), *const q3 = NAME(column)(q, 3, 4, NULL);
     for (int i = 0; i < count; i++) {
         NAME(prefetch)(p, i);
-        if (pair)
+        if (of.pair)
             NAME(prefetch)(q, i);
     }
     FASTKL_VECTORIZE_INNER
     for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         NAME(entry) e = term(p0[j], q0[j], one);
         UINT p_bits = NAME(bits)(p0[j]);
-        REAL least_q = q0[j];
+        REAL least_q = NAME(least_of)(of, p0[j], q0[j]);
         if (count > 1)
-            e = NAME(both)(e, term(p1[j], q1[j], one)), p_bits |= NAME(bits)(p1[j]), least_q = NAME(lesser)(least_q, q1[j]);
+            e = NAME(both)(e, term(p1[j], q1[j], one)), p_bits |= NAME(bits)(p1[j]), least_q = NAME(lesser)(least_q, NAME(least_of)(of, p1[j], q1[j]));
         if (count > 3)
             e = NAME(both)(e, NAME(both)(term(p2[j], q2[j], one), term(p3[j], q3[j], one)));
         else if (count > 2)
             e = NAME(both)(e, term(p2[j], q2[j], one));
         if (count > 2)
-            p_bits |= NAME(bits)(p2[j]), least_q = NAME(lesser)(least_q, q2[j]);
+            p_bits |= NAME(bits)(p2[j]), least_q = NAME(lesser)(least_q, NAME(least_of)(of, p2[j], q2[j]));
         if (count > 3)
-            p_bits |= NAME(bits)(p3[j]), least_q = NAME(lesser)(least_q, q3[j]);
+            p_bits |= NAME(bits)(p3[j]), least_q = NAME(lesser)(least_q, NAME(least_of)(of, p3[j], q3[j]));
         lanes->term.sum[j] = e.term, lanes->other.sum[j] = e.other, lanes->weight.sum[j] = e.weight;
         lanes->term.low[j] = lanes->other.low[j] = lanes->weight.low[j] = 0;
-        lanes->p_bits[j] = p_bits, lanes->guard_bits[j] = 0, lanes->least_q[j] = pair ? least_q : 1;
+        lanes->p_bits[j] = p_bits, lanes->guard_bits[j] = 0, lanes->least_q[j] = of.pair ? least_q : 1;
     }
 }
 
@@ -72,13 +72,13 @@ FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, traits of, const NAME(column
     switch (first_columns) {
 #define CASE(count)                                         \
     case count:                                             \
-        NAME(start)(&now, term, of.pair, *p, *q, count, one); \
+        NAME(start)(&now, term, of, *p, *q, count, one); \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4)
 #undef CASE
     }
     const NAME(columns) p_rest = NAME(advance)(*p, first_columns), q_rest = NAME(advance)(*q, first_columns);
-    NAME(add_groups)(&now, term, of.pair, p_rest, q_rest, (n - first_columns) / 4, one);
+    NAME(add_groups)(&now, term, of, p_rest, q_rest, (n - first_columns) / 4, one);
     NAME(give_tile)(&now, of.infinite, to, first);
     if (to->keeps_low)
         NAME(give_low)(&now, to, first);
@@ -94,9 +94,9 @@ FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, traits of, const NAME(column
 FASTKL_INLINE void NAME(add_known)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int count,
                                    int group, NAME(factor) one, group_sums *to, int first) {
     NAME(lanes) now;
-    NAME(start)(&now, term, of.pair, *p, *q, count, one);
+    NAME(start)(&now, term, of, *p, *q, count, one);
     if (group)
-        NAME(add_groups)(&now, term, of.pair, NAME(advance)(*p, count), NAME(advance)(*q, count), 1, one);
+        NAME(add_groups)(&now, term, of, NAME(advance)(*p, count), NAME(advance)(*q, count), 1, one);
     NAME(give_tile)(&now, of.infinite, to, first);
 }
 
@@ -137,11 +137,11 @@ FASTKL_MEASURES(ROW)
 static NAME(tile_adder) *const NAME(tile_adders)[][2] = {FASTKL_MEASURES(ROW)};
 #undef ROW
 
-/* Clips tiles of rows of a group from row `first` on. */
+/* Clips tiles of rows of a group from row `first` on, and enters in `all_clipped` what that adds to each row of it. */
 FASTKL_NOINLINE void NAME(clip_tiles)(REAL *copy, const fastkl_operand *from, int n, int first, int rows, REAL eps,
-                                      group_sums *to) {
+                                      double *all_clipped, group_sums *to) {
     for (int i = 0; i < rows; i += LANES) {
-        double *const clipped = to->clipped + first + i;
+        double *const clipped = all_clipped + first + i;
         uint64_t *const bits = to->entry_bits + first + i;
         if (from->row || i == 0)
             NAME(clip_columns)(copy + i * n, n, eps, clipped, bits);
@@ -150,8 +150,8 @@ FASTKL_NOINLINE void NAME(clip_tiles)(REAL *copy, const fastkl_operand *from, in
     }
 }
 
-/* Searches the tiles in which a q is small for a p > 0 where q is zero or nearly. */
-FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows,
+/* Searches the tiles in which a q is small for a p > 0 where q is zero or nearly, and if `either` the other way round. */
+FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, int either,
                                                uint64_t *bits) {
     for (int i = 0; i < rows; i += LANES, bits += LANES) {
         UINT found[LANES] = {0};
@@ -160,6 +160,8 @@ FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(
             small |= bits[j];
         if (small & FASTKL_SIGN)
             NAME(find_small)(NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, found);
+        if (either && small & FASTKL_SIGN)
+            NAME(find_small)(NAME(columns_of_tile)(q, n, i), NAME(columns_of_tile)(p, n, i), n, found);
         for (int j = 0; j < LANES; j++)
             bits[j] = (uint64_t)found[j] << (64 - REAL_BITS);
     }
@@ -184,7 +186,7 @@ FASTKL_INLINE int NAME(batch)(int n) { return n < BATCH ? BATCH / n * LANES : LA
 /* The tiles of rows of a group from row `first` on: where they stand, or a copy, which has them already if all rows are the
    same and it `holds` some. */
 FASTKL_INLINE NAME(tiles) NAME(tiles_of)(REAL *copy, int holds, const fastkl_operand *from, int n, int first, int rows,
-                                         REAL eps, group_sums *to) {
+                                         REAL eps, double *clipped, group_sums *to) {
     const int far = n > MOST_NEAR, columns_ahead = far ? 2 * TILE : TILE;
     const char *const data = from->data + first * from->row, *const ahead = data + columns_ahead / n * LANES * from->row;
     if (from->dtype == REAL_DTYPE && in_a_column(from) && rows % LANES == 0 && !(eps > 0))
@@ -192,7 +194,7 @@ FASTKL_INLINE NAME(tiles) NAME(tiles_of)(REAL *copy, int holds, const fastkl_ope
     if (!holds || from->row || eps > 0)
         NAME(load_tiles)(copy, from, data, n, rows);
     if (eps > 0)
-        NAME(clip_tiles)(copy, from, n, first, rows, eps, to);
+        NAME(clip_tiles)(copy, from, n, first, rows, eps, clipped, to);
     const ptrdiff_t tile = from->row ? n * COLUMN_BYTES : 0;
     return (NAME(tiles)){(const char *)copy, COLUMN_BYTES, tile, ahead, LANES * from->col, far};
 }
@@ -200,7 +202,7 @@ FASTKL_INLINE NAME(tiles) NAME(tiles_of)(REAL *copy, int holds, const fastkl_ope
 /* The first pass over rows of a group. */
 FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, int n,
                                       int rows, group_sums *to) {
-    const REAL eps = NAME(eps)(task);
+    const REAL p_eps = NAME(p_eps)(task), eps = NAME(eps)(task);
     const NAME(factor) one = NAME(no_factor)(task);
     const int scales = REAL_BITS == 64 && to->scales, pair = q->data != NULL;
     const int one_tile = scales && (!p->row || (pair && !q->row)); /* a row that stands for all gets many factors */
@@ -211,8 +213,9 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
         if (now > LANES) /* the last rows are copied if there are fewer than LANES */
             now -= now % LANES;
         const int holds = first > 0 && !scales;
-        const NAME(tiles) p_now = NAME(tiles_of)(p_copy, holds, p, n, first, now, 0, to);
-        const NAME(tiles) q_now = pair ? NAME(tiles_of)(q_copy, holds, q, n, first, now, eps, to) : p_now;
+        const NAME(tiles) p_now = NAME(tiles_of)(p_copy, holds, p, n, first, now, p_eps, to->p_clipped, to);
+        const NAME(tiles) q_now =
+            pair ? NAME(tiles_of)(q_copy, holds, q, n, first, now, eps, to->clipped, to) : p_now;
         if (scales)
             NAME(scale_tiles)(task, p_copy, pair ? q_copy : NULL, n, now, to->refused + first);
         NAME(tile_adders)[task->measure][n <= MOST_FEW && !to->keeps_low](&p_now, &q_now, n, now, &one, to,
@@ -220,6 +223,7 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
         if (task->measure == FASTKL_total_variation && !to->keeps_low)
             NAME(correct_tiles)(&p_now, &q_now, n, now, to, first);
         if (pair)
-            NAME(find_zeros_in_tiles)(&p_now, &q_now, n, now, to->guard_bits + first);
+            NAME(find_zeros_in_tiles)(&p_now, &q_now, n, now, fastkl_is_infinite(task->measure) == 2,
+                                      to->guard_bits + first);
     }
 }

@@ -100,7 +100,7 @@ FASTKL_NOINLINE uint64_t NAME(whole_row_pass)(const fastkl_task *task, const fas
         NAME(adders)[task->measure][0](&lanes, &p_now, &q_now, count / LANES, &one);
     }
     NAME(collect)(&lanes, sums);
-    sums->clipped = 0;
+    sums->clipped = sums->p_clipped = 0;
     return (uint64_t)NAME(refuses)(task->measure, task, p_sum, q_sum);
 }
 #endif
