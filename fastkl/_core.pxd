@@ -21,6 +21,7 @@ cdef extern from "_core/fastkl.h" nogil:
         FASTKL_cross_entropy
         FASTKL_kl_divergence
         FASTKL_js_divergence
+        FASTKL_jeffreys_divergence
 
     ptrdiff_t FASTKL_PIECE, FASTKL_INTERLEAVED_PIECE
 

@@ -257,6 +257,11 @@ static double chi2_divergence_fallback(const weights *p, const weights *q) {
     return total(sum);
 }
 
+/* The sum of D in both directions. */
+static double jeffreys_divergence_fallback(const weights *p, const weights *q) {
+    return kl_divergence_fallback(p, q) + kl_divergence_fallback(q, p);
+}
+
 double fastkl_fallback_logits(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const weights a = weights_of(task, p, n, task->p_eps), b = q.data ? weights_of(task, q, n, task->eps) : a;
     switch (task->measure) {

@@ -138,9 +138,11 @@ static double difference_of_products(double a, double b, double c, double d) {
     return (ab - cd) + (fma(a, b, -ab) - fma(c, d, -cd));
 }
 
+static double log_of(scaled x) { return log(x.significand) + x.exponent * FASTKL_LN2; }
+
 /* What a pair of entries a and b adds to a divergence of a and c b, and what the sums say:
        name_term   where a and b are comparable. `difference` is a - c b, rounded once where they nearly agree
-       name_far    where they are not, or one of them is zero, from x = a, y = c b and log(x/y)
+       name_far    where they are not, or one of them is zero, from x = a, y = c b and x/y, which has any exponent
        name_value  the value, of which name_finish says more, from the sums of the terms, of x and of x - y: times the sum
                    of x, so that it can be too small for a double only at the end. The factor c makes the sums of x and y
                    nearly equal. */
@@ -148,7 +150,9 @@ static double kl_divergence_term(double a, double b, factor_f64 c, double differ
     double further;
     return fabs(difference) < a / 4 ? phi_to_mean_f64(a, b * c.high, difference) : phi_f64(a, b, c, &further);
 }
-static double kl_divergence_far(double x, double y, double log_ratio) { return x > 0 ? x * (log_ratio - 1) + y : y; }
+static double kl_divergence_far(double x, double y, scaled ratio) {
+    return x > 0 ? x * (log_of(ratio) - 1) + y : y;
+}
 static double kl_divergence_value(double term, double weight, double difference) {
     return term - phi_of_difference_f64(weight, difference);
 }
@@ -156,8 +160,8 @@ static double kl_divergence_value(double term, double weight, double difference)
 static double js_divergence_term(double a, double b, factor_f64 c, double difference) {
     return phi_of_both_f64(a, b * c.high, a + b * c.high, -difference);
 }
-static double js_divergence_far(double x, double y, double log_ratio) {
-    (void)log_ratio;
+static double js_divergence_far(double x, double y, scaled ratio) {
+    (void)ratio;
     return (x + y) * FASTKL_LN2;
 }
 static double js_divergence_value(double term, double weight, double difference) {
@@ -165,9 +169,9 @@ static double js_divergence_value(double term, double weight, double difference)
     return value < FASTKL_LN2 * weight ? value : FASTKL_LN2 * weight;
 }
 
-static double hellinger_distance_far(double x, double y, double log_ratio) {
+static double hellinger_distance_far(double x, double y, scaled ratio) {
     const double roots = sqrt(x) - sqrt(y);
-    (void)log_ratio;
+    (void)ratio;
     return roots * roots;
 }
 static double hellinger_distance_term(double a, double b, factor_f64 c, double difference) {
@@ -184,8 +188,8 @@ static double total_variation_term(double a, double b, factor_f64 c, double diff
     (void)a, (void)b, (void)c;
     return fabs(difference);
 }
-static double total_variation_far(double x, double y, double log_ratio) {
-    (void)log_ratio;
+static double total_variation_far(double x, double y, scaled ratio) {
+    (void)ratio;
     return fabs(x - y);
 }
 static double total_variation_value(double term, double weight, double difference) {
@@ -197,17 +201,27 @@ static double chi2_divergence_term(double a, double b, factor_f64 c, double diff
     (void)a;
     return difference * (difference / (b * c.high));
 }
-static double chi2_divergence_far(double x, double y, double log_ratio) {
-    const double root = (x - y) / sqrt(y);
-    return log_ratio > -INFINITY ? root * root : y;
+static double chi2_divergence_far(double x, double y, scaled ratio) {
+    return ldexp(x * ratio.significand, ratio.exponent) - 2 * x + y;
 }
 static double chi2_divergence_value(double term, double weight, double difference) {
     return term * ((weight - difference) / weight) - difference * (difference / weight);
 }
 
+static double jeffreys_divergence_term(double a, double b, factor_f64 c, double difference) {
+    const double y = b * c.high;
+    return fabs(difference) < a / 4 ? difference * -log1p(-difference / a) : (a - y) * log(a / y);
+}
+static double jeffreys_divergence_far(double x, double y, scaled ratio) {
+    return x == y ? 0 : (x - y) * log_of(ratio);
+}
+static double jeffreys_divergence_value(double term, double weight, double difference) {
+    return term + difference * log1p(-difference / weight);
+}
+
 static const struct {
     double (*term)(double a, double b, factor_f64 c, double difference);
-    double (*far)(double x, double y, double log_ratio);
+    double (*far)(double x, double y, scaled ratio);
     double (*value)(double term, double weight, double difference);
 } divergences[FASTKL_MEASURE_COUNT] = {
 #define ROW(name, ...) [FASTKL_##name] = {name##_term, name##_far, name##_value},
@@ -237,8 +251,8 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
         } else {
             const double x = ldexp(a.significand, a.exponent + headroom);
             const double y = ldexp(c * b.significand, b.exponent + headroom);
-            const double log_ratio = log(a.significand / (c * b.significand)) - apart * FASTKL_LN2;
-            add(&term, divergences[task->measure].far(x, y, log_ratio));
+            const scaled ratio = {both ? a.significand / (c * b.significand) : a.significand > 0 ? INFINITY : 0, -apart, 0};
+            add(&term, divergences[task->measure].far(x, y, ratio));
             add(&difference, x - y);
         }
     }

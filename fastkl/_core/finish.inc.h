@@ -153,6 +153,16 @@ FASTKL_INLINE finished chi2_divergence_finish(row_sums sum, const fastkl_task *t
 }
 FASTKL_INLINE double chi2_divergence_finish_ratios(double mean) { return mean; }
 
+/* The sum of all terms is (P + Q) / 2 times the value, and (P - Q) log(P/Q): at most |P - Q| / (P + Q) of the value are
+   missing, which `acceptable` demands to be small. */
+FASTKL_INLINE finished jeffreys_divergence_finish(row_sums sum, const fastkl_task *task, int near) {
+    const double p = 0.5 * (sum.weight - sum.other), q = 0.5 * (sum.weight + sum.other);
+    const double mismatch = 2 * sum.other * (sum.other / sum.weight);
+    const int accepted = (mismatch <= MISMATCH_MOST * sum.term) & ((sum.term > 0) | (sum.other == 0));
+    (void)task, (void)near;
+    return (finished){2 * non_negative(sum.term - mismatch) / sum.weight, accepted, p, q, -sum.other};
+}
+
 /* `near` is a constant, and says that has_near_sums is known to hold; no value depends on it. The measure is a constant,
    too, in loops; elsewhere it is the task's. */
 FASTKL_INLINE finished finish_sums(int measure, const fastkl_task *task, row_sums sums, int near) {

@@ -138,9 +138,20 @@ static fastkl_task exchange(const fastkl_task *task) {
     return exchanged;
 }
 
-/* The value of the first row, and what is wrong with it. */
+/* The value of the first row, and what is wrong with it. That of Jeffreys is the sum of D in both directions. */
 FASTKL_NOINLINE void logits_row_alone(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                       ptrdiff_t n, double *value, uint8_t *status) {
+    if (task->measure == FASTKL_jeffreys_divergence) {
+        fastkl_task forward = *task;
+        forward.measure = FASTKL_kl_divergence;
+        const fastkl_task reverse = exchange(&forward);
+        double other = 0;
+        logits_row_alone(&forward, p, q, n, value, status);
+        if (!*status && !is_wanted(task))
+            logits_row_alone(&reverse, q, p, n, &other, status);
+        *value += other;
+        return;
+    }
     const fastkl_task exchanged = exchange(task);
     /* The same row is p in either order, so that a symmetric measure has the same bits. */
     const int exchanges = fastkl_is_symmetric(task->measure) &&

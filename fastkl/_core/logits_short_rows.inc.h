@@ -98,6 +98,18 @@ FASTKL_NOINLINE void short_divergences(const logits_pair *pair, int count, doubl
     finish_short_divergences(pair, &sums, count, value, accepts);
 }
 
+/* The same in both directions. */
+FASTKL_NOINLINE void short_jeffreys(const logits_pair *pair, int count, double *value, int64_t *accepts) {
+    logits_pair exchanged = *pair;
+    double reverse[LOGIT_ROWS];
+    int64_t accepts_reverse[LOGIT_ROWS];
+    exchanged.p = pair->q, exchanged.q = pair->p;
+    short_divergences(pair, count, value, accepts);
+    short_divergences(&exchanged, count, reverse, accepts_reverse);
+    for (int i = 0; i < count; i++)
+        value[i] += reverse[i], accepts[i] &= accepts_reverse[i];
+}
+
 /* The same for entropies, cross-entropies and, if there are labels, losses of q. */
 FASTKL_NOINLINE void short_weights(const logits_pair *pair, int count, int kind, const int64_t *labels, double *value,
                                    int64_t *accepts) {
@@ -136,7 +148,9 @@ FASTKL_NOINLINE void short_logits(const fastkl_task *task, const fastkl_operand 
     const logits_pair pair = pair_of(task, p, q, n);
     if (task->measure == FASTKL_kl_divergence)
         short_divergences(&pair, count, value, accepts);
-    else if (!fastkl_is_f_divergence(task->measure))
+    else if (task->measure == FASTKL_jeffreys_divergence)
+        short_jeffreys(&pair, count, value, accepts);
+    else if (!fastkl_is_divergence(task->measure))
         short_weights(&pair, count, q->data ? SUM_CROSS_ENTROPY : SUM_ENTROPY, NULL, value, accepts);
     else if (task->measure == FASTKL_js_divergence)
         short_js(&pair, count, value, accepts);

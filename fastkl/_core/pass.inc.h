@@ -174,8 +174,8 @@ FASTKL_NOINLINE void NAME(correct_strips)(const fastkl_operand *p, const fastkl_
             NAME(lane_sum) sum;
             memset(&sum, 0, sizeof sum);
             NAME(add_corrected)(NAME(strip_of)(p_copy, i > 0, &p_strip, count, i, now, 0, NULL, to),
-                                NAME(strip_of)(q_copy, i > 0, &q_strip, count, i, now, 0, NULL, to), count, shift + i,
-                                &sum);
+                                NAME(strip_of)(q_copy, i > 0, &q_strip, count, i, now, 0, NULL, to), count, 0,
+                                shift + i, &sum);
             NAME(give_corrected)(&sum, start > 0, to, i);
         }
     }
@@ -200,7 +200,7 @@ static void NAME(group_pass)(const fastkl_task *task, const fastkl_operand *p, c
         NAME(correct_strips)(p, q, n, rows, to);
     for (int i = 0; corrects && n > TILE && !interleaved(p, q) && i < rows; i++) {
         const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0);
-        NAME(correct_row)(&p_row, &q_row, n, i, to);
+        NAME(correct_row)(&p_row, &q_row, n, 0, i, to);
     }
     to->corrected = corrects;
 }

@@ -105,7 +105,7 @@ FASTKL_INLINE const limits *limits_of(const fastkl_task *task, const fastkl_oper
 static void correct(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, int i, group_sums *sums) {
     if (task->measure != FASTKL_total_variation)
         return;
-    (in_float(task, &p, &q) ? correct_row_f32 : correct_row_f64)(&p, &q, n, i, sums);
+    (in_float(task, &p, &q) ? correct_row_f32 : correct_row_f64)(&p, &q, n, DOUBLES, i, sums);
     sums->corrected = 1;
 }
 

@@ -175,7 +175,7 @@ FASTKL_NOINLINE void NAME(correct_tiles)(const NAME(tiles) *p, const NAME(tiles)
         REAL shift[LANES];
         memset(&sum, 0, sizeof sum);
         NAME(shifts_of)(to, first + i, 0, shift);
-        NAME(add_corrected)(NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, shift, &sum);
+        NAME(add_corrected)(NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, 0, shift, &sum);
         NAME(give_corrected)(&sum, 0, to, first + i);
     }
 }

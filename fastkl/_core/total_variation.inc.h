@@ -8,17 +8,22 @@
 FASTKL_INLINE REAL NAME(corrected)(REAL p, REAL q, REAL shift) { return SIZE(NAME(mul_add)(shift, p + q, p - q)); }
 
 /* Adds |p - q + shift (p + q)| over columns to the sum in each lane; each lane has a shift. */
-FASTKL_INLINE void NAME(add_corrected)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, const REAL *shift,
-                                       NAME(lane_sum) *sum) {
+FASTKL_INLINE void NAME(add_corrected)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, int prefetches,
+                                       const REAL *shift, NAME(lane_sum) *sum) {
     NAME(lane_sum) now = *sum;
     ptrdiff_t i = 0;
     for (; i + 4 <= count; i += 4) {
+        const NAME(columns) p_now = NAME(advance)(p, i), q_now = NAME(advance)(q, i);
+        for (int k = 0; prefetches && k < 4; k++) {
+            NAME(prefetch)(p_now, k);
+            NAME(prefetch)(q_now, k);
+        }
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
-            const REAL a0 = NAME(column)(p, i, count, NULL)[j], b0 = NAME(column)(q, i, count, NULL)[j];
-            const REAL a1 = NAME(column)(p, i + 1, count, NULL)[j], b1 = NAME(column)(q, i + 1, count, NULL)[j];
-            const REAL a2 = NAME(column)(p, i + 2, count, NULL)[j], b2 = NAME(column)(q, i + 2, count, NULL)[j];
-            const REAL a3 = NAME(column)(p, i + 3, count, NULL)[j], b3 = NAME(column)(q, i + 3, count, NULL)[j];
+            const REAL a0 = NAME(column)(p_now, 0, 4, NULL)[j], b0 = NAME(column)(q_now, 0, 4, NULL)[j];
+            const REAL a1 = NAME(column)(p_now, 1, 4, NULL)[j], b1 = NAME(column)(q_now, 1, 4, NULL)[j];
+            const REAL a2 = NAME(column)(p_now, 2, 4, NULL)[j], b2 = NAME(column)(q_now, 2, 4, NULL)[j];
+            const REAL a3 = NAME(column)(p_now, 3, 4, NULL)[j], b3 = NAME(column)(q_now, 3, 4, NULL)[j];
             NAME(accumulate)(&now, j, (NAME(corrected)(a0, b0, shift[j]) + NAME(corrected)(a1, b1, shift[j])) +
                                           (NAME(corrected)(a2, b2, shift[j]) + NAME(corrected)(a3, b3, shift[j])));
         }
@@ -43,12 +48,16 @@ FASTKL_INLINE void NAME(shifts_of)(const group_sums *of, int first, int one_row,
 
 /* Gives LANES rows the corrected sums of their columns, or adds these. */
 FASTKL_INLINE void NAME(give_corrected)(const NAME(lane_sum) *sum, int add, group_sums *to, int first) {
-    for (int j = 0; j < LANES; j++)
-        to->term[first + j] = (add ? to->term[first + j] : 0) + ((double)sum->sum[j] + (double)sum->low[j]);
+    double *const term = to->term + first;
+    FASTKL_VECTORIZE_INNER
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
+        const double now = (double)sum->sum[j] + (double)sum->low[j];
+        term[j] = add ? term[j] + now : now;
+    }
 }
 
-/* The same over a row, which is row i of a group. */
-FASTKL_NOINLINE void NAME(correct_row)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int i,
+/* The pass over a row, which is row i of a group. Meanwhile the row that is `ahead` rows ahead is prefetched, if any. */
+FASTKL_NOINLINE void NAME(correct_row)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int ahead, int i,
                                        group_sums *to) {
     const int p_in_place = p->dtype == REAL_DTYPE && in_a_row(p), q_in_place = q->dtype == REAL_DTYPE && in_a_row(q);
     const ptrdiff_t most = p_in_place && q_in_place ? FASTKL_PIECE : CHUNK;
@@ -59,9 +68,12 @@ FASTKL_NOINLINE void NAME(correct_row)(const fastkl_operand *p, const fastkl_ope
     memset(&sum, 0, sizeof sum);
     for (ptrdiff_t start = 0; start < n; start += most) {
         const ptrdiff_t count = columns_of_piece(n, start, most);
-        const NAME(columns) p_now = NAME(row_columns)(p_chunk, p, p->data + start * p->col, count, p_in_place);
-        const NAME(columns) q_now = NAME(row_columns)(q_chunk, q, q->data + start * q->col, count, q_in_place);
-        NAME(add_corrected)(NAME(known)(p_now, REAL_DTYPE, 1), NAME(known)(q_now, REAL_DTYPE, 1), count / LANES, shift, &sum);
+        NAME(columns) p_now = NAME(row_columns)(p_chunk, p, p->data + start * p->col, count, p_in_place);
+        NAME(columns) q_now = NAME(row_columns)(q_chunk, q, q->data + start * q->col, count, q_in_place);
+        p_now.ahead = p->data + start * p->col + ahead * p->row, q_now.ahead = q->data + start * q->col + ahead * q->row;
+        p_now.far = q_now.far = 1;
+        NAME(add_corrected)(NAME(known)(p_now, REAL_DTYPE, 1), NAME(known)(q_now, REAL_DTYPE, 1), count / LANES, ahead,
+                            shift, &sum);
         if (start + count < n && (start + count) % FASTKL_PIECE)
             continue;
         NAME(fold)(&sum, &next, &low);

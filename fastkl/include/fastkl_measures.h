@@ -2,7 +2,7 @@
    divergence, equal, root, common). A measure's place is its number for compiled callers, so that new ones are appended.
 
        pair        does it compare p with q?
-       infinite    is it infinite where q is zero and p is not?
+       infinite    is it infinite where q is zero and p is not (1), or where one of them is and the other is not (2)?
        symmetric   is it the same, to the bit, for p and q exchanged?
        divergence  is it 0 for equal rows? A rescaled pass then makes the sums of p and q equal, otherwise one of them 1.
        equal       does it need sums of p and q that agree? A row in which they do not is passed over again, rescaled.
@@ -21,7 +21,8 @@
 
 #define FASTKL_DIVERGENCES(X)                            \
     X(kl_divergence, KL_DIVERGENCE, 1, 1, 0, 1, 0, 0, 1) \
-    FASTKL_F_DIVERGENCES(X)
+    FASTKL_F_DIVERGENCES(X)                              \
+    X(jeffreys_divergence, JEFFREYS_DIVERGENCE, 1, 2, 1, 1, 1, 0, 0)
 
 #define FASTKL_MEASURES(X)                               \
     X(entropy, ENTROPY, 0, 0, 0, 0, 0, 0, 1)             \

@@ -323,6 +323,26 @@ def _fast_chi2_divergence(x, q):
     return DoubleDouble.where(b.high > 0, d * (d / b), d).sum() / total, held
 
 
+def _differ(p, q):
+    """Where one lacks an entry that the other has."""
+    return np.any(p != q, axis=-1)
+
+
+@_definition(bound=8, near=2, infinite=_differ, symmetric=True, clips="pq")
+def jeffreys_divergence(x, y):
+    """The sum of (x - y) log(x/y)."""
+    if any((a.value > 0) != (b.value > 0) for a, b in zip(x, y, strict=True)):
+        return mp.inf
+    return mp.fsum((a.value - b.value) * (a.log - b.log) for a, b in zip(x, y, strict=True) if a.value)
+
+
+@jeffreys_divergence.fast_form
+def _fast_jeffreys_divergence(x, q):
+    """The sum of both D, which are >= 0."""
+    (one, one_held), (other, other_held) = _fast_kl_divergence(x, q), _fast_kl_divergence(q, x)
+    return one + other, one_held & other_held
+
+
 # Calls -------------------------------------------------------------------------------------------------------------------
 
 
