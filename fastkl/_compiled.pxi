@@ -35,7 +35,7 @@ cdef ptrdiff_t _rows(
     cdef fastkl_mode caller = fastkl_mode_enter()
     cdef real rounded
     task.measure, task.root, task.eps = measure, valid and fastkl_has_root(measure), 0
-    task.p_eps = 0
+    task.p_eps, task.alpha = 0, 1
     task.p_tolerance = task.q_tolerance = INFINITY
     if measure == FASTKL_entropy:
         q.data = NULL

@@ -22,6 +22,7 @@ cdef extern from "_core/fastkl.h" nogil:
         FASTKL_kl_divergence
         FASTKL_js_divergence
         FASTKL_jeffreys_divergence
+        FASTKL_generalized_kl
 
     ptrdiff_t FASTKL_PIECE, FASTKL_INTERLEAVED_PIECE
 
@@ -41,7 +42,7 @@ cdef extern from "_core/fastkl.h" nogil:
         int measure, root, ignores
         fastkl_shared *shared
         int64_t ignored
-        double eps, p_eps, p_tolerance, q_tolerance, scale, scale_low, smoothing
+        double eps, p_eps, alpha, p_tolerance, q_tolerance, scale, scale_low, smoothing
 
     ctypedef struct fastkl_sums:
         pass

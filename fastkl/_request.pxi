@@ -48,6 +48,7 @@ cdef enum Task:
 # What is computed by the name of a request: a measure of the core, or its square root, by which function.
 cdef dict _tasks = {name: (code, bool(fastkl_has_root(code)), ROWS) for name, code in MEASURES.items()}
 _tasks["js_distance"] = (FASTKL_js_divergence, True, ROWS)
+_tasks["rel_entr_sum"] = (FASTKL_generalized_kl, False, ROWS)  # without the sum of q - p
 _tasks["nll"] = (FASTKL_cross_entropy, False, NLL)
 _tasks["compare"] = (FASTKL_kl_divergence, False, COMPARE)
 
@@ -64,7 +65,7 @@ cdef class Request:
     cdef readonly bint plain
     # What the kernels compute with.
     cdef public bint any_sum, p_logits, q_logits, ignores
-    cdef public double log_base, clip, scale, scale_low, smoothing
+    cdef public double log_base, clip, scale, scale_low, smoothing, order
     cdef public int64_t ignored
     cdef public int most_threads
     cdef public Stop stop
@@ -80,6 +81,7 @@ cdef class Request:
         self.base, self.eps, self.threads, self.from_logits, self.temperature = None, 0.0, None, False, 1.0
         self.ignore_index, self.label_smoothing, self.out, self.keepdims = None, 0.0, None, False
         self.plain, self.scale = True, 1
+        self.order = measure != "rel_entr_sum"
         self.code, self.root, self.task = _tasks[measure]
 
     def set_rows(self, axis, normalize, invalid):

@@ -299,8 +299,8 @@ typedef void NAME(adder)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(
             NAME(add)(lanes, NAME(name), (traits){pair, infinite, REAL_DTYPE, common}, p, q, count, factor);           \
         }                                                                                                              \
     }
-FASTKL_MEASURES(ROW)
+FASTKL_ENTRIES(ROW)
 #undef ROW
 #define ROW(name, ...) {NAME(add_##name), NAME(add_scaled_##name)},
-static NAME(adder) *const NAME(adders)[][2] = {FASTKL_MEASURES(ROW)};
+static NAME(adder) *const NAME(adders)[][2] = {FASTKL_ENTRIES(ROW)};
 #undef ROW

@@ -268,7 +268,7 @@ double fastkl_fallback_logits(const fastkl_task *task, fastkl_operand p, fastkl_
 #define ROW(name, ...)  \
     case FASTKL_##name: \
         return name##_fallback(&a, &b);
-        FASTKL_MEASURES(ROW)
+        FASTKL_ENTRIES(ROW)
 #undef ROW
     }
     return NAN;

@@ -127,6 +127,8 @@ static scaled sum_of(fastkl_operand operand, ptrdiff_t n, double eps) {
 }
 
 double fastkl_ratio_of_sums(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    if (!fastkl_is_normalized(task->measure))
+        return 1;
     const scaled Q = sum_of(q.data ? q : p, n, task->eps);
     const scaled wanted = fastkl_is_divergence(task->measure) ? sum_of(p, n, task->p_eps) : (scaled){1, 0, 0};
     return ldexp(wanted.significand / Q.significand, wanted.exponent - Q.exponent);
@@ -229,14 +231,14 @@ static const struct {
 #undef ROW
 };
 
-/* A divergence of x and y, or its square root, with q scaled by the exact quotient of P and Q, which may be any two numbers
-   for which c q is near p. */
-static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled sum, scaled P,
-                         scaled Q, int headroom) {
+/* The sums of the terms of p / P and q / Q, and of the differences of these, with so many bits more. */
+static void sum_terms(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled P, scaled Q,
+                      int headroom, fastkl_parts *term, fastkl_parts *difference) {
+    const int entries = fastkl_entries_of(task->measure);
     const double c = P.significand / Q.significand;
     const double c_low = (fma(-c, Q.significand, P.significand) + (P.low - c * Q.low)) / Q.significand;
     const factor_f64 factor = {c, c_low, 1};
-    fastkl_parts term = {0, 0}, difference = {0, 0};
+    *term = *difference = (fastkl_parts){0, 0};
     for (ptrdiff_t i = 0; i < n; i++) {
         scaled a = split(clipped_entry(p, i, task->p_eps)), b = split(clipped_entry(q, i, task->eps));
         a.exponent -= P.exponent;
@@ -246,16 +248,24 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
             const double near = ldexp(b.significand, apart);
             const double product = difference_of_products(a.significand, Q.significand, P.significand, near);
             const double d = (product + (a.significand * Q.low - P.low * near)) / Q.significand;
-            add(&term, ldexp(divergences[task->measure].term(a.significand, near, factor, d), a.exponent + headroom));
-            add(&difference, ldexp(d, a.exponent + headroom));
+            add(term, ldexp(divergences[entries].term(a.significand, near, factor, d), a.exponent + headroom));
+            add(difference, ldexp(d, a.exponent + headroom));
         } else {
             const double x = ldexp(a.significand, a.exponent + headroom);
             const double y = ldexp(c * b.significand, b.exponent + headroom);
             const scaled ratio = {both ? a.significand / (c * b.significand) : a.significand > 0 ? INFINITY : 0, -apart, 0};
-            add(&term, divergences[task->measure].far(x, y, ratio));
-            add(&difference, x - y);
+            add(term, divergences[entries].far(x, y, ratio));
+            add(difference, x - y);
         }
     }
+}
+
+/* A divergence of x and y, or its square root, with q scaled by the exact quotient of P and Q, which may be any two numbers
+   for which c q is near p. */
+static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled sum, scaled P,
+                         scaled Q, int headroom) {
+    fastkl_parts term, difference;
+    sum_terms(task, p, q, n, P, Q, headroom, &term, &difference);
     const double weight = ldexp(sum.significand, sum.exponent - P.exponent + headroom);
     if (!isfinite(term.high)) /* with less room for small terms, it may be finite */
         return headroom > 0 ? divergence(task, p, q, n, sum, P, Q, 0) : INFINITY;
@@ -265,6 +275,16 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
     if (task->root && value < ldexp(1, LEAST_EXPONENT)) /* the quotient may have lost digits */
         return sqrt(part) / sqrt(weight);
     return task->root ? sqrt(value) : value;
+}
+
+/* That of weights as they are: both are divided by a power of two. */
+static double generalized(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    const double largest_p = fastkl_entry(p, largest(p, n)), largest_q = clipped_entry(q, largest(q, n), task->eps);
+    const scaled unit = {0.5, split(largest_p > largest_q ? largest_p : largest_q).exponent + 1, 0};
+    fastkl_parts term, difference;
+    sum_terms(task, p, q, n, unit, unit, HEADROOM, &term, &difference);
+    const double rest = (1 - task->alpha) * (difference.high + difference.low);
+    return ldexp((term.high + term.low) + rest, unit.exponent - HEADROOM);
 }
 
 /* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. (A
@@ -296,6 +316,8 @@ static double cross_entropy(fastkl_operand p, fastkl_operand q, ptrdiff_t n, dou
 }
 
 double fastkl_fallback(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    if (!fastkl_is_normalized(task->measure))
+        return generalized(task, p, q, n);
     if (fastkl_is_divergence(task->measure))
         return exact_divergence(task, p, q, n);
     return q.data ? cross_entropy(p, q, n, task->eps) : cross_entropy(p, p, n, 0); /* of a row with itself */

@@ -28,6 +28,11 @@ static inline int fastkl_needs_equal_sums(int measure) { return fastkl_measures[
 static inline int fastkl_has_root(int measure) { return fastkl_measures[measure].root; }
 static inline int fastkl_is_common(int measure) { return fastkl_measures[measure].common; }
 
+static inline int fastkl_is_normalized(int measure) { return measure != FASTKL_generalized_kl; }
+static inline int fastkl_entries_of(int measure) {
+    return measure == FASTKL_generalized_kl ? FASTKL_kl_divergence : measure;
+}
+
 static inline int fastkl_is_f_divergence(int measure) {
 #define FASTKL_ROW(name, ...) || measure == FASTKL_##name
     return 0 FASTKL_F_DIVERGENCES(FASTKL_ROW);
@@ -58,10 +63,11 @@ typedef struct {
    and those of p to `p_eps`, which is 0 if eps is. A tolerance is the distance that a row's sum
    may have from 1; INFINITY accepts every positive sum. Logits are multiplied by `scale`, whose rounding left `scale_low`.
    `shared` is NULL, or that of the row of which the call is.
+   `alpha` is, of generalized_kl, the weight of the sum of q - p: 1, or 0 for the sum of p log(p/q).
    The label `ignored` costs nothing, if `ignores`. `smoothing` is the share that label smoothing gives to all labels. */
 typedef struct {
     int measure, root;
-    double eps, p_eps;
+    double eps, p_eps, alpha;
     double p_tolerance, q_tolerance;
     double scale, scale_low;
     fastkl_shared *shared;

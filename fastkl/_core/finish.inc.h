@@ -163,6 +163,13 @@ FASTKL_INLINE finished jeffreys_divergence_finish(row_sums sum, const fastkl_tas
     return (finished){2 * non_negative(sum.term - mismatch) / sum.weight, accepted, p, q, -sum.other};
 }
 
+/* Nothing is divided: sums below 1 need no more digits than 1 has. */
+FASTKL_INLINE finished generalized_kl_finish(row_sums sum, const fastkl_task *task, int near) {
+    const double p = sum.weight, q = sum.weight + sum.other;
+    (void)near;
+    return (finished){sum.term - (1 - task->alpha) * sum.other, sum.term < (double)INFINITY, p < 1 ? 1 : p, q < 1 ? 1 : q, 0};
+}
+
 /* `near` is a constant, and says that has_near_sums is known to hold; no value depends on it. The measure is a constant,
    too, in loops; elsewhere it is the task's. */
 FASTKL_INLINE finished finish_sums(int measure, const fastkl_task *task, row_sums sums, int near) {

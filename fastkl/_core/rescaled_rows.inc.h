@@ -150,10 +150,10 @@ typedef void rescaler(const fastkl_task *task, const fastkl_operand *p, const fa
                       rows);                                                                                         \
         finish_rescaled(FASTKL_##name, task, within, rows);                                                          \
     }
-FASTKL_MEASURES(ROW)
+FASTKL_ENTRIES(ROW)
 #undef ROW
 #define ROW(name, ...) rescale_##name,
-static rescaler *const rescalers[] = {FASTKL_MEASURES(ROW)};
+static rescaler *const rescalers[] = {FASTKL_ENTRIES(ROW)};
 #undef ROW
 
 /* Enters row i of a group. */

@@ -206,9 +206,10 @@ FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p
     /* A sum of p that is a difference from a much larger one of q has lost its digits, and may even seem to be 1. */
     const double sum_of_p =
         fastkl_is_symmetric(task->measure) && q_differs ? sum_of_entries(p, n) : first.sum_of_p - sums->p_clipped[i];
-    if (differs_from_one(sum_of_p, task->p_tolerance) || !fastkl_has_weight(p, n, task->p_eps))
+    const int needs_weight = fastkl_is_normalized(task->measure);
+    if (differs_from_one(sum_of_p, task->p_tolerance) || (needs_weight && !fastkl_has_weight(p, n, task->p_eps)))
         *status = FASTKL_P_SUM;
-    else if (q_differs || (q.data && !fastkl_has_weight(q, n, task->eps)))
+    else if (q_differs || (needs_weight && q.data && !fastkl_has_weight(q, n, task->eps)))
         *status = FASTKL_Q_SUM;
     else if (sums->guard_bits[i] & FASTKL_ZERO)
         *value = INFINITY;
@@ -272,7 +273,7 @@ FASTKL_INLINE void enter(const fastkl_sums *sums, group_sums *to, int i) {
 /* Are rows multiplied before the first pass? Of long rows, the first pass is as good for most measures. */
 static int scales_first(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
     const int can = n <= TILE || (n <= FASTKL_PIECE && group(p, q, n) == 1);
-    const int fits = n <= MOST_SCALED || (fastkl_is_f_divergence(task->measure) && can);
+    const int fits = (n <= MOST_SCALED && fastkl_is_normalized(task->measure)) || (fastkl_is_f_divergence(task->measure) && can);
     return fits && task->eps == 0 && fastkl_is_whole(p->dtype) && fastkl_is_whole(q->dtype);
 }
 
@@ -322,8 +323,8 @@ static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const 
         if (!accepts[i] || sums->refused[i])
             finish_refused(task, moved(p, i, 0), moved(q, i, 0), n, sums, i, &value[i], &status[i]);
     /* What clips, and entropies of whole numbers, have ways of their own. */
-    if (!all && !sums->scales && n <= MOST_RESCALED && task->eps == 0 && !fastkl_is_whole(p->dtype) &&
-        !fastkl_is_whole(q->dtype))
+    if (!all && !sums->scales && n <= MOST_RESCALED && task->eps == 0 && fastkl_is_normalized(task->measure) &&
+        !fastkl_is_whole(p->dtype) && !fastkl_is_whole(q->dtype))
         rescale_group(task, p, q, (int)n, count, sums, value, accepts);
     for (int i = 0; !all && !sums->scales && i < count; i++) {
         const int no_terms = divergence && sums->term[i] == 0;

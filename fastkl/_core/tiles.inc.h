@@ -129,12 +129,12 @@ typedef void NAME(tile_adder)(const NAME(tiles) *p, const NAME(tiles) *q, int n,
 #define ROW(name, upper, pair, infinite, ...)               \
     ADDER(add_tiles_, add_tile, name, pair, infinite)       \
     ADDER(add_few_tiles_, add_few, name, pair, infinite)
-FASTKL_MEASURES(ROW)
+FASTKL_ENTRIES(ROW)
 #undef ROW
 #undef ADDER
 #define ROW(name, upper, pair, infinite, symmetric, divergence, equal, root, common) \
     {NAME(add_tiles_##name), symmetric || !common ? NAME(add_tiles_##name) : NAME(add_few_tiles_##name)},
-static NAME(tile_adder) *const NAME(tile_adders)[][2] = {FASTKL_MEASURES(ROW)};
+static NAME(tile_adder) *const NAME(tile_adders)[][2] = {FASTKL_ENTRIES(ROW)};
 #undef ROW
 
 /* Clips tiles of rows of a group from row `first` on, and enters in `all_clipped` what that adds to each row of it. */
@@ -218,7 +218,7 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
             pair ? NAME(tiles_of)(q_copy, holds, q, n, first, now, eps, to->clipped, to) : p_now;
         if (scales)
             NAME(scale_tiles)(task, p_copy, pair ? q_copy : NULL, n, now, to->refused + first);
-        NAME(tile_adders)[task->measure][n <= MOST_FEW && !to->keeps_low](&p_now, &q_now, n, now, &one, to,
+        NAME(tile_adders)[fastkl_entries_of(task->measure)][n <= MOST_FEW && !to->keeps_low](&p_now, &q_now, n, now, &one, to,
                                                                                 first);
         if (task->measure == FASTKL_total_variation && !to->keeps_low)
             NAME(correct_tiles)(&p_now, &q_now, n, now, to, first);

@@ -24,7 +24,12 @@
     FASTKL_F_DIVERGENCES(X)                              \
     X(jeffreys_divergence, JEFFREYS_DIVERGENCE, 1, 2, 1, 1, 1, 0, 0)
 
-#define FASTKL_MEASURES(X)                               \
+/* The measures that have entries of their own. That of weights as they are has the entries of D, and no logits. */
+#define FASTKL_ENTRIES(X)                                \
     X(entropy, ENTROPY, 0, 0, 0, 0, 0, 0, 1)             \
     X(cross_entropy, CROSS_ENTROPY, 1, 1, 0, 0, 0, 0, 1) \
     FASTKL_DIVERGENCES(X)
+
+#define FASTKL_MEASURES(X) \
+    FASTKL_ENTRIES(X)      \
+    X(generalized_kl, GENERALIZED_KL, 1, 1, 0, 1, 0, 0, 1)

@@ -295,6 +295,21 @@ def _fast_squared_hellinger_distance(x, q):
     return (ratio * ratio).sum() * HALF / total, held
 
 
+# All terms are >= 0, and none is a difference of sums.
+@_definition(bound=8, infinite=_lacks, normalized=False)
+def generalized_kl(x, y):
+    """The sum of p log(p/q) - p + q, of entries as they are."""
+    return mp.fsum((a.value * (a.log - b.log) if a.value else 0) - a.value + b.value for a, b in zip(x, y, strict=True))
+
+
+@generalized_kl.fast_form
+def _fast_generalized_kl(p, q):
+    """The sum of phi(p, q)."""
+    both = (p.high > 0) & (q.high > 0)
+    a, b = DoubleDouble.where(both, p, ONE), DoubleDouble.where(both, q, ONE)
+    return DoubleDouble.where(both, phi(a, b, a - b), q).sum(), True
+
+
 @_definition(bound=8, near=2, symmetric=True)
 def total_variation(x, y):
     """Half of the sum of |x - y|."""
