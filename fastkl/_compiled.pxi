@@ -22,6 +22,7 @@ ctypedef fused real:
 
 cdef ptrdiff_t _rows(
     int measure, fastkl_operand p, fastkl_operand q, ptrdiff_t rows, ptrdiff_t n, real *out, ptrdiff_t out_stride,
+    double parameter,
 ) noexcept nogil:
     """The values of rows into `out`, as of the documented functions with normalize=True and invalid="nan"; how many are
     invalid.
@@ -35,7 +36,12 @@ cdef ptrdiff_t _rows(
     cdef fastkl_mode caller = fastkl_mode_enter()
     cdef real rounded
     task.measure, task.root, task.eps = measure, valid and fastkl_has_root(measure), 0
-    task.p_eps, task.alpha = 0, 1
+    task.p_eps, task.alpha, task.beta = 0, 1, 0
+    if measure == FASTKL_renyi_divergence:
+        task.alpha, task.beta = parameter, 1 - parameter
+        valid = valid and parameter > 0
+        if parameter == 1:
+            task.measure = FASTKL_kl_divergence
     task.p_tolerance = task.q_tolerance = INFINITY
     if measure == FASTKL_entropy:
         q.data = NULL
@@ -88,7 +94,7 @@ cdef ptrdiff_t rows_f64(
     ptrdiff_t rows, ptrdiff_t n, double *out, ptrdiff_t out_stride, double parameter
 ) noexcept nogil:
     return _rows(measure, _matrix(p, p_row_stride, p_stride, FASTKL_float64),
-                 _matrix(q, q_row_stride, q_stride, FASTKL_float64), rows, n, out, out_stride)
+                 _matrix(q, q_row_stride, q_stride, FASTKL_float64), rows, n, out, out_stride, parameter)
 
 
 cdef ptrdiff_t rows_f32(
@@ -97,7 +103,7 @@ cdef ptrdiff_t rows_f32(
     ptrdiff_t rows, ptrdiff_t n, float *out, ptrdiff_t out_stride, double parameter
 ) noexcept nogil:
     return _rows(measure, _matrix(p, p_row_stride, p_stride, FASTKL_float32),
-                 _matrix(q, q_row_stride, q_stride, FASTKL_float32), rows, n, out, out_stride)
+                 _matrix(q, q_row_stride, q_stride, FASTKL_float32), rows, n, out, out_stride, parameter)
 
 
 cdef fastkl_interface interface

@@ -23,6 +23,7 @@ cdef extern from "_core/fastkl.h" nogil:
         FASTKL_js_divergence
         FASTKL_jeffreys_divergence
         FASTKL_generalized_kl
+        FASTKL_renyi_divergence
 
     ptrdiff_t FASTKL_PIECE, FASTKL_INTERLEAVED_PIECE
 
@@ -42,7 +43,7 @@ cdef extern from "_core/fastkl.h" nogil:
         int measure, root, ignores
         fastkl_shared *shared
         int64_t ignored
-        double eps, p_eps, alpha, p_tolerance, q_tolerance, scale, scale_low, smoothing
+        double eps, p_eps, alpha, beta, p_tolerance, q_tolerance, scale, scale_low, smoothing
 
     ctypedef struct fastkl_sums:
         pass

@@ -24,7 +24,7 @@ from libc.string cimport memcpy, memset
 from fastkl._core cimport (
     FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_INTERLEAVED_PIECE, FASTKL_LABEL, FASTKL_MEASURE_COUNT, FASTKL_PIECE,
     FASTKL_P_ENTRY, FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy, FASTKL_entropy,
-    FASTKL_generalized_kl,
+    FASTKL_generalized_kl, FASTKL_renyi_divergence,
     FASTKL_float32, FASTKL_float64, FASTKL_jeffreys_divergence, FASTKL_js_divergence, FASTKL_kl_divergence,
     FASTKL_nll_p_field, FASTKL_same_argmax_field, fastkl_compiler, fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_get,
     fastkl_has_root, fastkl_is_single, fastkl_join_sums, fastkl_measure_names, fastkl_mode, fastkl_mode_enter,
@@ -178,7 +178,7 @@ cdef int _prepare(Call *call, Request request, cnp.ndarray out) except -1:
     if call.kind == ROWS and (request.p_logits or request.q_logits):
         call.kind = LOGITS
     call.task.measure, call.task.root, call.task.eps = request.code, request.root, request.clip
-    call.task.alpha = request.order
+    call.task.alpha, call.task.beta = request.order, 1 - request.order
     call.task.p_eps = request.clip if request.code == FASTKL_jeffreys_divergence else 0
     call.task.scale, call.task.scale_low, call.task.smoothing = request.scale, request.scale_low, request.smoothing
     call.task.ignores, call.task.ignored = request.ignores, request.ignored

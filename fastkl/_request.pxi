@@ -61,7 +61,7 @@ cdef class Request:
     cdef readonly str measure
     cdef readonly object p, q, labels
     cdef readonly object axis, normalize, invalid, base, eps, threads, from_logits, temperature
-    cdef readonly object ignore_index, label_smoothing, out, keepdims
+    cdef readonly object ignore_index, label_smoothing, out, keepdims, alpha
     cdef readonly bint plain
     # What the kernels compute with.
     cdef public bint any_sum, p_logits, q_logits, ignores
@@ -81,7 +81,7 @@ cdef class Request:
         self.base, self.eps, self.threads, self.from_logits, self.temperature = None, 0.0, None, False, 1.0
         self.ignore_index, self.label_smoothing, self.out, self.keepdims = None, 0.0, None, False
         self.plain, self.scale = True, 1
-        self.order = measure != "rel_entr_sum"
+        self.alpha, self.order = None, measure != "rel_entr_sum"
         self.code, self.root, self.task = _tasks[measure]
 
     def set_rows(self, axis, normalize, invalid):
@@ -111,6 +111,14 @@ cdef class Request:
         cdef bint flag = from_logits is True or from_logits is False
         if not flag or type(temperature) is not float or <double>temperature != 1:
             self.plain = False
+
+    def set_alpha(self, alpha):
+        """The order of a Rényi divergence. That of order 1 is D."""
+        self.alpha = alpha
+        if alpha is not None:
+            self.order = alpha if type(alpha) is float or (type(alpha) is int and 0 < alpha < INT_MAX) else NAN
+            self.plain &= self.order > 0
+            self.code = FASTKL_kl_divergence if self.order == 1 else FASTKL_renyi_divergence
 
     def set_labels(self, ignore_index, label_smoothing):
         """The label whose rows give 0, and the share of the mean of all losses."""
@@ -148,6 +156,7 @@ cdef class Request:
         new.set_logits(a["from_logits"], a["temperature"])
         new.set_labels(a["ignore_index"], a["label_smoothing"])
         new.set_result(a["out"], a["keepdims"])
+        new.set_alpha(a["alpha"])
         return new
 
     def __reduce__(self):
@@ -163,5 +172,5 @@ cdef object _LAST = -1, _RAISE = "raise"
 cdef tuple _ABSENT = (None, None)
 cdef tuple _ARGUMENTS = (
     "measure", "p", "q", "labels", "axis", "normalize", "invalid", "base", "eps", "threads", "from_logits", "temperature",
-    "ignore_index", "label_smoothing", "out", "keepdims",
+    "ignore_index", "label_smoothing", "out", "keepdims", "alpha",
 )

@@ -291,6 +291,8 @@ def _check_options(request: Request) -> None:
         request.log_base = _number("base", request.base, lambda x: 1 < x < math.inf, "None or a finite number above 1")
     if request.threads is not None:
         request.most_threads = check_threads(request.threads)
+    if request.measure == "renyi_divergence":
+        request.set_alpha(_number("alpha", request.alpha, lambda x: x > 0, "a positive number or inf"))
     _check_logits(request)
     _check_label_options(request)
 

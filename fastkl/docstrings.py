@@ -44,6 +44,16 @@ labels : array_like of ints, optional
 {_LABELS}
 nll.labels : array_like of ints
 {_LABELS}
+alpha : float
+    The order, a positive number or inf. That of order 1 is `kl_divergence`.
+generalized_kl.p : array_like
+    The reference numbers, non-negative and finite, in rows.
+    An array with at least one axis and any strides, whose dtype is float64, float32, float16, bfloat16, bool or an
+    integer dtype. Containers of torch, JAX, pandas, polars, Arrow, xarray and dask, and those with DLPack, are read
+    without a copy.
+generalized_kl.q : array_like
+    The numbers that `p` is compared with. Its dtype and its container may be any of those of `p`. `p` and `q` have the same
+    length along `axis`; their other axes broadcast.
 axis : int, default -1
     The axis, of length n >= 1, that holds a distribution. It is counted after an operand with fewer axes than the other has
     been given leading axes of length 1.
@@ -67,6 +77,11 @@ temperature : float, default 1.0
 eps : float, default 0.0
     Entries of `q` below `eps` are clipped to it before q is normalised, 0 <= eps < 1. Of logits, the softmax is clipped.
     The default changes nothing.
+jeffreys_divergence.eps : float, default 0.0
+    Entries of `p` and of `q` below `eps` are clipped to it before rows are normalised, 0 <= eps < 1. Of logits, the softmax
+    is clipped. The default changes nothing.
+generalized_kl.eps : float, default 0.0
+    Entries of `q` below `eps` are clipped to it, 0 <= eps < 1. The default changes nothing.
 ignore_index : int, optional
     A row with this label gives 0.0 and is not examined.
 compare.ignore_index : int, optional
@@ -78,6 +93,9 @@ invalid : {{"raise", "nan", "ignore"}}, default "raise"
     What happens to an invalid row. "raise" raises InvalidRowError for the first one in row order, whatever the number of
     threads. "nan" makes the result of that row NaN. "ignore" leaves out the check of the sum; a negative or non-finite
     entry then gives some result and no error.
+generalized_kl.invalid : {{"raise", "nan", "ignore"}}, default "raise"
+    What happens to a row that has a negative, NaN or infinite entry. "raise" raises InvalidRowError for the first one in
+    row order, whatever the number of threads. "nan" and "ignore" make the result of that row NaN.
 out : ndarray, optional
     An array of the result's shape and a floating dtype, which is filled and returned. If it overlaps an operand, the result
     is as if it did not. It may be a torch tensor if an operand is one.

@@ -157,7 +157,18 @@ FASTKL_INLINE void NAME(prefetch)(NAME(columns) from, ptrdiff_t i) {
 }
 
 /* The entry that must not be small. */
-FASTKL_INLINE REAL NAME(least_of)(traits of, REAL p, REAL q) { return of.infinite == 2 ? NAME(lesser)(p, q) : q; }
+FASTKL_INLINE REAL NAME(least_of)(traits of, REAL p, REAL q) {
+    return of.infinite == 2 ? NAME(lesser)(p, q) : of.infinite == 3 ? NAME(lesser)(p > 0 ? p : 1, q) : q;
+}
+
+/* Sets the guard bits where p is small, and that of a zero only where it makes the measure infinite. */
+FASTKL_NOINLINE void NAME(find_small_p)(int infinite, NAME(columns) p, NAME(columns) q, ptrdiff_t count,
+                                        UINT *guard_bits) {
+    UINT found[LANES] = {0};
+    NAME(find_small)(q, p, count, found);
+    for (int j = 0; j < LANES; j++)
+        guard_bits[j] |= infinite == 2 ? found[j] : found[j] & (UINT)1 << (REAL_BITS - 1);
+}
 
 /* Adds groups of four columns. */
 FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, traits of, NAME(columns) p, NAME(columns) q,
@@ -258,8 +269,9 @@ FASTKL_INLINE void NAME(add)(NAME(lanes) *lanes, NAME(term) *term, traits of, co
             small |= NAME(is_small)(now.least_q[j]);
         if (small >> (REAL_BITS - 1))
             NAME(find_small)(NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count, now.guard_bits);
-        if (of.infinite == 2 && small >> (REAL_BITS - 1))
-            NAME(find_small)(NAME(known)(*q, of.dtype, 0), NAME(known)(*p, of.dtype, 0), count, now.guard_bits);
+        if (of.infinite > 1 && small >> (REAL_BITS - 1))
+            NAME(find_small_p)(of.infinite, NAME(known)(*p, of.dtype, 0), NAME(known)(*q, of.dtype, 0), count,
+                               now.guard_bits);
     }
     *lanes = now;
 }

@@ -62,6 +62,14 @@ FASTKL_INLINE REAL NAME(psi)(REAL x, REAL *exp) {
     return NAME(psi_and_exp)(x, clamped, 1, exp);
 }
 
+/* psi(x + low), e^(x + low) and e^(x + low) - 1, for x within APART of 0. */
+FASTKL_INLINE REAL NAME(psi_of_parts)(REAL x, REAL low, REAL *exp, REAL *exp_less_1) {
+    const REAL of_x = NAME(psi)(x, exp), less_1 = x * x < 1 ? x + of_x : *exp - 1;
+    *exp_less_1 = NAME(mul_add)(*exp, low, less_1);
+    *exp = NAME(mul_add)(*exp, low, *exp);
+    return NAME(mul_add)(less_1, low, of_x);
+}
+
 /* e^r / EXP_FACTOR times WEIGHT_UNIT, by Horner's rule, which takes the fewest instructions, where several numbers are
    computed at once. The unit spares an addition to the exponent; without FMA, products of it with r could be subnormal. */
 #define WEIGHT_UNIT (FASTKL_FMA ? LEAST_WEIGHT : 1)

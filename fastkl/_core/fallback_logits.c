@@ -27,6 +27,7 @@
 /* A row as logarithms of weights of which the largest is 1: of probabilities by `max`, or of logits less `max` by
    temperature. No weight is below `min`. log_sum is the logarithm of the weights' sum. */
 typedef struct {
+    const fastkl_task *task;
     fastkl_operand operand;
     ptrdiff_t n;
     fastkl_parts scale;
@@ -80,7 +81,7 @@ static double sum_of_weights(const weights *of) {
 }
 
 static weights weights_of(const fastkl_task *task, fastkl_operand operand, ptrdiff_t n, double eps) {
-    weights result = {operand, n, {1, 0}, .max = operand.logits ? -INFINITY : 0, .min = -INFINITY};
+    weights result = {task, operand, n, {1, 0}, .max = operand.logits ? -INFINITY : 0, .min = -INFINITY};
     if (operand.logits)
         result.scale = (fastkl_parts){task->scale, task->scale_low};
     for (ptrdiff_t i = 0; i < n; i++)
@@ -260,6 +261,39 @@ static double chi2_divergence_fallback(const weights *p, const weights *q) {
 /* The sum of D in both directions. */
 static double jeffreys_divergence_fallback(const weights *p, const weights *q) {
     return kl_divergence_fallback(p, q) + kl_divergence_fallback(q, p);
+}
+
+/* D_alpha of an order of at least ½, as fallback_rows.c has it, from x = log(p/q). */
+static double renyi_divergence_fallback(const weights *p, const weights *q) {
+    const double alpha = p->task->alpha, beta = p->task->beta;
+    double largest = -INFINITY, unused;
+    fastkl_parts excess = {0, 0}, sum = {0, 0};
+    for (ptrdiff_t i = 0; i < p->n; i++) {
+        const double x = -log_ratio_of_rows(p, q, i), log_p = log_weight(p, i) - p->log_sum, a = exp(log_p);
+        const double w = -beta * x, power = isinf(alpha) ? x : log_p + w, b = probability(q, i);
+        if (x == INFINITY && alpha > 1)
+            return INFINITY;
+        if (isinf(x)) { /* there is a gap, and no power */
+            add(&excess, x > 0 ? a / beta : b / alpha);
+            continue;
+        }
+        largest = log_p > -INFINITY && power > largest ? power : largest;
+        const double phi = fabs(x) < 1 ? a * psi_f64(-x, &unused) : a * (x - 1) + b;
+        add(&excess, w > MAX_LOG        ? INFINITY
+                     : beta > 0 && w < -1 ? (a + beta * (b - a) - a * exp(w)) / (alpha * beta)
+                                          : (phi - a * psi_f64(w, &unused) / beta) / alpha);
+    }
+    const double z = -alpha * beta * total(excess);
+    if (isinf(alpha) || largest == -INFINITY)
+        return largest == -INFINITY ? INFINITY : non_negative(largest);
+    if (fabs(z) < 0.5)
+        return non_negative(fabs(z) < 0x1p-60 ? alpha * total(excess) : log1p(z) / -beta);
+    for (ptrdiff_t i = 0; i < p->n; i++) {
+        const double x = -log_ratio_of_rows(p, q, i);
+        if (isfinite(x))
+            add(&sum, exp((log_weight(p, i) - p->log_sum) - beta * x - largest));
+    }
+    return non_negative((largest + log(total(sum))) / -beta);
 }
 
 double fastkl_fallback_logits(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {

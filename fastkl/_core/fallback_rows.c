@@ -12,6 +12,7 @@
 #define REAL_BITS 64
 #include "real.inc.h"
 #include "logratio.inc.h"
+#include "exponential.inc.h"
 
 /* Terms are kept 2^HEADROOM times larger than p relative to its largest entry: room for small divergences. */
 #define HEADROOM 900
@@ -20,6 +21,8 @@
 #define SMALL_DIVERGENCE 0x1p-103
 /* Exponents of p and q that are farther apart leave no digit of the smaller in a sum of both. */
 #define COMPARABLE 64
+/* The exponential of a larger logarithm of a power may overflow where it is multiplied by others. */
+#define MOST_LOG_POWER 100
 /* Numbers with a smaller exponent are near the smallest double. */
 #define LEAST_EXPONENT -1000
 
@@ -148,83 +151,149 @@ static double log_of(scaled x) { return log(x.significand) + x.exponent * FASTKL
        name_value  the value, of which name_finish says more, from the sums of the terms, of x and of x - y: times the sum
                    of x, so that it can be too small for a double only at the end. The factor c makes the sums of x and y
                    nearly equal. */
-static double kl_divergence_term(double a, double b, factor_f64 c, double difference) {
+static double kl_divergence_term(double a, double b, factor_f64 c, double difference, const fastkl_task *task) {
+    (void)task;
     double further;
     return fabs(difference) < a / 4 ? phi_to_mean_f64(a, b * c.high, difference) : phi_f64(a, b, c, &further);
 }
-static double kl_divergence_far(double x, double y, scaled ratio) {
+static double kl_divergence_far(double x, double y, scaled ratio, const fastkl_task *task) {
+    (void)task;
     return x > 0 ? x * (log_of(ratio) - 1) + y : y;
 }
-static double kl_divergence_value(double term, double weight, double difference) {
+static double kl_divergence_value(double term, double weight, double difference, const fastkl_task *task) {
+    (void)task;
     return term - phi_of_difference_f64(weight, difference);
 }
 
-static double js_divergence_term(double a, double b, factor_f64 c, double difference) {
+static double js_divergence_term(double a, double b, factor_f64 c, double difference, const fastkl_task *task) {
+    (void)task;
     return phi_of_both_f64(a, b * c.high, a + b * c.high, -difference);
 }
-static double js_divergence_far(double x, double y, scaled ratio) {
-    (void)ratio;
+static double js_divergence_far(double x, double y, scaled ratio, const fastkl_task *task) {
+    (void)task, (void)ratio;
     return (x + y) * FASTKL_LN2;
 }
-static double js_divergence_value(double term, double weight, double difference) {
+static double js_divergence_value(double term, double weight, double difference, const fastkl_task *task) {
+    (void)task;
     const double value = (term - phi_of_both_f64(weight, weight - difference, 2 * weight - difference, -difference)) / 2;
     return value < FASTKL_LN2 * weight ? value : FASTKL_LN2 * weight;
 }
 
-static double hellinger_distance_far(double x, double y, scaled ratio) {
+static double hellinger_distance_far(double x, double y, scaled ratio, const fastkl_task *task) {
+    (void)task;
     const double roots = sqrt(x) - sqrt(y);
     (void)ratio;
     return roots * roots;
 }
-static double hellinger_distance_term(double a, double b, factor_f64 c, double difference) {
+static double hellinger_distance_term(double a, double b, factor_f64 c, double difference, const fastkl_task *task) {
+    (void)task;
     const double root = difference / (sqrt(a) + sqrt(b * c.high));
     return root * root;
 }
-static double hellinger_distance_value(double term, double weight, double difference) {
+static double hellinger_distance_value(double term, double weight, double difference, const fastkl_task *task) {
+    (void)task;
     const double rest = weight - difference, roots = sqrt(weight) + sqrt(rest);
     const double value = (term - difference / roots * (difference / roots)) / 2 * sqrt(weight / rest);
     return value < weight ? value : weight;
 }
 
-static double total_variation_term(double a, double b, factor_f64 c, double difference) {
-    (void)a, (void)b, (void)c;
+static double total_variation_term(double a, double b, factor_f64 c, double difference, const fastkl_task *task) {
+    (void)task, (void)a, (void)b, (void)c;
     return fabs(difference);
 }
-static double total_variation_far(double x, double y, scaled ratio) {
-    (void)ratio;
+static double total_variation_far(double x, double y, scaled ratio, const fastkl_task *task) {
+    (void)task, (void)ratio;
     return fabs(x - y);
 }
-static double total_variation_value(double term, double weight, double difference) {
-    (void)difference;
+static double total_variation_value(double term, double weight, double difference, const fastkl_task *task) {
+    (void)task, (void)difference;
     return term < 2 * weight ? term / 2 : weight;
 }
 
-static double chi2_divergence_term(double a, double b, factor_f64 c, double difference) {
-    (void)a;
+static double chi2_divergence_term(double a, double b, factor_f64 c, double difference, const fastkl_task *task) {
+    (void)task, (void)a;
     return difference * (difference / (b * c.high));
 }
-static double chi2_divergence_far(double x, double y, scaled ratio) {
+static double chi2_divergence_far(double x, double y, scaled ratio, const fastkl_task *task) {
+    (void)task;
     return ldexp(x * ratio.significand, ratio.exponent) - 2 * x + y;
 }
-static double chi2_divergence_value(double term, double weight, double difference) {
+static double chi2_divergence_value(double term, double weight, double difference, const fastkl_task *task) {
+    (void)task;
     return term * ((weight - difference) / weight) - difference * (difference / weight);
 }
 
-static double jeffreys_divergence_term(double a, double b, factor_f64 c, double difference) {
+static double jeffreys_divergence_term(double a, double b, factor_f64 c, double difference, const fastkl_task *task) {
+    (void)task;
     const double y = b * c.high;
     return fabs(difference) < a / 4 ? difference * -log1p(-difference / a) : (a - y) * log(a / y);
 }
-static double jeffreys_divergence_far(double x, double y, scaled ratio) {
+static double jeffreys_divergence_far(double x, double y, scaled ratio, const fastkl_task *task) {
+    (void)task;
     return x == y ? 0 : (x - y) * log_of(ratio);
 }
-static double jeffreys_divergence_value(double term, double weight, double difference) {
+static double jeffreys_divergence_value(double term, double weight, double difference, const fastkl_task *task) {
+    (void)task;
     return term + difference * log1p(-difference / weight);
 }
 
+/* Of an order of at least ½: the g of measures.inc.h, from phi(a, b) and log(a/b). */
+static double renyi_gap(double a, double b, double phi, double log_ratio, const fastkl_task *task) {
+    const double gamma = -task->beta, w = gamma * log_ratio;
+    double power;
+    const double psi = psi_f64(w, &power);
+    if (w > MOST_LOG_POWER)
+        return INFINITY;
+    return (gamma < 0 && w < -1 ? (a * power - (a + gamma * (a - b))) / gamma : phi + a * psi / gamma) / task->alpha;
+}
+static double renyi_divergence_term(double a, double b, factor_f64 c, double difference, const fastkl_task *task) {
+    const double y = b * c.high, phi = kl_divergence_term(a, b, c, difference, task);
+    return renyi_gap(a, y, phi, fabs(difference) < a / 4 ? -log1p(-difference / a) : log(a / y), task);
+}
+static double renyi_divergence_far(double x, double y, scaled ratio, const fastkl_task *task) {
+    if (x == 0 || y == 0)
+        return x == 0 ? y / task->alpha : x / task->beta;
+    return renyi_gap(x, y, kl_divergence_far(x, y, ratio, task), log_of(ratio), task);
+}
+static double renyi_divergence_value(double term, double weight, double difference, const fastkl_task *task) {
+    const double t = difference / weight, z = -task->alpha * task->beta * (term / weight - 0.5 * t * t);
+    return z < -0.75 ? NAN : fabs(z) < 0x1p-60 ? task->alpha * (term - 0.5 * t * difference) : weight * log1p(z) / -task->beta;
+}
+
+/* The same of rows that are far apart, or with an order that is infinite: by logarithms. */
+static double renyi_apart(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled P, scaled Q) {
+    const double c = P.significand / Q.significand;
+    double largest_power = -INFINITY, sum = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            const scaled a = split(clipped_entry(p, i, task->p_eps)), b = split(clipped_entry(q, i, task->eps));
+            if (a.significand == 0 || (b.significand == 0 && task->alpha < 1))
+                continue;
+            if (b.significand == 0)
+                return INFINITY;
+            const int a_exponent = a.exponent - P.exponent, apart = a_exponent - (b.exponent - Q.exponent);
+            const double product = difference_of_products(a.significand, Q.significand, P.significand, ldexp(b.significand, -apart));
+            const double d = product / Q.significand;
+            const double log_ratio = fabs(d) < a.significand / 4 ? -log1p(-d / a.significand) : log_of((scaled){a.significand / (c * b.significand), apart, 0});
+            const double log_x = log_of((scaled){a.significand / P.significand, a_exponent, 0});
+            const double power = isinf(task->alpha) ? log_ratio : log_x - task->beta * log_ratio;
+            if (pass == 0)
+                largest_power = power > largest_power ? power : largest_power;
+            else
+                sum += exp(power - largest_power);
+        }
+        if (largest_power == -INFINITY)
+            return INFINITY;
+        if (isinf(task->alpha))
+            return non_negative(largest_power);
+    }
+    return non_negative((largest_power + log(sum)) / -task->beta);
+}
+
 static const struct {
-    double (*term)(double a, double b, factor_f64 c, double difference);
-    double (*far)(double x, double y, scaled ratio);
-    double (*value)(double term, double weight, double difference);
+    double (*term)(double a, double b, factor_f64 c, double difference, const fastkl_task *task);
+    double (*far)(double x, double y, scaled ratio, const fastkl_task *task);
+    double (*value)(double term, double weight, double difference, const fastkl_task *task);
 } divergences[FASTKL_MEASURE_COUNT] = {
 #define ROW(name, ...) [FASTKL_##name] = {name##_term, name##_far, name##_value},
     FASTKL_DIVERGENCES(ROW)
@@ -248,13 +317,13 @@ static void sum_terms(const fastkl_task *task, fastkl_operand p, fastkl_operand 
             const double near = ldexp(b.significand, apart);
             const double product = difference_of_products(a.significand, Q.significand, P.significand, near);
             const double d = (product + (a.significand * Q.low - P.low * near)) / Q.significand;
-            add(term, ldexp(divergences[entries].term(a.significand, near, factor, d), a.exponent + headroom));
+            add(term, ldexp(divergences[entries].term(a.significand, near, factor, d, task), a.exponent + headroom));
             add(difference, ldexp(d, a.exponent + headroom));
         } else {
             const double x = ldexp(a.significand, a.exponent + headroom);
             const double y = ldexp(c * b.significand, b.exponent + headroom);
             const scaled ratio = {both ? a.significand / (c * b.significand) : a.significand > 0 ? INFINITY : 0, -apart, 0};
-            add(term, divergences[entries].far(x, y, ratio));
+            add(term, divergences[entries].far(x, y, ratio, task));
             add(difference, x - y);
         }
     }
@@ -269,9 +338,9 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
     const double weight = ldexp(sum.significand, sum.exponent - P.exponent + headroom);
     if (!isfinite(term.high)) /* with less room for small terms, it may be finite */
         return headroom > 0 ? divergence(task, p, q, n, sum, P, Q, 0) : INFINITY;
-    const double part = non_negative(
-        divergences[task->measure].value(term.high + term.low, weight, difference.high + difference.low));
-    const double value = part / weight;
+    const double part =
+        divergences[task->measure].value(term.high + term.low, weight, difference.high + difference.low, task);
+    const double value = part > 0 || isnan(part) ? part / weight : 0;
     if (task->root && value < ldexp(1, LEAST_EXPONENT)) /* the quotient may have lost digits */
         return sqrt(part) / sqrt(weight);
     return task->root ? sqrt(value) : value;
@@ -290,8 +359,16 @@ static double generalized(const fastkl_task *task, fastkl_operand p, fastkl_oper
 /* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. (A
    total variation needs the exact quotient of the sums, and loses what is below 2^-106.) Then all entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
 static double exact_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
+    const int renyi = task->measure == FASTKL_renyi_divergence;
+    if (renyi && task->alpha < 0.5) { /* alpha D_beta(y || x) / beta */
+        fastkl_task exchanged = *task;
+        exchanged.alpha = task->beta, exchanged.beta = task->alpha, exchanged.p_eps = task->eps, exchanged.eps = task->p_eps;
+        return exact_divergence(&exchanged, q, p, n) * (task->alpha / task->beta);
+    }
     const scaled P = sum_of(p, n, task->p_eps), Q = sum_of(q, n, task->eps);
-    const double value = divergence(task, p, q, n, P, P, Q, HEADROOM), square = task->root ? value * value : value;
+    const double value = isinf(task->alpha) ? INFINITY : divergence(task, p, q, n, P, P, Q, HEADROOM), square = task->root ? value * value : value;
+    if (renyi && !(value < INFINITY))
+        return renyi_apart(task, p, q, n, P, Q);
     if (square >= SMALL_DIVERGENCE || task->measure == FASTKL_total_variation)
         return value;
     const ptrdiff_t at = largest(p, n);

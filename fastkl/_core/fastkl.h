@@ -63,11 +63,12 @@ typedef struct {
    and those of p to `p_eps`, which is 0 if eps is. A tolerance is the distance that a row's sum
    may have from 1; INFINITY accepts every positive sum. Logits are multiplied by `scale`, whose rounding left `scale_low`.
    `shared` is NULL, or that of the row of which the call is.
-   `alpha` is, of generalized_kl, the weight of the sum of q - p: 1, or 0 for the sum of p log(p/q).
+   `alpha` is Renyi's order, and `beta` is 1 - alpha. Of generalized_kl, alpha is the weight of the sum of q - p: 1, or 0 for
+   the sum of p log(p/q).
    The label `ignored` costs nothing, if `ignores`. `smoothing` is the share that label smoothing gives to all labels. */
 typedef struct {
     int measure, root;
-    double eps, p_eps, alpha;
+    double eps, p_eps, alpha, beta;
     double p_tolerance, q_tolerance;
     double scale, scale_low;
     fastkl_shared *shared;
@@ -75,6 +76,11 @@ typedef struct {
     int64_t ignored;
     double smoothing;
 } fastkl_task;
+
+/* Is a measure infinite where q is zero and p is not? */
+static inline int fastkl_zero_is_infinite(const fastkl_task *task) {
+    return fastkl_is_infinite(task->measure) && (task->measure != FASTKL_renyi_divergence || task->alpha > 1);
+}
 
 /* The smoothed loss of a label, from its own loss and the mean of all. 0 times an infinite loss would be NaN. */
 static inline double fastkl_smoothed(const fastkl_task *task, double loss, double mean) {

@@ -116,7 +116,8 @@ FASTKL_INLINE finished js_divergence_finish(row_sums sum, const fastkl_task *tas
 }
 
 /* The mean of (p + q) g(u) by p is four times JS. */
-FASTKL_INLINE double js_divergence_finish_ratios(double mean) {
+FASTKL_INLINE double js_divergence_finish_ratios(double mean, const fastkl_task *task) {
+    (void)task;
     return 0.25 * mean > FASTKL_LN2 ? FASTKL_LN2 : 0.25 * mean;
 }
 
@@ -130,7 +131,10 @@ FASTKL_INLINE finished hellinger_distance_finish(row_sums sum, const fastkl_task
     (void)task, (void)near;
     return (finished){value < 1 ? value : 1, accepted, p, q, -sum.other};
 }
-FASTKL_INLINE double hellinger_distance_finish_ratios(double mean) { return 0.5 * mean < 1 ? 0.5 * mean : 1; }
+FASTKL_INLINE double hellinger_distance_finish_ratios(double mean, const fastkl_task *task) {
+    (void)task;
+    return 0.5 * mean < 1 ? 0.5 * mean : 1;
+}
 
 /* The sum of all terms is 4PQ / (P + Q) TV, corrected or where P = Q. |Q - P| is at most the sum of |q - p|: a value of which
    the correction took at most half has twice its relative error. */
@@ -141,7 +145,10 @@ FASTKL_INLINE finished total_variation_finish(row_sums sum, const fastkl_task *t
     (void)task, (void)near;
     return (finished){value < 1 ? value : 1, accepted, p, q, -sum.other};
 }
-FASTKL_INLINE double total_variation_finish_ratios(double mean) { return 0.5 * mean < 1 ? 0.5 * mean : 1; }
+FASTKL_INLINE double total_variation_finish_ratios(double mean, const fastkl_task *task) {
+    (void)task;
+    return 0.5 * mean < 1 ? 0.5 * mean : 1;
+}
 
 /* Its terms and its mismatch are as those of D. Weights as large as are accepted can make a term infinite. */
 FASTKL_INLINE finished chi2_divergence_finish(row_sums sum, const fastkl_task *task, int near) {
@@ -151,7 +158,10 @@ FASTKL_INLINE finished chi2_divergence_finish(row_sums sum, const fastkl_task *t
     (void)task, (void)near;
     return (finished){non_negative(sum.term - mismatch) / p * (q / p), accepted, p, q, -sum.other};
 }
-FASTKL_INLINE double chi2_divergence_finish_ratios(double mean) { return mean; }
+FASTKL_INLINE double chi2_divergence_finish_ratios(double mean, const fastkl_task *task) {
+    (void)task;
+    return mean;
+}
 
 /* The sum of all terms is (P + Q) / 2 times the value, and (P - Q) log(P/Q): at most |P - Q| / (P + Q) of the value are
    missing, which `acceptable` demands to be small. */
@@ -168,6 +178,39 @@ FASTKL_INLINE finished generalized_kl_finish(row_sums sum, const fastkl_task *ta
     const double p = sum.weight, q = sum.weight + sum.other;
     (void)near;
     return (finished){sum.term - (1 - task->alpha) * sum.other, sum.term < (double)INFINITY, p < 1 ? 1 : p, q < 1 ? 1 : q, 0};
+}
+
+/* D_alpha from |z|, z = alpha (alpha - 1) E. A sum of powers below this, which is 1 + z, has lost two bits to the
+   subtraction. */
+#define LEAST_POWERS 0.25
+FASTKL_INLINE double renyi_of_excess(double size, const fastkl_task *task) {
+    const double z = task->beta > 0 ? -size : size, powers = 1 + z;
+    const double log = log_f64(powers) + (z - (powers - 1)) / powers;
+    return powers >= LEAST_POWERS ? fabs(log / task->beta) : NAN;
+}
+
+/* With t = Q/P - 1, z is that of the sum of g / P - h over (1 + t)^beta, which is 1 + beta t - alpha beta h; h is of second
+   order in t, as the mismatch of D is. Its series has so many terms that t is limited. */
+FASTKL_INLINE finished renyi_divergence_finish(row_sums sum, const fastkl_task *task, int near) {
+    const double p = sum.weight, q = sum.weight + sum.other, t = sum.other / p, beta = task->beta;
+    double h = mul_add_f64((beta - 5) * t, 1 / 6.0, 1);
+    h = mul_add_f64((beta - 4) * t * (1 / 5.0), h, 1);
+    h = mul_add_f64((beta - 3) * t * (1 / 4.0), h, 1);
+    h = 0.5 * t * t * mul_add_f64((beta - 2) * t * (1 / 3.0), h, 1);
+    const double size = fabs(task->alpha * beta), power = 1 + (beta * t - task->alpha * beta * h);
+    const double value = renyi_of_excess(non_negative(sum.term / p - size * h) / power, task);
+    const int accepted = (fabs(t) * (6 + fabs(beta)) <= NEAR_SUMS) & (size * h * p <= MISMATCH_MOST * sum.term) &
+                         (value < (double)INFINITY) & ((sum.term > 0) | (sum.other == 0));
+    (void)near;
+    return (finished){value, accepted, p, q, -sum.other};
+}
+FASTKL_INLINE double renyi_divergence_finish_ratios(double mean, const fastkl_task *task) {
+    return renyi_of_excess(mean, task);
+}
+
+/* D_alpha of rows whose sums agree, from the sum of their powers. */
+FASTKL_INLINE double renyi_of_powers(row_sums sum, const fastkl_task *task) {
+    return non_negative(log(sum.term / sum.weight) / -task->beta);
 }
 
 /* `near` is a constant, and says that has_near_sums is known to hold; no value depends on it. The measure is a constant,

@@ -37,7 +37,7 @@ static int compare_with_ratio(logits_pair *pair, ratio_reference *from, double w
     if (run_compare(pair, &pair->p_row, &pair->q_row, 0, from, &found))
         return 0;
     field[FASTKL_reverse_kl_field] = non_negative(found.reverse / weight);
-    field[FASTKL_js_field] = js_divergence_finish_ratios(found.js / weight);
+    field[FASTKL_js_field] = js_divergence_finish_ratios(found.js / weight, pair->task);
     const double js = field[FASTKL_js_field], reverse = field[FASTKL_reverse_kl_field], least = js < reverse ? js : reverse;
     if (!from->exact && from->shift * from->shift > MAX_SHIFT_BY_JS * least) {
         from->exact = 1;

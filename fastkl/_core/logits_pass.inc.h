@@ -364,7 +364,9 @@ FASTKL_NOINLINE int NAME(weights_pass)(logits_row *p, logits_row *q, ptrdiff_t n
 /* This one is seldom made, so that it multiplies by 1, too. */
 FASTKL_NOINLINE void NAME(ratio_pass)(logits_row *p, logits_row *q, ptrdiff_t n, fastkl_parts c, int measure,
                                       const ratio_reference *reference, term_sums *row) {
-    NAME(row_ratios)(p, q, n, NAME(scaling_of)(c, 1), measure, reference, row);
+    NAME(factor) by = NAME(scaling_of)(c, 1);
+    NAME(set_order)(&by, reference->alpha, reference->beta);
+    NAME(row_ratios)(p, q, n, by, measure, reference, row);
 }
 
 static const logits_lanes NAME(logits_lanes) = {

@@ -49,7 +49,7 @@ FASTKL_INLINE NAME(ratio_terms) NAME(far_ratio_terms)(REAL p, REAL q, int js_onl
     const REAL w = NAME(weight_of_p)(p, at);
     const NAME(ratio) r = NAME(ratio_of)(p, q, at);
     const REAL reverse = r.x * r.x < 1 ? r.x * r.exp_less_1 - r.psi : (r.x - 1) * r.exp + 1;
-    const REAL js = w * NAME(js_divergence_of_ratio)(r);
+    const REAL js = w * NAME(js_divergence_of_ratio)(r, at->c);
     return NAME(terms_of_ratio)(r.x, w, w * r.exp, js, js_only ? 0 : w * reverse, p, q, at);
 }
 

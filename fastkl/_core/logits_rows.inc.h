@@ -135,6 +135,7 @@ static fastkl_task exchange(const fastkl_task *task) {
     fastkl_task exchanged = *task;
     exchanged.p_tolerance = task->q_tolerance, exchanged.q_tolerance = task->p_tolerance;
     exchanged.p_eps = task->eps, exchanged.eps = task->p_eps;
+    exchanged.alpha = task->beta, exchanged.beta = task->alpha;
     return exchanged;
 }
 
@@ -154,8 +155,9 @@ FASTKL_NOINLINE void logits_row_alone(const fastkl_task *task, const fastkl_oper
     }
     const fastkl_task exchanged = exchange(task);
     /* The same row is p in either order, so that a symmetric measure has the same bits. */
-    const int exchanges = fastkl_is_symmetric(task->measure) &&
-                          (p->logits == q->logits ? fastkl_order(*p, *q, n) > 0 : p->logits);
+    const int by_order = task->measure == FASTKL_renyi_divergence && task->alpha < 0.5; /* alpha D_beta(y || x) / beta */
+    const int exchanges = by_order || (fastkl_is_symmetric(task->measure) &&
+                                       (p->logits == q->logits ? fastkl_order(*p, *q, n) > 0 : p->logits));
     logits_pair pair = exchanges ? pair_of(&exchanged, q, p, n) : pair_of(task, p, q, n);
     moments sums;
     *status = (uint8_t)evaluate_pair(&pair, value, &sums);
@@ -163,5 +165,5 @@ FASTKL_NOINLINE void logits_row_alone(const fastkl_task *task, const fastkl_oper
         pair = pair_of(task, p, q, n);
         *status = (uint8_t)evaluate_pair(&pair, value, &sums);
     }
-    *value = apply_root(task->root, *value);
+    *value = apply_root(task->root, by_order ? *value * (task->alpha / task->beta) : *value);
 }

@@ -13,7 +13,7 @@ FASTKL_INLINE void finish_short_comparisons(const short_comparisons *of, const d
     for (int i = 0; i < count; i++) {
         const double log_p = log_beyond_f64(of->p_exponent[i], of->p_reference[i], c) + log_f64(of->p_weight[i]);
         const double log_q = log_beyond_f64(of->q_exponent[i], of->q_reference[i], c) + log_f64(of->q_weight[i]);
-        const double js = js_divergence_finish_ratios(of->js[i]), finite = of->reverse[i], shift = of->shift[i];
+        const double js = js_divergence_finish_ratios(of->js[i], NULL), finite = of->reverse[i], shift = of->shift[i];
         const double smaller = js < finite ? js : finite, larger = js < finite ? finite : js;
         const double square = c.scaled ? shift * shift : 0;
         const int exact = (smaller >= least) & (square <= smaller * max_shift_squared);

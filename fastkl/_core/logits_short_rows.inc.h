@@ -133,7 +133,7 @@ FASTKL_NOINLINE void short_js(const logits_pair *pair, int count, double *value,
     (is_float ? short_ratios_pass_f32 : short_ratios_pass_f64)(pair->p, pair->q, n, count, pair->c, &sums);
     FASTKL_VECTORIZE
     for (int i = 0; i < count; i++) {
-        const double js = js_divergence_finish_ratios(sums.js[i]), shift = sums.shift[i];
+        const double js = js_divergence_finish_ratios(sums.js[i], NULL), shift = sums.shift[i];
         const int exact = (js >= least) & (scaled * shift * shift <= js * max_shift_squared);
         value[i] = js;
         accepts[i] = (sums.found[i] == 0) & (exact | ((js == 0) & (shift == 0)));

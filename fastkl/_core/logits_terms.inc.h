@@ -78,14 +78,6 @@ FASTKL_INLINE REAL NAME(exact_log_ratio)(REAL p, REAL q, const NAME(term_constan
     return x > -4 * APART ? sum : x; /* -inf has no parts */
 }
 
-/* psi(x + low), e^(x + low) and e^(x + low) - 1, for x within APART of 0. */
-FASTKL_INLINE REAL NAME(psi_of_parts)(REAL x, REAL low, REAL *exp, REAL *exp_less_1) {
-    const REAL of_x = NAME(psi)(x, exp), less_1 = x * x < 1 ? x + of_x : *exp - 1;
-    *exp_less_1 = NAME(mul_add)(*exp, low, less_1);
-    *exp = NAME(mul_add)(*exp, low, *exp);
-    return NAME(mul_add)(less_1, low, of_x);
-}
-
 /* The second term for D: p's weight times psi(x), from the rounded difference, for x in a window. Where that is not exact
    enough, from the logits, and p's weight times x besides; min and max x. */
 #define LEAST_RATIO_EXPONENT (MAX_RATIO_EXPONENT + 1 - (1 << WINDOW_BITS))
@@ -148,7 +140,7 @@ FASTKL_INLINE NAME(ratio) NAME(ratio_of)(REAL p, REAL q, const NAME(term_constan
 #define ROW(name, ...)                                                                                          \
     FASTKL_INLINE NAME(logit_terms) NAME(name##_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {  \
         const NAME(ratio) r = NAME(ratio_of)(e->p, e->q, at);                                                   \
-        return (NAME(logit_terms)){e->w * NAME(name##_of_ratio)(r), e->w * r.exp_less_1, 0, r.x, 0};            \
+        return (NAME(logit_terms)){e->w * NAME(name##_of_ratio)(r, at->c), e->w * r.exp_less_1, 0, r.x, 0};            \
     }
 FASTKL_F_DIVERGENCES(ROW)
 #undef ROW

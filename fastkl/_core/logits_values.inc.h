@@ -152,15 +152,9 @@ static int try_divergence(logits_pair *pair, double *value, moments *sums) {
 }
 
 /* The value of an f-divergence, from the mean of its terms under p. */
-static double (*const finish_ratios[FASTKL_MEASURE_COUNT])(double mean) = {
+static double (*const finish_ratios[FASTKL_MEASURE_COUNT])(double mean, const fastkl_task *task) = {
 #define ROW(name, ...) [FASTKL_##name] = name##_finish_ratios,
     FASTKL_F_DIVERGENCES(ROW)
-#undef ROW
-};
-
-static const int can_be_infinite[] = {
-#define ROW(name, upper, pair, infinite, ...) infinite,
-    FASTKL_MEASURES(ROW)
 #undef ROW
 };
 
@@ -190,16 +184,17 @@ static int try_ratios(logits_pair *pair, double *value) {
     const int measure = pair->task->measure;
     entropy_sums sums;
     logits_row p = pair->p_row, q = pair->q_row;
-    const int kind = can_be_infinite[measure] ? SUM_CROSS_ENTROPY : SUM_BOTH;
+    const int kind = fastkl_zero_is_infinite(pair->task) ? SUM_CROSS_ENTROPY : SUM_BOTH;
     const int status = sum_weights(pair, &pair->p_row, &pair->q_row, kind, &sums);
     if (status)
         return status;
     ratio_reference from = ratio_of_weights(&sums);
+    from.alpha = pair->task->alpha, from.beta = pair->task->beta;
     if (measure == FASTKL_js_divergence) {
         ratio_sums near;
         if (run_compare(pair, &p, &q, 1, &from, &near))
             return PASS_WANTED;
-        *value = js_divergence_finish_ratios(near.js / sums.p_weight);
+        *value = js_divergence_finish_ratios(near.js / sums.p_weight, pair->task);
         if (js_is_exact(lanes, *value, from.shift))
             return PASS_ACCEPTED;
     }
@@ -210,20 +205,20 @@ static int try_ratios(logits_pair *pair, double *value) {
             return PASS_WANTED;
         const double rest = found.sum[1] / sums.p_weight, mean = found.sum[0] / sums.p_weight;
         least_x = found.min;
-        *value = finish_ratios[measure](mean);
+        *value = finish_ratios[measure](mean, pair->task);
         const double most = 8 * lanes->epsilon * (measure == FASTKL_total_variation ? mean : 1);
         if (!(2 * rest * rest > lanes->epsilon * mean || fabs(rest) > most))
             break;
         two_sum(&from.shift, &from.shift_low, log1p(rest));
     }
-    if (can_be_infinite[measure] && least_x <= -lanes->max_log_ratio) /* it was clamped, and is finite where e^-x is not */
+    if (fastkl_is_infinite(measure) && least_x <= -lanes->max_log_ratio) /* it was clamped, and is finite where e^-x is not */
         return PASS_INACCURATE;
     const double least = (double)pair->n * lanes->min_divergence;
     if (*value < least && is_of_equal_rows(pair)) {
         *value = 0;
         return PASS_ACCEPTED;
     }
-    const int exact = *value >= least && !shift_is_inexact(pair, from.shift, *value);
+    const int exact = *value >= least && *value < INFINITY && !shift_is_inexact(pair, from.shift, *value);
     return exact || (*value == 0 && from.shift == 0 && !lanes->is_float) ? PASS_ACCEPTED : PASS_INACCURATE;
 }
 

@@ -91,16 +91,28 @@ FASTKL_INLINE REAL NAME(phi_reduced)(REAL p, REAL k, REAL e, REAL p_plus_near, R
     return NAME(mul_add)(s, NAME(mul_add)(p * z, NAME(T)(z), e), NAME(add_p_k_ln2)(p, k, y_minus_near) + low);
 }
 
-/* A factor, c.high + c.low. `scaled` is a constant in every use: 0 says that c is 1, and compiles to nothing. */
+/* A factor, c.high + c.low. `scaled` is a constant in every use: 0 says that c is 1, and compiles to nothing. With it comes
+   what the terms of a Renyi divergence need: gamma, whose e^(gamma log(a/b)) is taken, its size and its sign; whether a is q
+   and b is p, which are p and q otherwise; whether a term is p^alpha q^(1 - alpha) itself, in a rescaled pass. */
 typedef struct {
     REAL high, low;
-    int scaled;
+    int scaled, exchanged, powers;
+    REAL gamma, size, sign;
 } NAME(factor);
+
+/* Of alpha and 1 - alpha, the larger becomes that of a. */
+FASTKL_INLINE void NAME(set_order)(NAME(factor) *c, double alpha, double beta) {
+    c->exchanged = alpha < 0.5;
+    const double gamma = c->exchanged ? -alpha : -beta;
+    c->gamma = (REAL)gamma, c->size = (REAL)fabs(gamma), c->sign = gamma < 0 ? -1 : 1;
+}
 
 /* The factor of a pass that does not multiply. */
 FASTKL_INLINE NAME(factor) NAME(no_factor)(const fastkl_task *task) {
-    (void)task;
-    return (NAME(factor)){1, 0, 0};
+    NAME(factor) c = {.high = 1};
+    if (task->measure == FASTKL_renyi_divergence)
+        NAME(set_order)(&c, task->alpha, task->beta);
+    return c;
 }
 
 /* The same, of which the compiler knows that it does not. */

@@ -84,7 +84,9 @@ FASTKL_INLINE NAME(logarithms) NAME(compare_logarithms)(REAL p, REAL q, REAL log
 /* (p + q) g(u) by p, for JS: g(u) = (1 + u) log(1 + u) + (1 - u) log(1 - u) with u = (q - p) / (q + p) = tanh(x/2). As
    log((1 + u) / (1 - u)) is x, g(u) = u x + log(1 - u^2), of which the first is twice the second near 0. For larger |x|,
    with the larger and the smaller of p and q by p + q, g(u) = 2 log(2 larger) - 2 smaller |x|. */
-FASTKL_INLINE REAL NAME(js_divergence_of_ratio)(NAME(ratio) r) {
+FASTKL_INLINE REAL NAME(js_divergence_of_ratio)(NAME(ratio) r, NAME(factor) c) {
+    (void)c;
+
     const REAL x = r.x, p = 1 / (1 + r.exp), q = r.exp * p, u = r.exp_less_1 * p;
     const REAL larger = NAME(greater)(p, q), smaller = NAME(lesser)(p, q);
     const int close = x * x < 1;
@@ -108,7 +110,9 @@ FASTKL_INLINE NAME(entry) NAME(hellinger_distance)(REAL p, REAL q, NAME(factor) 
     const REAL root = difference / ((ROOT(p) + ROOT(y)) + TINY);
     return (NAME(entry)){.term = root * root, .other = difference, .weight = p + y};
 }
-FASTKL_INLINE REAL NAME(hellinger_distance_of_ratio)(NAME(ratio) r) {
+FASTKL_INLINE REAL NAME(hellinger_distance_of_ratio)(NAME(ratio) r, NAME(factor) c) {
+    (void)c;
+
     const REAL root = r.exp_less_1 / (ROOT(r.exp) + 1);
     return root * root;
 }
@@ -118,14 +122,20 @@ FASTKL_INLINE NAME(entry) NAME(total_variation)(REAL p, REAL q, NAME(factor) c) 
     const REAL y = NAME(scale)(q, c), difference = -NAME(less)(p, q, c, y);
     return (NAME(entry)){.term = SIZE(difference), .other = difference, .weight = p + y};
 }
-FASTKL_INLINE REAL NAME(total_variation_of_ratio)(NAME(ratio) r) { return SIZE(r.exp_less_1); }
+FASTKL_INLINE REAL NAME(total_variation_of_ratio)(NAME(ratio) r, NAME(factor) c) {
+    (void)c;
+    return SIZE(r.exp_less_1);
+}
 
 /* chi^2(x, y) = (Q (sum of (p - q)^2 / q) - (P - Q)^2) / P^2. */
 FASTKL_INLINE NAME(entry) NAME(chi2_divergence)(REAL p, REAL q, NAME(factor) c) {
     const REAL y = NAME(scale)(q, c), difference = -NAME(less)(p, q, c, y);
     return (NAME(entry)){.term = difference * (difference / (y + TINY)), .other = difference, .weight = p};
 }
-FASTKL_INLINE REAL NAME(chi2_divergence_of_ratio)(NAME(ratio) r) { return r.exp_less_1 * (r.exp_less_1 / r.exp); }
+FASTKL_INLINE REAL NAME(chi2_divergence_of_ratio)(NAME(ratio) r, NAME(factor) c) {
+    (void)c;
+    return r.exp_less_1 * (r.exp_less_1 / r.exp);
+}
 
 /* D(x || y) + D(y || x) is (sum of (p - q) log(p/q)) / P for P = Q. The larger and the smaller of p and q have the same
    logarithm, to the bit, when they are exchanged; its parts are those of phi. */
@@ -137,4 +147,44 @@ FASTKL_INLINE NAME(entry) NAME(jeffreys_divergence)(REAL p, REAL q, NAME(factor)
     const REAL s = e / (larger + near), z = s * s, log_near = NAME(mul_add)(s, z * NAME(T)(z), 2 * s);
     const REAL log = NAME(add_k_ln2)(NAME(exponent)(step), log_near);
     return (NAME(entry)){.term = apart * log, .other = difference, .weight = p + y};
+}
+
+/* log(a/b) = k ln 2 + 2 atanh(s) in two parts, from that k and what phi has. An exponential of gamma times the logarithm
+   has gamma log(a/b) times its relative error, so that rounding may take no more from it than from s. */
+FASTKL_INLINE REAL NAME(log_in_parts)(REAL s, REAL k, REAL *low) {
+    const REAL z = s * s, tail = s * (z * NAME(T)(z)), k_ln2 = k * ((FASTKL_FMA ? LN2_HIGH : LN2_HEAD) * K_UNIT);
+    const REAL k_low = FASTKL_FMA ? FMA(k, LN2_LOW * K_UNIT, FMA(k, LN2_HIGH * K_UNIT, -k_ln2)) : k * (LN2_REST * K_UNIT);
+    const REAL high = k_ln2 + 2 * s, rest = ((k_ln2 - high) + 2 * s) + (tail + k_low), log = high + rest;
+    *low = (high - log) + rest;
+    return log;
+}
+
+/* D_alpha(x || y) = log1p(alpha (alpha - 1) E) / (alpha - 1), where E is nearly (sum of g) / P: with a = p, b = q, gamma =
+   alpha - 1 and w = gamma log(a/b),
+       g = (a e^w - (1 + gamma) a + gamma b) / (gamma (1 + gamma)) = (phi(a, b) + a psi(w) / gamma) / (1 + gamma),
+   which is never negative, and the same for a = q, b = p, gamma = -alpha. So gamma is at least -1/2, and the second form
+   loses at most two bits: its parts have the same sign, or w >= -1; else the first form is taken. An entry's term is g times
+   |gamma (1 + gamma)|, or infinite or NaN where the power is too large. */
+FASTKL_INLINE NAME(entry) NAME(renyi_divergence)(REAL p, REAL q, NAME(factor) c) {
+    const REAL y = NAME(scale)(q, c), difference = -NAME(less)(p, q, c, y);
+    const REAL a = c.exchanged ? y : p, b = c.exchanged ? p : y, apart = c.exchanged ? difference : -difference;
+    const UINT step = NAME(exponent_step)(NAME(bits)(a + TINY), NAME(bits)(b));
+    const REAL near = NAME(from_bits)(NAME(bits)(b) + step), e = near != b ? a - near : apart, k = NAME(exponent)(step);
+    REAL log_low, exp;
+    const REAL log = NAME(log_in_parts)(e / (a + near), k, &log_low), w = c.gamma * log;
+    const REAL w_low = NAME(mul_add)(c.gamma, log_low, FASTKL_FMA ? FMA(c.gamma, log, -w) : 0);
+    const REAL clamped = NAME(lesser)(NAME(greater)(w, -APART), MOST_EXPONENT);
+    const REAL of_w = NAME(psi_and_exp)(w, clamped, 1, &exp), psi = NAME(mul_add)(exp - 1, w_low, of_w);
+    const REAL phi = NAME(phi_reduced)(a, k, e, a + near, b - near, -0.0f);
+    const REAL power = b > 0 ? a * NAME(mul_add)(exp, w_low, exp) : 0;
+    const REAL near_gap = NAME(mul_add)(c.size, phi, c.sign * a * psi), far_gap = (a + c.gamma * (a - b)) - power;
+    const REAL gap = (c.gamma < 0) & ((w < -1) | !(b > 0)) ? far_gap : near_gap;
+    return (NAME(entry)){.term = c.scaled && c.powers ? power : gap, .other = difference, .weight = p};
+}
+FASTKL_INLINE REAL NAME(renyi_divergence_of_ratio)(NAME(ratio) r, NAME(factor) c) {
+    const REAL w = -c.gamma * r.x;
+    REAL exp;
+    const REAL psi = NAME(psi)(w, &exp), near_gap = NAME(mul_add)(c.size, r.psi, c.sign * psi);
+    const REAL far_gap = 1 + c.gamma * (1 - r.exp) - exp, gap = c.gamma < 0 && w < -1 ? far_gap : near_gap;
+    return w < APART ? gap : (REAL)INFINITY;
 }

@@ -4,6 +4,7 @@
    memory, a pass is made over LANES rows at once, of which each lane has one. */
 #include "real.inc.h"
 #include "logratio.inc.h"
+#include "exponential.inc.h"
 #include "measures.inc.h"
 #include "convert.inc.h"
 #include "accumulate.inc.h"
@@ -12,7 +13,6 @@
 #include "fold.inc.h"
 #include "row_sums.inc.h"
 #include "whole_numbers.inc.h"
-#include "exponential.inc.h"
 #include "logits_pass.inc.h"
 #include "logits_short.inc.h"
 

@@ -28,6 +28,15 @@ static double rescale(const fastkl_task *task, fastkl_operand p, fastkl_operand 
         fastkl_sums sums;
         row_pass_f64(task, &p, &q, n, power, &factor, &sums);
         const finished row = finish_sums(task->measure, task, rounded(&sums), 0);
+        /* Rows that are far apart need the sum of powers itself. */
+        const int far = task->measure == FASTKL_renyi_divergence && isnan(row.value) && isfinite(sums.term);
+        if (far && row.accepted | (fabs(row.excess) <= limits_f64.excess_most * row.sum_of_p)) {
+            factor.powers = 1;
+            row_pass_f64(task, &p, &q, n, power, &factor, &sums);
+            if (!trusted(sums.term, sums.guard_bits, &row, &limits_f64))
+                break;
+            return renyi_of_powers(rounded(&sums), task);
+        }
         if (!trusted(sums.term, sums.guard_bits, &row, &limits_f64))
             break;
         if (acceptable(task->measure, &row, &limits_f64) && row.value >= SMALL_VALUE)

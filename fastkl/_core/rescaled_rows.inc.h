@@ -111,8 +111,8 @@ FASTKL_INLINE void rescaled_pass(term_f64 *term, traits of, int symmetric, const
         columns_f64 columns[2] = {{(const char *)p_tile, COLUMN_BYTES, FASTKL_float64}, {0}};
         columns[1] = columns[0], columns[1].data = (const char *)q_tile;
         find_small_f64(columns[0], columns[1], n, lanes.guard_bits);
-        if (of.infinite == 2)
-            find_small_f64(columns[1], columns[0], n, lanes.guard_bits);
+        if (of.infinite > 1)
+            find_small_p_f64(of.infinite, columns[0], columns[1], n, lanes.guard_bits);
     }
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {

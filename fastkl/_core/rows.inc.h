@@ -211,7 +211,7 @@ FASTKL_NOINLINE void finish_unaccepted(const fastkl_task *task, fastkl_operand p
         *status = FASTKL_P_SUM;
     else if (q_differs || (needs_weight && q.data && !fastkl_has_weight(q, n, task->eps)))
         *status = FASTKL_Q_SUM;
-    else if (sums->guard_bits[i] & FASTKL_ZERO)
+    else if (sums->guard_bits[i] & FASTKL_ZERO && fastkl_zero_is_infinite(task))
         *value = INFINITY;
     else if (no_terms && sums->clipped[i] == 0 && !fastkl_order(p, q, n))
         *value = 0;
@@ -281,7 +281,8 @@ static int scales_first(const fastkl_task *task, const fastkl_operand *p, const 
 FASTKL_NOINLINE void finish_refused(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n,
                                     const group_sums *sums, int i, double *value, uint8_t *status) {
     group_sums own;
-    if (!sums->refused[i] && !(sums->entry_bits[i] & FASTKL_SIGN) && sums->guard_bits[i] & FASTKL_ZERO) {
+    if (!sums->refused[i] && !(sums->entry_bits[i] & FASTKL_SIGN) && sums->guard_bits[i] & FASTKL_ZERO &&
+        fastkl_zero_is_infinite(task)) {
         *value = INFINITY, *status = FASTKL_VALID;
         return;
     }

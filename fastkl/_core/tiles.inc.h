@@ -150,8 +150,9 @@ FASTKL_NOINLINE void NAME(clip_tiles)(REAL *copy, const fastkl_operand *from, in
     }
 }
 
-/* Searches the tiles in which a q is small for a p > 0 where q is zero or nearly, and if `either` the other way round. */
-FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, int either,
+/* Searches the tiles in which a q is small for a p > 0 where q is zero or nearly, and those of a small p if
+   that can count. */
+FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, int infinite,
                                                uint64_t *bits) {
     for (int i = 0; i < rows; i += LANES, bits += LANES) {
         UINT found[LANES] = {0};
@@ -160,8 +161,8 @@ FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(
             small |= bits[j];
         if (small & FASTKL_SIGN)
             NAME(find_small)(NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, found);
-        if (either && small & FASTKL_SIGN)
-            NAME(find_small)(NAME(columns_of_tile)(q, n, i), NAME(columns_of_tile)(p, n, i), n, found);
+        if (infinite > 1 && small & FASTKL_SIGN)
+            NAME(find_small_p)(infinite, NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, found);
         for (int j = 0; j < LANES; j++)
             bits[j] = (uint64_t)found[j] << (64 - REAL_BITS);
     }
@@ -223,7 +224,7 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
         if (task->measure == FASTKL_total_variation && !to->keeps_low)
             NAME(correct_tiles)(&p_now, &q_now, n, now, to, first);
         if (pair)
-            NAME(find_zeros_in_tiles)(&p_now, &q_now, n, now, fastkl_is_infinite(task->measure) == 2,
+            NAME(find_zeros_in_tiles)(&p_now, &q_now, n, now, fastkl_is_infinite(task->measure),
                                       to->guard_bits + first);
     }
 }

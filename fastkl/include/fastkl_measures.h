@@ -2,7 +2,8 @@
    divergence, equal, root, common). A measure's place is its number for compiled callers, so that new ones are appended.
 
        pair        does it compare p with q?
-       infinite    is it infinite where q is zero and p is not (1), or where one of them is and the other is not (2)?
+       infinite    is it infinite where q is zero and p is not (1), or where one of them is and the other is not (2), or does
+                   it depend on the order (3)?
        symmetric   is it the same, to the bit, for p and q exchanged?
        divergence  is it 0 for equal rows? A rescaled pass then makes the sums of p and q equal, otherwise one of them 1.
        equal       does it need sums of p and q that agree? A row in which they do not is passed over again, rescaled.
@@ -17,7 +18,8 @@
     X(js_divergence, JS_DIVERGENCE, 1, 0, 1, 1, 1, 0, 1) \
     X(hellinger_distance, HELLINGER_DISTANCE, 1, 0, 1, 1, 0, 1, 0) \
     X(total_variation, TOTAL_VARIATION, 1, 0, 1, 1, 0, 0, 0) \
-    X(chi2_divergence, CHI2_DIVERGENCE, 1, 1, 0, 1, 0, 0, 0)
+    X(chi2_divergence, CHI2_DIVERGENCE, 1, 1, 0, 1, 0, 0, 0) \
+    X(renyi_divergence, RENYI_DIVERGENCE, 1, 3, 0, 1, 0, 0, 0)
 
 #define FASTKL_DIVERGENCES(X)                            \
     X(kl_divergence, KL_DIVERGENCE, 1, 1, 0, 1, 0, 0, 1) \

@@ -358,6 +358,45 @@ def _fast_jeffreys_divergence(x, q):
     return one + other, one_held & other_held
 
 
+# The first is the one that tests of all functions take.
+ALPHAS = (2.0, 0.01, 0.3, 0.5, 0.999999999, 1.000000001, 100.0)
+
+
+def _largest_exponent(alpha, p, q):
+    """The largest |(alpha - 1) log(x/y)| of each row."""
+    x, y = (np.ldexp(rows.astype(float), -exponents(rows.astype(float))) for rows in (p, q))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.log(x) - np.log(y) - np.log(x.sum(axis=-1, keepdims=True) / y.sum(axis=-1, keepdims=True))
+    return abs(alpha - 1) * np.abs(ratios).max(axis=-1, where=(x > 0) & (y > 0), initial=0)
+
+
+def renyi_divergence(x, y, alpha):
+    """log(sum of x^alpha y^(1 - alpha)) / (alpha - 1), of which a small alpha - 1 takes as many digits as it has."""
+    both = [(a, b) for a, b in zip(x, y, strict=True) if a.value and b.value]
+    if not both or (alpha >= 1 and any(a.value and not b.value for a, b in zip(x, y, strict=True))):
+        return mp.inf
+    if alpha in (1, mp.inf):
+        return kl_divergence.of(x, y) if alpha == 1 else max(a.log - b.log for a, b in both)
+    power = mpf(alpha)  # of which 1 is subtracted exactly
+    return mp.log(mp.fsum(mp.exp(power * a.log + (1 - power) * b.log) for a, b in both)) / (power - 1)
+
+
+def renyi(alpha):
+    """The measure of this order."""
+    return Measure(
+        renyi_divergence,
+        bound=16,
+        logits_bound=32 * max(1, alpha),
+        row_bound=functools.partial(_largest_exponent, alpha),
+        near=2,
+        infinite=_lacks if alpha >= 1 else lambda p, q: ~np.any(p & q, axis=-1),
+        keywords={"alpha": alpha},
+    )
+
+
+DEFINITIONS.update({measure.name: measure for measure in map(renyi, ALPHAS)})
+
+
 # Calls -------------------------------------------------------------------------------------------------------------------
 
 
