@@ -11,15 +11,19 @@ from support.double_double import ONE, ZERO, DoubleDouble, exp, log_ratio
 
 BOTH = (True, True)
 
+# Those of distributions: logits stand for these.
+DEFINITIONS = {name: definition for name, definition in reference.DEFINITIONS.items() if definition.normalized}
+
 # Which of p and q hold logits, for each value of from_logits.
 OF_LOGITS = {True: BOTH, False: (False, False), "p": (True, False), "q": (False, True)}
 
-# H is right to 2^-65 of a nat, D and JS to 2^-65 of them and 2^-85 of their roots. Differences of logits are exact, and
-# their quotients by a temperature right to 2^-100 of themselves. So a weight e^x above FAINTEST is right to 2^-93, and H
-# and D to about 2^-93 of the logarithms in them, or of 1. Where D is less than 2^-16 of these, it comes from the weights as
-# in reference.py: errors of weights change D by their mean times its root. Weights below FAINTEST count as 0, which changes
-# no value by 10^-140. A row is left to the definition if logits are beyond LARGEST, probabilities below SMALLEST, or the
-# value below LEAST.
+# H is right to 2^-65 of a nat, other measures to 2^-65 of them and 2^-85 of their roots, and the total variation, which is
+# not like a square, to 2^-97; the root of a measure is as right as its square. Differences of logits are exact, and their
+# quotients by a temperature right to 2^-100 of themselves. So a weight e^x above FAINTEST is right to 2^-93, one near 1 to
+# 2^-103, and H and D to about 2^-93 of the logarithms in them, or of 1. Where D is less than 2^-16 of these, it comes from
+# the weights as in reference.py: errors of weights change D by their mean times its root. Weights below FAINTEST count as 0
+# where they change no value by 10^-140. A row is left to the definition if they may, if logits are beyond LARGEST,
+# probabilities below SMALLEST, or the value below LEAST.
 
 LARGEST = 2.0**32
 SMALLEST = 2.0**-500
