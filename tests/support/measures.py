@@ -33,11 +33,12 @@ def accepted(measure, **keywords):
     return {name: value for name, value in keywords.items() if name in parameters}
 
 
-# Every measure, with each choice of its keywords; and one of each function of distributions. What has eps is infinite where
+# Every measure, with each choice of its keywords; one of each function; those of distributions. What has eps is infinite where
 # q = 0 < p.
 EVERY = [function(name) for name, definition in reference.DEFINITIONS.items() if hasattr(fastkl, definition.function)]
-_ONE_EACH = {definition.function: name for name, definition in [*reference.DEFINITIONS.items()][::-1]}
-MEASURES = [x for x in EVERY if x.__name__ in _ONE_EACH.values() and accepted(x, normalize=True)]
+_FIRST = {definition.function: name for name, definition in [*reference.DEFINITIONS.items()][::-1]}
+ONE_EACH = [x for x in EVERY if x.__name__ in _FIRST.values()]
+MEASURES = [x for x in ONE_EACH if accepted(x, normalize=True)]
 PAIR_MEASURES = [x for x in MEASURES if x is not entropy]
 EPS_MEASURES = [x for x in PAIR_MEASURES if accepted(x, eps=0)]
 DIVERGENCES = [x for x in MEASURES if not reference.DEFINITIONS[x.__name__].offset]
@@ -56,17 +57,21 @@ def on_every_tier(compute):
     return results
 
 
+def clipped(measure, p, q, eps):
+    """The rows in float64, which eps clips where the measure says so."""
+    clips = reference.DEFINITIONS[measure.__name__].clips
+    return [np.maximum(x.astype(float), eps if name in clips else 0) for name, x in zip("pq", (p, q), strict=True)]
+
+
 def exact(measure, p, q, eps=0.0):
-    """The right value of every row of weights, which eps clips where the measure says so."""
-    clips, pair = reference.DEFINITIONS[measure.__name__].clips, []
-    for name, rows in zip("pq", (p, q), strict=True):
-        pair.append(np.maximum(rows.astype(float), eps) if name in clips else rows)
+    """The right value of every row of weights, clipped by eps."""
+    pair = clipped(measure, p, q, eps)
     return reference.evaluate(measure.__name__, *reference.operands(measure.__name__, *pair))
 
 
-def assert_right(measure, values, p, q, right, source=""):
+def assert_right(measure, values, p, q, right, source="", eps=0.0):
     """The error of each value is within the documented bound, and none is -0."""
-    bounds = reference.DEFINITIONS[measure.__name__].bounds(p, q)
+    bounds = reference.DEFINITIONS[measure.__name__].bounds(*clipped(measure, p, q, eps))
     errors = reference.error(measure.__name__, values, right)
     i = (errors / bounds).argmax()
     with np.printoptions(threshold=6):
@@ -82,7 +87,7 @@ def assert_right_everywhere(measure, p, q, right=None, source="", **keywords):
     keywords = accepted(measure, normalize=True) | keywords
     values = on_every_tier(lambda: measure(p, q, **keywords))
     for tier, found in values.items():
-        assert_right(measure, found, p, q, right, f"{source}, {tier}")
+        assert_right(measure, found, p, q, right, f"{source}, {tier}", keywords.get("eps", 0))
     return values.values()
 
 
