@@ -24,6 +24,7 @@ import fastkl
 from fastkl import _kernels
 from fastkl.call import BFLOAT16
 from support import reference
+from support.measures import ONE_EACH, accepted, function
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -210,14 +211,14 @@ class Operand(NamedTuple):
     buffer: bytearray
     how: str
 
-    def faults(self, axis, any_sum, clip):
-        """For every row "", "entry" or "sum", as an array without `axis`."""
+    def faults(self, axis, any_sum, clip, zeros):
+        """For every row "", "entry" or "sum", as an array without `axis`. With `zeros`, a row of these is valid."""
         rows = np.moveaxis(self.numbers, axis, -1)
         entries = np.all((rows >= 0) & (rows < np.inf), axis=-1)
         eps = 2.0**-7 if self.dtype in BFLOATS else np.finfo(self.dtype if self.dtype.kind == "f" else float).eps
         with np.errstate(invalid="ignore"):
             far = np.zeros_like(entries) if any_sum else ~(np.abs(rows.sum(axis=-1) - 1) <= math.sqrt(eps))
-        empty = ~np.any(np.maximum(rows, clip) > 0, axis=-1)
+        empty = ~np.any(np.maximum(rows, clip) > 0, axis=-1) & (not zeros)
         return np.where(~entries, "entry", np.where(far | empty, "sum", ""))
 
 
@@ -263,7 +264,17 @@ class Case(NamedTuple):
         """The result of the call, in which a warning is an error."""
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            return getattr(fastkl, self.measure)(*operands, **{**self.keywords, **other})
+            return self.function(*operands, **{**self.keywords, **other})
+
+    @property
+    def definition(self):
+        """Of the measure."""
+        return reference.DEFINITIONS[self.measure]
+
+    @property
+    def function(self):
+        """What is called."""
+        return fastkl.entropy if self.measure == "entropy" else function(self.measure)
 
     def __str__(self):
         shown = {**self.keywords, "out": self.out and self.out[0]}
@@ -274,7 +285,7 @@ class Case(NamedTuple):
 def case(number):
     """The case of this number."""
     pick = random.Random(number)
-    measure = pick.choice(list(reference.DEFINITIONS))
+    measure = pick.choice(ONE_EACH)
     ndim = pick.choice([1, 2, 2, 2, 3, 3, 4])
     shape = [pick.choice([1, 1, 2, 3, 3, 4, 5, 7]) for _ in range(ndim)]
     axis = pick.randrange(ndim) - ndim
@@ -294,9 +305,9 @@ def case(number):
     keywords["invalid"] = pick.choice(["raise", "raise", "nan", "ignore"])
     keywords["keepdims"] = pick.random() < 0.3
     keywords["base"] = pick.choice([None, None, 2, 10.0, math.pi, 1.5])
-    if measure in ("cross_entropy", "kl_divergence"):
-        keywords["eps"] = pick.choice([0.0, 0.0, 1e-6, 0.01])
+    keywords["eps"] = pick.choice([0.0, 0.0, 1e-6, 0.01])
     keywords["threads"] = pick.choice([None, 1, 2, 3])
+    keywords, measure = accepted(measure, **keywords), measure.__name__
 
     shapes = [tuple(shape)] * (1 if measure == "entropy" else 2)
     if len(shapes) == 2 and pick.random() < 0.4:
@@ -319,20 +330,23 @@ def case(number):
     return Case(number, measure, tuple(operands), keywords, axis, front, result, out)
 
 
-def agree(measure, values, exact, dtype, unit):
+def agree(definition, values, exact, dtype, unit, bounds):
     """Whether two results can both be right, one of them exact to the eps of `dtype`, the other to that of float64.
 
-    Each has an error of at most `bound` eps (|x| + `offset`) in nats. One more eps is for the division by the unit, and
-    because x is a computed value. The smallest numbers of a dtype have few digits, as have distances whose squares float64
-    cannot hold.
+    Each has an error of at most its bound times eps (|x| + `offset`) in nats. One more eps is for the division by the unit,
+    and because x is a computed value. The smallest numbers of a dtype have few digits, as have distances whose squares
+    float64 cannot hold. What reference.Measure allows where rows are nearly proportional is allowed to both.
     """
-    kind, definition = np.finfo(dtype), reference.DEFINITIONS[measure]
+    kind = np.finfo(dtype)
     eps = max(float(kind.eps), 2.0**-52) + 2.0**-52
     free = float(kind.smallest_subnormal) + (1e-279 if definition.root else 0)
     with np.errstate(invalid="ignore"):
         size = np.abs(exact) + definition.offset / abs(unit)
-        near = np.abs(values - exact) <= (definition.bound + 1) * eps * size + free
-    return bool(np.all(near | (values == exact) | (np.isnan(values) & np.isnan(exact))))
+        if definition.near is not None:
+            free = free + np.where(exact <= 2 * eps**definition.near, eps**definition.near, 0)
+        near = np.abs(values - exact) <= (bounds + 1) * eps * size + free
+        beyond = np.isinf(values) & (exact >= float(kind.max))
+    return bool(np.all(near | beyond | (values == exact) | (np.isnan(values) & np.isnan(exact))))
 
 
 def outcome(call):
@@ -356,10 +370,10 @@ def judge(this):
 
 def faults(this):
     """For every row of the result "", or an operand and "entry" or "sum": entries before sums, p before q."""
-    any_sum = this.keywords["normalize"] or this.keywords["invalid"] == "ignore"
-    eps = [0.0, this.keywords.get("eps", 0.0)]
-    problems = np.array("")
-    own = [each.faults(this.axis, any_sum, own_eps) for each, own_eps in zip(this.operands, eps, strict=False)]
+    any_sum = this.keywords.get("normalize", True) or this.keywords["invalid"] == "ignore"
+    clips = [this.keywords.get("eps", 0.0) if name in this.definition.clips else 0.0 for name in "pq"]
+    problems, zeros = np.array(""), not this.definition.normalized
+    own = [each.faults(this.axis, any_sum, clip, zeros) for each, clip in zip(this.operands, clips, strict=False)]
     for fault in "sum", "entry":
         for name, faulty in reversed(list(zip("pq", own, strict=False))):
             problems = np.where(faulty == fault, f"{name} {fault}", problems)
@@ -414,17 +428,18 @@ def wrong_result(this, problems, got):
     if got.shape != this.result or got.dtype != dtype:
         return f"has dtype {got.dtype} and shape {got.shape}, not {dtype} and {this.result}"
 
-    unit = math.log(this.keywords["base"] or math.e)
+    unit, eps = math.log(this.keywords.get("base") or math.e), this.keywords.get("eps", 0.0)
     with np.errstate(all="ignore"):
         got = np.asarray(got).reshape(this.front)
         rows = [np.moveaxis(each.numbers, this.axis, -1).copy() for each in this.operands]
-        clip = {"eps": this.keywords["eps"]} if "eps" in this.keywords else {}
-        exact = np.asarray(getattr(fastkl, this.measure)(*rows, normalize=True, invalid="nan", **clip))
+        keywords = accepted(this.function, normalize=True, eps=eps, invalid="nan")
+        bounds = this.definition.bounds(rows[0], np.maximum(rows[-1], eps))
+        exact = np.asarray(this.function(*rows, **keywords))
         exact = np.where(problems != "", np.nan, exact / (math.sqrt(unit) if this.measure == "js_distance" else unit))
         wide = got.astype(float)
         if invalid == "ignore":  # an invalid row gives any value
             wide = np.where(problems != "", np.nan, wide)
-    if not agree(this.measure, wide, exact, max(own, dtype, key=lambda kind: np.finfo(kind).eps), unit):
+    if not agree(this.definition, wide, exact, max(own, dtype, key=lambda kind: np.finfo(kind).eps), unit, bounds):
         return f"is {wide}, from float64 copies {exact}"
     if all(each.like_plain for each in this.operands):
         out = None if this.out is None else np.zeros(this.result, dtype)

@@ -33,8 +33,8 @@ def accepted(measure, **keywords):
     return {name: value for name, value in keywords.items() if name in parameters}
 
 
-# Every measure, with each choice of its keywords; one of each function; those of distributions. What has eps is infinite where
-# q = 0 < p.
+# Every measure, with each choice of its keywords; one of each function; and those of distributions. Those with eps are
+# infinite where q = 0 < p.
 EVERY = [function(name) for name, definition in reference.DEFINITIONS.items() if hasattr(fastkl, definition.function)]
 _FIRST = {definition.function: name for name, definition in [*reference.DEFINITIONS.items()][::-1]}
 ONE_EACH = [x for x in EVERY if x.__name__ in _FIRST.values()]
