@@ -41,6 +41,10 @@ OPTIONAL = [
     (COPY, [], ["-Wl,-z,relro,-z,now"]),
     (COPY, [], ["-Wl,-z,noexecstack"]),
 ]
+# The same for files where speed matters less than size: copies of loops for other numbers of rounds are a quarter of a tier.
+# The baseline is that of CPUs without AVX2; Cython's code runs once a call.
+SMALL_FILES = ("tier_baseline.c", "_kernels.c")
+SMALL = [(GCC, ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic"], [])]
 ABI3 = os.environ.get("FASTKL_ABI3") == "1" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
@@ -58,17 +62,21 @@ class Build(build_ext):
         for compile_args, link_args in arguments:
             kernels.extra_compile_args += compile_args
             kernels.extra_link_args += link_args
-        self.compiler.compile = self.side_by_side(self.compiler.compile)
+        small = [flag for probe, flags, _ in SMALL if kind == "unix" and self.links(probe, flags, []) for flag in flags]
+        self.compiler.compile = self.side_by_side(self.compiler.compile, small)
         super().build_extensions()
 
     @staticmethod
-    def side_by_side(compile_in_order):
+    def side_by_side(compile_in_order, small):
         """The same with a compiler for each processor: the file of a tier takes half a minute."""
 
-        def compile_all(sources, **keywords):
+        def compile_all(sources, extra_postargs=(), **keywords):
+            def compile_one(source):
+                flags = [*extra_postargs, *(small if Path(source).name in SMALL_FILES else ())]
+                return compile_in_order([source], extra_postargs=flags, **keywords)
+
             with ThreadPoolExecutor(os.cpu_count()) as pool:
-                objects = pool.map(lambda source: compile_in_order([source], **keywords), sources)
-                return [one for some in objects for one in some]
+                return [one for some in pool.map(compile_one, sources) for one in some]
 
         return compile_all
 

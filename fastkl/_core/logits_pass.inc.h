@@ -312,11 +312,62 @@ FASTKL_INLINE int NAME(row_weights)(logits_row *p, logits_row *q, ptrdiff_t n, N
     return PASS_ACCEPTED;
 }
 
-/* The terms of the ratio pass of an f-divergence. */
+/* The ratios of a group of entries, and the terms of an f-divergence. */
+typedef struct {
+    REAL x[GROUP], exp[GROUP], exp_less_1[GROUP], psi[GROUP], term[GROUP];
+} NAME(ratio_group);
+
+FASTKL_INLINE void NAME(find_terms)(int measure, NAME(factor) c, NAME(ratio_group) *of) {
+    switch (measure) {
+#define ROW(name, ...)                                                                                  \
+    case FASTKL_##name:                                                                                 \
+        FASTKL_VECTORIZE_INNER                                                                          \
+        for (int j = 0; j < GROUP; j++)                                                                 \
+            of->term[j] = NAME(name##_of_ratio)(                                                        \
+                (NAME(ratio)){of->x[j], of->exp[j], of->exp_less_1[j], of->psi[j]}, c);                 \
+        break;
+        FASTKL_F_DIVERGENCES(ROW)
+#undef ROW
+    }
+}
+
+/* The sums of a chunk: of p's weight times the terms, and times e^x - 1, of which the mean under p is 0 if the ratio of the
+   rows' sums is exact; and the least x. */
+FASTKL_INLINE void NAME(sum_ratio_terms)(NAME(logits_chunk) chunk, int measure, const NAME(term_constants) *at,
+                                         term_sums *row) {
+    REAL first[LANES], second[LANES], least[LANES];
+    FASTKL_VECTORIZE
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
+        first[j] = second[j] = 0, least[j] = INFINITY;
+    for (ptrdiff_t i = 0; i < NAME(group_count)(chunk.p); i++) {
+        const NAME(loose) *const p = NAME(group)(chunk.p, i), *const q = NAME(group)(chunk.q, i);
+        NAME(ratio_group) of;
+        REAL w[GROUP];
+        FASTKL_VECTORIZE_INNER
+        for (int j = 0; j < GROUP; j++) {
+            const NAME(ratio) r = NAME(ratio_of)(p[j], q[j], at);
+            of.x[j] = r.x, of.exp[j] = r.exp, of.exp_less_1[j] = r.exp_less_1, of.psi[j] = r.psi;
+            w[j] = NAME(weight_of_p)(p[j], at);
+        }
+        NAME(find_terms)(measure, at->c, &of);
+        for (int k = 0; k < GROUP; k += LANES) {
+            FASTKL_VECTORIZE_INNER
+            for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
+                first[j] += w[k + j] * of.term[k + j];
+                second[j] += w[k + j] * of.exp_less_1[k + j];
+                least[j] = NAME(lesser)(of.x[k + j], least[j]);
+            }
+        }
+    }
+    row->sum[0] += NAME(sum_of_lanes)(first);
+    row->sum[1] += NAME(sum_of_lanes)(second);
+    row->min = lesser_f64(row->min, (double)NAME(extreme)(least, 1));
+}
+
+/* The ratio pass of an f-divergence. */
 FASTKL_INLINE void NAME(row_ratios)(logits_row *p, logits_row *q, ptrdiff_t n, NAME(factor) c, int measure,
                                     const ratio_reference *reference, term_sums *row) {
     NAME(room) room;
-    REAL w[CHUNK_LOGITS + GROUP];
     NAME(term_constants) at = {.c = c};
     NAME(set_exponent)(reference->exponent, c, &at.p_unit, &at.p_low);
     at.shift = (REAL)reference->shift;
@@ -325,20 +376,8 @@ FASTKL_INLINE void NAME(row_ratios)(logits_row *p, logits_row *q, ptrdiff_t n, N
     *row = (term_sums){{0}, INFINITY, -INFINITY};
     for (ptrdiff_t start = 0; start < n; start += CHUNK_LOGITS) {
         NAME(logits_chunk) chunk = NAME(load_pair)(p, q, &room, start, n, CHUNK_LOGITS);
-        chunk.w = w;
         NAME(fill_up_pair)(&chunk, &at);
-        term_sums sums = NAME(sum_terms)(NAME(weight_term), (NAME(outputs)){1, 0, 1, 0}, chunk, &at);
-        switch (measure) {
-#define ROW(name, upper, pair, infinite, ...)                                                                    \
-    case FASTKL_##name:                                                                                          \
-        sums = NAME(sum_terms)(NAME(name##_term), (NAME(outputs)){2, infinite ? LEAST_EXTREME : 0}, chunk, &at); \
-        break;
-            FASTKL_F_DIVERGENCES(ROW)
-#undef ROW
-        }
-        for (int i = 0; i < 3; i++)
-            row->sum[i] += sums.sum[i];
-        row->min = lesser_f64(row->min, sums.min);
+        NAME(sum_ratio_terms)(chunk, measure, &at, row);
     }
 }
 

@@ -121,12 +121,6 @@ FASTKL_INLINE NAME(logit_terms) NAME(cross_entropy_term)(NAME(entry_logits) *e, 
     return terms;
 }
 
-/* p's weight, which is written as the first term for ratios; min and max p. */
-FASTKL_INLINE NAME(logit_terms) NAME(weight_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {
-    e->w = NAME(weight_of_p)(e->p, at);
-    return (NAME(logit_terms)){e->w, 0, 0, e->p, e->p};
-}
-
 FASTKL_INLINE NAME(ratio) NAME(ratio_of)(REAL p, REAL q, const NAME(term_constants) *at) {
     REAL low;
     const REAL unclamped = NAME(exact_log_ratio)(p, q, at, &low), high = unclamped < APART ? unclamped : APART;
@@ -134,13 +128,3 @@ FASTKL_INLINE NAME(ratio) NAME(ratio_of)(REAL p, REAL q, const NAME(term_constan
     r.psi = NAME(psi_of_parts)(r.x, low, &r.exp, &r.exp_less_1);
     return r;
 }
-
-/* For an f-divergence, times p's weight: the measure, and e^x - 1, of which the mean under p is 0 if the ratio of the rows'
-   sums is exact. And x, where the least is looked for. */
-#define ROW(name, ...)                                                                                          \
-    FASTKL_INLINE NAME(logit_terms) NAME(name##_term)(NAME(entry_logits) *e, const NAME(term_constants) *at) {  \
-        const NAME(ratio) r = NAME(ratio_of)(e->p, e->q, at);                                                   \
-        return (NAME(logit_terms)){e->w * NAME(name##_of_ratio)(r, at->c), e->w * r.exp_less_1, 0, r.x, 0};            \
-    }
-FASTKL_F_DIVERGENCES(ROW)
-#undef ROW

@@ -200,7 +200,7 @@ static void NAME(group_pass)(const fastkl_task *task, const fastkl_operand *p, c
         NAME(correct_strips)(p, q, n, rows, to);
     for (int i = 0; corrects && n > TILE && !interleaved(p, q) && i < rows; i++) {
         const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0);
-        NAME(correct_row)(&p_row, &q_row, n, 0, i, to);
+        NAME(correct_row)(&p_row, &q_row, n, i, to);
     }
     to->corrected = corrects;
 }

@@ -105,7 +105,7 @@ FASTKL_INLINE const limits *limits_of(const fastkl_task *task, const fastkl_oper
 static void correct(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, int i, group_sums *sums) {
     if (task->measure != FASTKL_total_variation)
         return;
-    (in_float(task, &p, &q) ? correct_row_f32 : correct_row_f64)(&p, &q, n, DOUBLES, i, sums);
+    (in_float(task, &p, &q) ? correct_row_f32 : correct_row_f64)(&p, &q, n, i, sums);
     sums->corrected = 1;
 }
 
@@ -253,7 +253,7 @@ FASTKL_INLINE int accept(int measure, int near, const fastkl_task *task, const l
 FASTKL_INLINE int accept_rows(int measure, const fastkl_task *task, const limits *within, int count,
                               const group_sums *sums, double *value, int64_t *accepts) {
     int64_t near = 1;
-    if (!fastkl_is_common(measure)) /* it has no logarithm of a sum that would be worth a second loop */
+    if (!fastkl_is_common(measure) && measure != FASTKL_js_divergence) /* no logarithm would be worth a second loop */
         return accept(measure, 0, task, within, count, sums, value, accepts);
     FASTKL_VECTORIZE
     for (int i = 0; i < count; i++)
@@ -324,7 +324,7 @@ static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const 
         if (!accepts[i] || sums->refused[i])
             finish_refused(task, moved(p, i, 0), moved(q, i, 0), n, sums, i, &value[i], &status[i]);
     /* What clips, and entropies of whole numbers, have ways of their own. */
-    if (!all && !sums->scales && n <= MOST_RESCALED && task->eps == 0 && fastkl_is_normalized(task->measure) &&
+    if (!all && !sums->scales && n <= MOST_RESCALED && task->eps == 0 && rescalers[task->measure] &&
         !fastkl_is_whole(p->dtype) && !fastkl_is_whole(q->dtype))
         rescale_group(task, p, q, (int)n, count, sums, value, accepts);
     for (int i = 0; !all && !sums->scales && i < count; i++) {

@@ -112,10 +112,7 @@ FASTKL_INLINE void NAME(add_few)(NAME(term) *term, traits of, const NAME(columns
     }
 }
 
-/* The functions that add up tiles, for each measure: of any number of columns, and of few. */
-typedef void NAME(tile_adder)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, const NAME(factor) *one,
-                              group_sums *to, int first);
-
+/* The functions that add up tiles, for each common measure: of any number of columns, and of few. */
 #define ADDER(adder, add, name, pair, infinite)                                                                         \
     static void NAME(adder##name)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows,                          \
                                   const NAME(factor) *one, group_sums *to, int first) {                                 \
@@ -126,16 +123,46 @@ typedef void NAME(tile_adder)(const NAME(tiles) *p, const NAME(tiles) *q, int n,
             NAME(add)(NAME(name), of, &p_now, &q_now, n, NAME(unscaled)(*one), to, first + i);                          \
         }                                                                                                               \
     }
-#define ROW(name, upper, pair, infinite, ...)               \
+#define ROW(name, pair, infinite)                           \
     ADDER(add_tiles_, add_tile, name, pair, infinite)       \
     ADDER(add_few_tiles_, add_few, name, pair, infinite)
-FASTKL_ENTRIES(ROW)
+ROW(entropy, 0, 0)
+ROW(cross_entropy, 1, 1)
+ROW(kl_divergence, 1, 1)
 #undef ROW
 #undef ADDER
-#define ROW(name, upper, pair, infinite, symmetric, divergence, equal, root, common) \
-    {NAME(add_tiles_##name), symmetric || !common ? NAME(add_tiles_##name) : NAME(add_few_tiles_##name)},
-static NAME(tile_adder) *const NAME(tile_adders)[][2] = {FASTKL_ENTRIES(ROW)};
-#undef ROW
+
+/* The same for a measure that is not common, of any number of columns. */
+FASTKL_NOINLINE void NAME(add_other_tiles)(int measure, const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows,
+                                           const NAME(factor) *one, group_sums *to, int first) {
+    for (int i = 0; i < rows; i += LANES) {
+        const NAME(columns) p_now = NAME(columns_of_tile)(p, n, i), q_now = NAME(columns_of_tile)(q, n, i);
+        NAME(lanes) now;
+        NAME(clear)(&now);
+        NAME(adders)[measure][0](&now, &p_now, &q_now, n, one);
+        NAME(give)(&now, to, first + i, 0);
+        if (to->keeps_low)
+            NAME(give_low)(&now, to, first + i);
+    }
+}
+
+FASTKL_INLINE void NAME(add_any_tiles)(int measure, const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows,
+                                       const NAME(factor) *one, group_sums *to, int first) {
+    const int few = n <= MOST_FEW && !to->keeps_low;
+    switch (measure) {
+    case FASTKL_entropy:
+        (few ? NAME(add_few_tiles_entropy) : NAME(add_tiles_entropy))(p, q, n, rows, one, to, first);
+        break;
+    case FASTKL_cross_entropy:
+        (few ? NAME(add_few_tiles_cross_entropy) : NAME(add_tiles_cross_entropy))(p, q, n, rows, one, to, first);
+        break;
+    case FASTKL_kl_divergence:
+        (few ? NAME(add_few_tiles_kl_divergence) : NAME(add_tiles_kl_divergence))(p, q, n, rows, one, to, first);
+        break;
+    default:
+        NAME(add_other_tiles)(measure, p, q, n, rows, one, to, first);
+    }
+}
 
 /* Clips tiles of rows of a group from row `first` on, and enters in `all_clipped` what that adds to each row of it. */
 FASTKL_NOINLINE void NAME(clip_tiles)(REAL *copy, const fastkl_operand *from, int n, int first, int rows, REAL eps,
@@ -150,9 +177,8 @@ FASTKL_NOINLINE void NAME(clip_tiles)(REAL *copy, const fastkl_operand *from, in
     }
 }
 
-/* Searches the tiles in which a q is small for a p > 0 where q is zero or nearly, and those of a small p if
-   that can count. */
-FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, int infinite,
+/* Searches the tiles in which a q is small for a p > 0 where q is zero or nearly. */
+FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows,
                                                uint64_t *bits) {
     for (int i = 0; i < rows; i += LANES, bits += LANES) {
         UINT found[LANES] = {0};
@@ -161,8 +187,6 @@ FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(
             small |= bits[j];
         if (small & FASTKL_SIGN)
             NAME(find_small)(NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, found);
-        if (infinite > 1 && small & FASTKL_SIGN)
-            NAME(find_small_p)(infinite, NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, found);
         for (int j = 0; j < LANES; j++)
             bits[j] = (uint64_t)found[j] << (64 - REAL_BITS);
     }
@@ -219,12 +243,10 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
             pair ? NAME(tiles_of)(q_copy, holds, q, n, first, now, eps, to->clipped, to) : p_now;
         if (scales)
             NAME(scale_tiles)(task, p_copy, pair ? q_copy : NULL, n, now, to->refused + first);
-        NAME(tile_adders)[fastkl_entries_of(task->measure)][n <= MOST_FEW && !to->keeps_low](&p_now, &q_now, n, now, &one, to,
-                                                                                first);
+        NAME(add_any_tiles)(fastkl_entries_of(task->measure), &p_now, &q_now, n, now, &one, to, first);
         if (task->measure == FASTKL_total_variation && !to->keeps_low)
             NAME(correct_tiles)(&p_now, &q_now, n, now, to, first);
-        if (pair)
-            NAME(find_zeros_in_tiles)(&p_now, &q_now, n, now, fastkl_is_infinite(task->measure),
-                                      to->guard_bits + first);
+        if (fastkl_is_common(task->measure) && pair) /* the others have found theirs */
+            NAME(find_zeros_in_tiles)(&p_now, &q_now, n, now, to->guard_bits + first);
     }
 }

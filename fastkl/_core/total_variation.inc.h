@@ -56,8 +56,8 @@ FASTKL_INLINE void NAME(give_corrected)(const NAME(lane_sum) *sum, int add, grou
     }
 }
 
-/* The pass over a row, which is row i of a group. Meanwhile the row that is `ahead` rows ahead is prefetched, if any. */
-FASTKL_NOINLINE void NAME(correct_row)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int ahead, int i,
+/* The pass over a row, which is row i of a group. Meanwhile the row that is DOUBLES rows further on is prefetched. */
+FASTKL_NOINLINE void NAME(correct_row)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int i,
                                        group_sums *to) {
     const int p_in_place = p->dtype == REAL_DTYPE && in_a_row(p), q_in_place = q->dtype == REAL_DTYPE && in_a_row(q);
     const ptrdiff_t most = p_in_place && q_in_place ? FASTKL_PIECE : CHUNK;
@@ -70,9 +70,9 @@ FASTKL_NOINLINE void NAME(correct_row)(const fastkl_operand *p, const fastkl_ope
         const ptrdiff_t count = columns_of_piece(n, start, most);
         NAME(columns) p_now = NAME(row_columns)(p_chunk, p, p->data + start * p->col, count, p_in_place);
         NAME(columns) q_now = NAME(row_columns)(q_chunk, q, q->data + start * q->col, count, q_in_place);
-        p_now.ahead = p->data + start * p->col + ahead * p->row, q_now.ahead = q->data + start * q->col + ahead * q->row;
+        p_now.ahead = p->data + start * p->col + DOUBLES * p->row, q_now.ahead = q->data + start * q->col + DOUBLES * q->row;
         p_now.far = q_now.far = 1;
-        NAME(add_corrected)(NAME(known)(p_now, REAL_DTYPE, 1), NAME(known)(q_now, REAL_DTYPE, 1), count / LANES, ahead,
+        NAME(add_corrected)(NAME(known)(p_now, REAL_DTYPE, 1), NAME(known)(q_now, REAL_DTYPE, 1), count / LANES, 1,
                             shift, &sum);
         if (start + count < n && (start + count) % FASTKL_PIECE)
             continue;

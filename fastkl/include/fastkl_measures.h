@@ -8,14 +8,14 @@
        divergence  is it 0 for equal rows? A rescaled pass then makes the sums of p and q equal, otherwise one of them 1.
        equal       does it need sums of p and q that agree? A row in which they do not is passed over again, rescaled.
        root        is it the square root of what its functions give?
-       common      is it compiled for every type and layout? The others copy the entries of most, which takes less code.
+       common      is it compiled for every type, layout and kind of pass? The others take less code, and a little longer.
    Its name also names its functions: an entry (measures.inc.h), name_finish (finish.inc.h), name_fallback
    (fallback_logits.c), and for a divergence name_term, name_far and name_value (fallback_rows.c). */
 
 /* From logits, an entry of these adds p times a function of q/p: name_of_ratio
    (measures.inc.h), from the mean of which name_finish_ratios (finish.inc.h) makes the value. */
 #define FASTKL_F_DIVERGENCES(X) \
-    X(js_divergence, JS_DIVERGENCE, 1, 0, 1, 1, 1, 0, 1) \
+    X(js_divergence, JS_DIVERGENCE, 1, 0, 1, 1, 1, 0, 0) \
     X(hellinger_distance, HELLINGER_DISTANCE, 1, 0, 1, 1, 0, 1, 0) \
     X(total_variation, TOTAL_VARIATION, 1, 0, 1, 1, 0, 0, 0) \
     X(chi2_divergence, CHI2_DIVERGENCE, 1, 1, 0, 1, 0, 0, 0) \
