@@ -241,7 +241,7 @@ cdef inline void _store(const Call *call, char *out, const double *values, ptrdi
     cdef double unit, value
     cdef float single
     for k in range(call.fields):
-        unit = 1 if k == FASTKL_same_argmax_field else call.unit
+        unit = 1 if k == FASTKL_same_argmax_field or k == FASTKL_total_variation_field else call.unit
         if unit == 1 and step == size and <size_t>out % size == 0:  # most results; the loop is vectorised
             if call.single:
                 for i in range(count):

@@ -17,6 +17,7 @@ cdef extern from "_core/fastkl.h" nogil:
         FASTKL_float32
         FASTKL_nll_p_field
         FASTKL_same_argmax_field
+        FASTKL_total_variation_field
         FASTKL_entropy
         FASTKL_cross_entropy
         FASTKL_kl_divergence

@@ -7,6 +7,12 @@ cpdef enum Measure:
     CROSS_ENTROPY = 1
     KL_DIVERGENCE = 2
     JS_DIVERGENCE = 3
+    HELLINGER_DISTANCE = 4
+    TOTAL_VARIATION = 5
+    CHI2_DIVERGENCE = 6
+    RENYI_DIVERGENCE = 7
+    JEFFREYS_DIVERGENCE = 8
+    GENERALIZED_KL = 9
 
 cdef double row_f64(
     int measure, const double *p, ptrdiff_t p_stride, const double *q, ptrdiff_t q_stride, ptrdiff_t n, double parameter

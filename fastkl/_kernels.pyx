@@ -26,7 +26,7 @@ from fastkl._core cimport (
     FASTKL_P_ENTRY, FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy, FASTKL_entropy,
     FASTKL_generalized_kl, FASTKL_renyi_divergence,
     FASTKL_float32, FASTKL_float64, FASTKL_jeffreys_divergence, FASTKL_js_divergence, FASTKL_kl_divergence,
-    FASTKL_nll_p_field, FASTKL_same_argmax_field, fastkl_compiler, fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_get,
+    FASTKL_nll_p_field, FASTKL_same_argmax_field, FASTKL_total_variation_field, fastkl_compiler, fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_get,
     fastkl_has_root, fastkl_is_single, fastkl_join_sums, fastkl_measure_names, fastkl_mode, fastkl_mode_enter,
     fastkl_mode_leave, fastkl_most_threads, fastkl_next, fastkl_openmp, fastkl_openmp_threads, fastkl_operand,
     fastkl_read_file, fastkl_seconds, fastkl_set, fastkl_shared, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
@@ -49,8 +49,8 @@ cnp.import_array()
 cdef enum:
     BLOCK_ENTRIES = 32768  # A thread takes so many at a time: taking them costs little, and threads end at the same time.
     BLOCK_ROWS = 512
-    COMPARED_ROWS = 128  # the same for a comparison: 512 would take 28 of the 128 kB that a thread's stack has under musl
-    BLOCK_VALUES = COMPARED_ROWS * 9  # FASTKL_FIELD_COUNT values a row
+    COMPARED_ROWS = 128  # the same for a comparison: 512 would take 31 of the 128 kB that a thread's stack has under musl
+    BLOCK_VALUES = COMPARED_ROWS * 10  # FASTKL_FIELD_COUNT values a row
     MOST_ENTRIES = 262144  # the most in a block: it bounds how long a signal waits
     INTERLEAVED_GROUPS = 4  # groups of interleaved rows in a block, where there are many: neighbours share memory pages
     INTERLEAVED_ROWS = 16  # the fewest interleaved rows in a block: in float32 they share a cache line

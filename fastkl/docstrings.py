@@ -116,7 +116,8 @@ nll.Returns : ndarray or NumPy scalar
     is float64 if `q` is float64, integer or bool, else float32. {_LIBRARY}
 compare.Returns : Comparison
     A named tuple of arrays, each of the broadcast shape without `axis`: `entropy_p` is H(p), `entropy_q` H(q),
-    `cross_entropy` H(p, q), `kl` D(p‖q), `reverse_kl` D(q‖p), `js` the Jensen-Shannon divergence, `same_argmax` (bool)
+    `cross_entropy` H(p, q), `kl` D(p‖q), `reverse_kl` D(q‖p), `js` the Jensen-Shannon divergence, `total_variation` the
+    total variation distance, which `base` does not touch, `same_argmax` (bool)
     whether the first of the largest entries is the same, `nll_p` -log p[label] and `nll_q` -log q[label], which are None
     without labels. The dtype of the others is that of `kl_divergence`. In an invalid row, with `invalid="nan"`,
     `same_argmax` is False and all the others are NaN. The arrays are of the library of `p` and `q`: NumPy, torch, JAX, one

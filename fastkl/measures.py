@@ -881,6 +881,7 @@ class Comparison(NamedTuple):
     kl: Any
     reverse_kl: Any
     js: Any
+    total_variation: Any
     same_argmax: Any
     nll_p: Any
     nll_q: Any

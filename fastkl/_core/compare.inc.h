@@ -2,13 +2,13 @@
    over entries. */
 
 /* The measures of a comparison, of p and q or of these exchanged. D comes first, and finds what is wrong with a row. */
-enum { FORWARD, REVERSE, JS, ENTROPY_P, ENTROPY_Q, COMPARED };
+enum { FORWARD, REVERSE, JS, ENTROPY_P, ENTROPY_Q, VARIATION, COMPARED };
 static const struct {
     int measure, exchanged, field;
 } compared[COMPARED] = {
     {FASTKL_kl_divergence, 0, FASTKL_kl_field},  {FASTKL_kl_divergence, 1, FASTKL_reverse_kl_field},
     {FASTKL_js_divergence, 0, FASTKL_js_field},  {FASTKL_entropy, 0, FASTKL_entropy_p_field},
-    {FASTKL_entropy, 1, FASTKL_entropy_q_field},
+    {FASTKL_entropy, 1, FASTKL_entropy_q_field}, {FASTKL_total_variation, 0, FASTKL_total_variation_field},
 };
 
 /* One of the compared measures by itself: the task, and its operands. */
@@ -106,7 +106,7 @@ static int compare_logits(const fastkl_task *task, fastkl_operand p, fastkl_oper
     }
     for (int i = 1; i < COMPARED; i++) {
         const int has_logits = compared[i].measure != FASTKL_entropy || (compared[i].exchanged ? q : p).logits;
-        if (!by_passes || !has_logits)
+        if (!by_passes || !has_logits || (i == VARIATION && isnan(field[FASTKL_total_variation_field])))
             field[compared[i].field] = evaluate_alone(&own, i, &p, &q, n);
     }
     const int64_t label = by_passes && labels->data ? read_label(labels) : -1;
@@ -138,7 +138,7 @@ FASTKL_INLINE int accept_compared(const fastkl_task *task, const limits *within,
     for (int i = 0; i < count; i++) {
         const double p = of->p[i], q = of->q[i], difference = of->difference[i], both = p + q;
         const double forward = of->forward[i], reverse = of->reverse[i], js = of->js[i], least = bounds.term_least;
-        const double p_sum = of->p_log_p[i], q_sum = of->q_log_q[i];
+        const double variation = of->variation[i], p_sum = of->p_log_p[i], q_sum = of->q_log_q[i];
         const double p_mean = p_sum / p, q_mean = q_sum / q, log_p = log_f64(p), log_q = log_f64(q);
         const double p_entropy = non_negative(log_p - p_mean), q_entropy = non_negative(log_q - q_mean);
         const double forward_less = mismatch_of_sums(p, difference, 1), reverse_less = mismatch_of_sums(q, -difference, 1);
@@ -157,12 +157,16 @@ FASTKL_INLINE int accept_compared(const fastkl_task *task, const limits *within,
                              loses_little(1.5 * fabs(p_mean) + fabs(log_p), p_entropy);
         const int64_t by_q = common & (of->largest_q[i] <= SHARED_LOG_MOST) & ((q_sum == 0) | (fabs(q_sum) >= least)) &
                              loses_little(1.5 * fabs(q_mean) + fabs(log_q), q_entropy);
+        const int64_t by_variation = common & (variation >= least) & (fabs(difference) <= variation);
+        const double of_variation = variation * (0.25 * both / (p * q));
+        value[VARIATION][i] = of_variation < 1 ? of_variation : 1;
         value[FORWARD][i] = (forward - forward_less) / p;
         value[REVERSE][i] = (reverse - reverse_less) / q;
         value[JS][i] = of_js < FASTKL_LN2 ? of_js : FASTKL_LN2;
         value[ENTROPY_P][i] = p_entropy;
         value[ENTROPY_Q][i] = q_entropy;
-        accepts[i] = by_forward << FORWARD | by_reverse << REVERSE | by_js << JS | by_p << ENTROPY_P | by_q << ENTROPY_Q;
+        accepts[i] = by_forward << FORWARD | by_reverse << REVERSE | by_js << JS | by_p << ENTROPY_P | by_q << ENTROPY_Q |
+                     by_variation << VARIATION;
         all &= accepts[i];
     }
     return all == ACCEPTS_ALL;
@@ -172,13 +176,15 @@ FASTKL_INLINE int accept_compared(const fastkl_task *task, const limits *within,
    of a zero. */
 static void sums_of_compared(int m, const compared_sums *of, int i, group_sums *to) {
     const int exchanged = compared[m].exchanged, entropy = compared[m].measure == FASTKL_entropy;
-    const int js = compared[m].measure == FASTKL_js_divergence;
+    const int variation = compared[m].measure == FASTKL_total_variation;
+    const int js = variation || compared[m].measure == FASTKL_js_divergence; /* it has sums of both */
     const double difference = of->difference[i], p = of->p[i], q = of->q[i];
     const double largest = exchanged ? of->largest_q[i] : of->largest_p[i];
     const uint64_t guards = exchanged ? of->p_guard_bits[i] : of->q_guard_bits[i];
     const uint64_t shared = entropy && !(largest <= SHARED_LOG_MOST) ? FASTKL_SIGN : 0;
-    to->keeps_low = to->scales = 0;
-    to->term[0] = entropy ? (exchanged ? of->q_log_q[i] : of->p_log_p[i]) : js ? of->js[i]
+    to->keeps_low = to->scales = 0, to->corrected = variation;
+    to->term[0] = entropy ? (exchanged ? of->q_log_q[i] : of->p_log_p[i]) : variation ? of->variation[i]
+                                                                    : js ? of->js[i]
                                                                     : exchanged ? of->reverse[i]
                                                                                 : of->forward[i];
     to->other[0] = entropy ? 0 : exchanged ? -difference : difference;
@@ -218,6 +224,24 @@ FASTKL_INLINE void give_fields(const double *field, int k, compared_rows to) {
         to.values[f * to.step + k] = field[f];
 }
 
+/* The second pass of the total variation, over longer rows than those of tiles. */
+FASTKL_NOINLINE void correct_compared(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
+                                      ptrdiff_t n, int count, int in_lanes, compared_sums *of) {
+    const int is_float = in_float(task, p, q);
+    group_sums sums;
+    for (int i = 0; i < count; i++)
+        sums.other[i] = of->difference[i], sums.weight[i] = of->p[i] + of->q[i];
+    for (int i = count; i % (FASTKL_VECTOR_BITS / 32); i++) /* lanes without a row */
+        sums.other[i] = 0, sums.weight[i] = 1;
+    if (in_lanes && interleaved(p, q))
+        (is_float ? correct_strips_f32 : correct_strips_f64)(p, q, n, count, &sums);
+    for (int i = 0; !(in_lanes && interleaved(p, q)) && i < count; i++) {
+        const fastkl_operand p_row = moved(p, i, 0), q_row = moved(q, i, 0);
+        (is_float ? correct_row_f32 : correct_row_f64)(&p_row, &q_row, n, i, &sums);
+    }
+    memcpy(of->variation, sums.term, (size_t)count * sizeof(double));
+}
+
 /* The fields of up to MOST_ROWS rows of probabilities, which fit into cache, and what is wrong with each row. */
 static void compare_probabilities(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                   const fastkl_operand *labels, ptrdiff_t n, int count, compared_rows to) {
@@ -233,6 +257,8 @@ static void compare_probabilities(const fastkl_task *task, const fastkl_operand 
     else
         for (int k = 0; k < count; k += DOUBLES)
             (is_float ? compare_rows_f32 : compare_rows_f64)(p, q, n, k, count - k < DOUBLES ? count - k : DOUBLES, &sums);
+    if (!in_lanes || n > TILE)
+        correct_compared(task, p, q, n, count, in_lanes, &sums);
     const int all = accept_compared(task, limits_of(task, p, q), count, &sums, value, accepts);
     for (int k = 0; k < count; k++)
         to.status[k] = FASTKL_VALID;

@@ -38,6 +38,19 @@ FASTKL_INLINE void NAME(give_compared)(const NAME(compared_lanes) *lanes, compar
     }
 }
 
+/* The second pass of the total variation. */
+FASTKL_NOINLINE void NAME(correct_tile)(NAME(columns) p, NAME(columns) q, int n, int row, compared_sums *to) {
+    const double *const difference = to->difference + row, *const p_sum = to->p + row, *const q_sum = to->q + row;
+    NAME(lane_sum) sum;
+    REAL shift[LANES];
+    FASTKL_VECTORIZE
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
+        shift[j] = (REAL)(difference[j] / (p_sum[j] + q_sum[j]));
+    memset(&sum, 0, sizeof sum);
+    NAME(add_corrected)(NAME(known)(p, REAL_DTYPE, 0), NAME(known)(q, REAL_DTYPE, 0), n, 0, shift, &sum);
+    NAME(give_sum)(&sum, to->variation + row, 0);
+}
+
 /* The pass over rows of up to TILE entries. */
 FASTKL_NOINLINE void NAME(compare_tiles)(const fastkl_operand *p, const fastkl_operand *q, int n, int rows,
                                          compared_sums *to) {
@@ -58,6 +71,7 @@ FASTKL_NOINLINE void NAME(compare_tiles)(const fastkl_operand *p, const fastkl_o
             NAME(compare_columns)(&lanes, 0, p_now, q_now, n);
             NAME(find_small_of_both)(&lanes, &p_now, &q_now, n, p_guard_bits, q_guard_bits);
             NAME(give_compared)(&lanes, to, first + i, 0);
+            NAME(correct_tile)(p_now, q_now, n, first + i, to);
             NAME(give_bits)(p_guard_bits, to->p_guard_bits + first + i);
             NAME(give_bits)(q_guard_bits, to->q_guard_bits + first + i);
         }

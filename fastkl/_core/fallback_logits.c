@@ -198,11 +198,10 @@ static double probability(const weights *of, ptrdiff_t i) { return exp(log_weigh
 
 /* log(q/p) of an entry of the distributions: infinite where one is absent, and 0 where both are. */
 static double log_ratio_of_rows(const weights *p, const weights *q, ptrdiff_t i) {
-    const double log_p = log_weight(p, i), log_q = log_weight(q, i);
     fastkl_parts apart;
     const fastkl_parts ratio = log_ratio(p, q, i, &apart);
-    if (log_p == -INFINITY || log_q == -INFINITY)
-        return log_q > log_p ? INFINITY : log_q < log_p ? -INFINITY : 0;
+    if (is_absent(p, i) || is_absent(q, i))
+        return !is_absent(q, i) ? INFINITY : is_absent(p, i) ? 0 : -INFINITY;
     return ((ratio.high - apart.high) - (q->log_sum - p->log_sum)) + (ratio.low - apart.low);
 }
 
@@ -251,7 +250,7 @@ static double chi2_divergence_fallback(const weights *p, const weights *q) {
     fastkl_parts sum = {0, 0};
     for (ptrdiff_t i = 0; i < p->n; i++) {
         const double x = log_ratio_of_rows(p, q, i), root = expm1(-fabs(x));
-        if (x == -INFINITY)
+        if (!is_absent(p, i) && is_absent(q, i))
             return INFINITY;
         add(&sum, (x < 0 ? exp((log_weight(p, i) - p->log_sum) - x) : probability(q, i)) * root * root);
     }
@@ -271,9 +270,9 @@ static double renyi_divergence_fallback(const weights *p, const weights *q) {
     for (ptrdiff_t i = 0; i < p->n; i++) {
         const double x = -log_ratio_of_rows(p, q, i), log_p = log_weight(p, i) - p->log_sum, a = exp(log_p);
         const double w = -beta * x, power = isinf(alpha) ? x : log_p + w, b = probability(q, i);
-        if (x == INFINITY && alpha > 1)
+        if (!is_absent(p, i) && is_absent(q, i) && alpha > 1)
             return INFINITY;
-        if (isinf(x)) { /* there is a gap, and no power */
+        if (is_absent(p, i) || is_absent(q, i)) { /* there is a gap, and no power */
             add(&excess, x > 0 ? a / beta : b / alpha);
             continue;
         }

@@ -89,7 +89,8 @@ static inline double fastkl_smoothed(const fastkl_task *task, double loss, doubl
 
 /* The values that a comparison gives of a row. */
 #define FASTKL_FIELDS(X) \
-    X(entropy_p) X(entropy_q) X(cross_entropy) X(kl) X(reverse_kl) X(js) X(same_argmax) X(nll_p) X(nll_q)
+    X(entropy_p) X(entropy_q) X(cross_entropy) X(kl) X(reverse_kl) X(js) X(total_variation) \
+    X(same_argmax) X(nll_p) X(nll_q)
 
 #define FASTKL_NUMBERED_FIELD(name) FASTKL_##name##_field,
 enum { FASTKL_FIELDS(FASTKL_NUMBERED_FIELD) FASTKL_FIELD_COUNT };

@@ -22,7 +22,18 @@ static entropy_sums near_log_sum(const logits_pair *pair, int exponent, double l
     return sums;
 }
 
-/* Entropies, reverse divergence and JS, with p's weight and the ratio of the rows' sums. `q_sums` has q's
+/* The total variation from differences of weights. Where the ratio of the rows' sums is exact, these add up to 0: each is too
+   large by `rest` of the sum of both weights, which changes the sign of none but those that nearly agree. NAN if they could
+   show. */
+static double variation_of_ratios(const ratio_sums *found, double weight, const logits_lanes *lanes) {
+    const double both = weight + found->q_weight, rest = (found->above - found->below) / both;
+    const double sum = found->above + found->below - rest * (2 * found->weight_above - both), value = sum / both;
+    const double most = lanes->is_float ? (double)0x1p-19 : 0x1p-48; /* a quarter of UNSIGNED_RATIO */
+    const int exact = fabs(rest) <= most && 2 * fabs(rest) * found->weight_near <= 4 * lanes->epsilon * sum;
+    return exact && value >= 4 * lanes->epsilon ? value < 1 ? value : 1 : NAN;
+}
+
+/* Entropies, reverse divergence, JS and total variation, with p's weight and the ratio of the rows' sums. `q_sums` has q's
    weight if that is better known than the ratio. If what rounding takes from log(q/p) shows, there is another
    pass, of which `from` then says that it counts that. The sums of p's weights and of q's go to p_sums and q_sums,
    for labels. Has every q that is not masked a p of some weight? */
@@ -38,6 +49,7 @@ static int compare_with_ratio(logits_pair *pair, ratio_reference *from, double w
         return 0;
     field[FASTKL_reverse_kl_field] = non_negative(found.reverse / weight);
     field[FASTKL_js_field] = js_divergence_finish_ratios(found.js / weight, pair->task);
+    field[FASTKL_total_variation_field] = variation_of_ratios(&found, weight, pair->lanes);
     const double js = field[FASTKL_js_field], reverse = field[FASTKL_reverse_kl_field], least = js < reverse ? js : reverse;
     if (!from->exact && from->shift * from->shift > MAX_SHIFT_BY_JS * least) {
         from->exact = 1;

@@ -350,13 +350,13 @@ FASTKL_INLINE void NAME(sum_ratio_terms)(NAME(logits_chunk) chunk, int measure, 
             w[j] = NAME(weight_of_p)(p[j], at);
         }
         NAME(find_terms)(measure, at->c, &of);
-        for (int k = 0; k < GROUP; k += LANES) {
-            FASTKL_VECTORIZE_INNER
-            for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
-                first[j] += w[k + j] * of.term[k + j];
-                second[j] += w[k + j] * of.exp_less_1[k + j];
-                least[j] = NAME(lesser)(of.x[k + j], least[j]);
-            }
+        FASTKL_VECTORIZE_INNER
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
+            const int k = j + LANES, l = k + LANES, m = l + LANES;
+            first[j] += (w[j] * of.term[j] + w[k] * of.term[k]) + (w[l] * of.term[l] + w[m] * of.term[m]);
+            second[j] += (w[j] * of.exp_less_1[j] + w[k] * of.exp_less_1[k]) +
+                         (w[l] * of.exp_less_1[l] + w[m] * of.exp_less_1[m]);
+            least[j] = NAME(lesser)(NAME(lesser)(NAME(lesser)(of.x[j], of.x[k]), NAME(lesser)(of.x[l], of.x[m])), least[j]);
         }
     }
     row->sum[0] += NAME(sum_of_lanes)(first);

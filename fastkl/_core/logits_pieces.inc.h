@@ -128,12 +128,8 @@ static void join_piece(int pass, pass_sums *to, const pass_sums *next) {
         to->of.terms.sum[i] += next->of.terms.sum[i];
     if (pass == RATIO_PASS)
         to->of.terms.min = lesser_f64(to->of.terms.min, next->of.terms.min);
-    if (pass == COMPARE_PASS) {
-        ratio_sums *const sums = &to->of.ratios;
-        const ratio_sums *const more = &next->of.ratios;
-        sums->js += more->js, sums->reverse += more->reverse, sums->p_logit += more->p_logit;
-        sums->q_logit += more->q_logit, sums->q_weight += more->q_weight, sums->lost |= more->lost;
-    }
+    if (pass == COMPARE_PASS)
+        add_ratio_sums(&to->of.ratios, &next->of.ratios);
 }
 
 /* A row as a pass over pieces takes it. Chunks that are too far below the row's first have no weight: a piece does not know

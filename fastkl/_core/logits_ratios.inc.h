@@ -6,15 +6,20 @@
    large needs neither a division nor a logarithm. */
 
 /* An entry's terms of a comparison: of JS; of the reverse divergence, w ((x - 1) e^x + 1); of the entropies, w
-   (p's logit - p_reference) and v (q's logit - q_reference); v. And |x|; and a negative number where p underflows
-   and q is not masked. */
+   (p's logit - p_reference) and v (q's logit - q_reference); v. Of the total variation: v - w where it is positive and w -
+   v where that is, and w + v where x is positive and where it is next to nothing. And |x|; and a negative number where p
+   underflows and q is not masked. */
 typedef struct {
-    REAL js, reverse, p_logit, q_logit, q_weight, far, lost;
+    REAL js, reverse, p_logit, q_logit, q_weight, above, below, weight_above, weight_near, far, lost;
 } NAME(ratio_terms);
 
 typedef struct {
     REAL js[LANES], reverse[LANES], p_logit[LANES], q_logit[LANES], q_weight[LANES], far[LANES], lost[LANES];
+    REAL above[LANES], below[LANES], weight_above[LANES], weight_near[LANES];
 } NAME(ratio_lanes);
+
+/* An x of this size or less may have another sign where the ratio of the rows' sums is exact. */
+#define UNSIGNED_RATIO PICK(0x1p-46, 0x1p-17f)
 
 /* K(z) by Horner's rule. */
 FASTKL_INLINE REAL NAME(K)(REAL z) {
@@ -23,12 +28,15 @@ FASTKL_INLINE REAL NAME(K)(REAL z) {
     return sum;
 }
 
-FASTKL_INLINE NAME(ratio_terms) NAME(terms_of_ratio)(REAL x, REAL w, REAL v, REAL js, REAL reverse, REAL p, REAL q,
-                                                     const NAME(term_constants) *at) {
+FASTKL_INLINE NAME(ratio_terms) NAME(terms_of_ratio)(REAL x, REAL w, REAL v, REAL apart, REAL js, REAL reverse, REAL p,
+                                                     REAL q, const NAME(term_constants) *at) {
     const REAL clipped = NAME(greater)(at->p_low, p), lost = p - clipped;
     return (NAME(ratio_terms)){js, reverse, w * (clipped - at->p_reference),
-                               v * (NAME(greater)(at->q_low, q) - at->q_reference), v, NAME(greater)(x, -x),
-                               q > -(REAL)INFINITY ? lost : 0};
+                               v * (NAME(greater)(at->q_low, q) - at->q_reference), v,
+                               .above = NAME(greater)(apart, 0), .below = NAME(greater)(-apart, 0),
+                               .weight_above = apart > 0 ? w + v : 0,
+                               .weight_near = NAME(greater)(x, -x) <= UNSIGNED_RATIO ? w + v : 0,
+                               .far = NAME(greater)(x, -x), .lost = q > -(REAL)INFINITY ? lost : 0};
 }
 
 /* The terms where |x| <= NEAR_RATIO, or q is masked where p is not. */
@@ -41,7 +49,8 @@ FASTKL_INLINE NAME(ratio_terms) NAME(near_ratio_terms)(REAL p, REAL q, int js_on
     r.psi = NAME(psi_and_exp)(r.x, r.x, 0, &r.exp);
     const REAL z = r.x * r.x, v = kept * r.exp, js = NAME(mul_add)(kept + v, z * NAME(K)(z), masked * (2 * LN2_HIGH));
     const REAL reverse = NAME(mul_add)(kept, NAME(mul_add)(r.x, r.x + r.psi, -r.psi), masked);
-    return NAME(terms_of_ratio)(r.x, w, v, js, js_only ? 0 : reverse, p, q, at);
+    const REAL apart = NAME(mul_add)(kept, r.x + r.psi, -masked);
+    return NAME(terms_of_ratio)(r.x, w, v, apart, js, js_only ? 0 : reverse, p, q, at);
 }
 
 /* The terms of any entry, with what rounding took from x. */
@@ -50,7 +59,7 @@ FASTKL_INLINE NAME(ratio_terms) NAME(far_ratio_terms)(REAL p, REAL q, int js_onl
     const NAME(ratio) r = NAME(ratio_of)(p, q, at);
     const REAL reverse = r.x * r.x < 1 ? r.x * r.exp_less_1 - r.psi : (r.x - 1) * r.exp + 1;
     const REAL js = w * NAME(js_divergence_of_ratio)(r, at->c);
-    return NAME(terms_of_ratio)(r.x, w, w * r.exp, js, js_only ? 0 : w * reverse, p, q, at);
+    return NAME(terms_of_ratio)(r.x, w, w * r.exp, w * r.exp_less_1, js, js_only ? 0 : w * reverse, p, q, at);
 }
 
 /* Is an |x| of the chunk's first group too large? Then a pass for near ones would be in vain. */
@@ -73,7 +82,9 @@ FASTKL_INLINE int NAME(begins_far)(NAME(logits_chunk) chunk, const NAME(term_con
 
 FASTKL_INLINE NAME(ratio_terms) NAME(add_ratio_terms)(NAME(ratio_terms) a, NAME(ratio_terms) b) {
     return (NAME(ratio_terms)){a.js + b.js, a.reverse + b.reverse, a.p_logit + b.p_logit, a.q_logit + b.q_logit,
-                               a.q_weight + b.q_weight, NAME(greater)(a.far, b.far), NAME(lesser)(a.lost, b.lost)};
+                               a.q_weight + b.q_weight, a.above + b.above, a.below + b.below,
+                               a.weight_above + b.weight_above, a.weight_near + b.weight_near,
+                               NAME(greater)(a.far, b.far), NAME(lesser)(a.lost, b.lost)};
 }
 
 /* The sums of a chunk; the largest |x|. */
@@ -83,6 +94,7 @@ FASTKL_INLINE REAL NAME(sum_ratios)(NAME(logits_chunk) chunk, int far, int js_on
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         lanes.js[j] = lanes.reverse[j] = lanes.p_logit[j] = lanes.q_logit[j] = lanes.q_weight[j] = 0;
+        lanes.above[j] = lanes.below[j] = lanes.weight_above[j] = lanes.weight_near[j] = 0;
         lanes.far[j] = lanes.lost[j] = 0;
     }
     for (ptrdiff_t i = 0; i < NAME(group_count)(chunk.p); i++) {
@@ -107,6 +119,10 @@ FASTKL_INLINE REAL NAME(sum_ratios)(NAME(logits_chunk) chunk, int far, int js_on
                 lanes.p_logit[j] += now.p_logit;
                 lanes.q_logit[j] += now.q_logit;
                 lanes.q_weight[j] += now.q_weight;
+                lanes.above[j] += now.above;
+                lanes.below[j] += now.below;
+                lanes.weight_above[j] += now.weight_above;
+                lanes.weight_near[j] += now.weight_near;
                 lanes.lost[j] = NAME(lesser)(lanes.lost[j], now.lost);
             }
         }
@@ -117,6 +133,10 @@ FASTKL_INLINE REAL NAME(sum_ratios)(NAME(logits_chunk) chunk, int far, int js_on
         sums->p_logit = NAME(sum_of_lanes)(lanes.p_logit);
         sums->q_logit = NAME(sum_of_lanes)(lanes.q_logit);
         sums->q_weight = NAME(sum_of_lanes)(lanes.q_weight);
+        sums->above = NAME(sum_of_lanes)(lanes.above);
+        sums->below = NAME(sum_of_lanes)(lanes.below);
+        sums->weight_above = NAME(sum_of_lanes)(lanes.weight_above);
+        sums->weight_near = NAME(sum_of_lanes)(lanes.weight_near);
         sums->lost = NAME(extreme)(lanes.lost, 1) < 0;
     }
     return NAME(extreme)(lanes.far, 0);
@@ -140,8 +160,7 @@ FASTKL_INLINE void NAME(compare_ratios)(logits_row *p, logits_row *q, ptrdiff_t 
         const int far = reference->exact || NAME(begins_far)(chunk, &at);
         if (far || NAME(sum_ratios)(chunk, 0, js_only, &at, &sums) > NEAR_RATIO)
             NAME(sum_ratios)(chunk, 1, js_only, &at, &sums);
-        row->js += sums.js, row->reverse += sums.reverse, row->p_logit += sums.p_logit, row->q_logit += sums.q_logit;
-        row->q_weight += sums.q_weight, row->lost |= sums.lost;
+        add_ratio_sums(row, &sums);
     }
 }
 

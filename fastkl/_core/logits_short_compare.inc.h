@@ -22,6 +22,7 @@ FASTKL_INLINE void finish_short_comparisons(const short_comparisons *of, const d
         field[FASTKL_nll_p_field][i] = non_negative(log_p - scale_f64(of->p_logit[i] - of->p_reference[i], c));
         field[FASTKL_nll_q_field][i] = non_negative(log_q - scale_f64(of->q_logit[i] - of->q_reference[i], c));
         field[FASTKL_js_field][i] = js;
+        field[FASTKL_total_variation_field][i] = of->variation[i] < 1 ? of->variation[i] : 1;
         field[FASTKL_reverse_kl_field][i] = finite + (of->found[i] & SHORT_MASKED ? (double)INFINITY : 0);
         field[FASTKL_same_argmax_field][i] = (double)of->same_place[i];
         accepts[i] = ((of->found[i] & (SHORT_INVALID | SHORT_UNDERFLOW)) == 0) & (larger < (double)INFINITY) &

@@ -5,15 +5,15 @@
    the two weights times functions of -|x|, x = log(q/p) less the logarithm of the ratio of the rows' sums. */
 
 /* The state of LANES rows: where their logits stand; room for the rows' weights, for d = q - p and for what rounding
-   took from d; the largest logits and the least; the sums of weights; the logarithm of their ratio in two parts; what a
+   took from d, and for differences of weights; the largest logits and the least; the sums of weights; the logarithm of their ratio in two parts; what a
    ratio pass has summed up; what has been found. */
 typedef struct {
     NAME(short_columns) p, q;
-    REAL *w, *v, *d, *low;
+    REAL *w, *v, *d, *low, *apart;
     REAL p_max[LANES], q_max[LANES];
     NAME(short_reference) p_reference, q_reference;
     REAL p_weight[LANES], q_weight[LANES], shift[LANES], shift_low[LANES];
-    REAL js[LANES], reverse[LANES];
+    REAL js[LANES], reverse[LANES], variation[LANES];
     INT valid[LANES];
 } NAME(short_pair);
 
@@ -110,6 +110,7 @@ FASTKL_INLINE void NAME(pair_ratios)(NAME(short_pair) *of, int n, NAME(factor) c
                 js_part[j] = NAME(mul_add)(weight, NAME(js_of_negative)(r), js_part[j]);
                 rest_part[j] = NAME(mul_add)(x > 0 ? -weight : weight, r.exp_less_1, rest_part[j]);
                 if (compares) {
+                    of->apart[i * LANES + j] = x > 0 ? -weight * r.exp_less_1 : weight * r.exp_less_1;
                     const REAL near = r.x * r.exp_less_1 - r.psi, far = (r.x - 1) * r.exp + 1;
                     const REAL of_less = r.x * r.x < 1 ? near : far;
                     reverse_part[j] = NAME(mul_add)(weight, x > 0 ? r.psi : of_less, reverse_part[j]);
@@ -134,6 +135,37 @@ FASTKL_INLINE void NAME(pair_ratios)(NAME(short_pair) *of, int n, NAME(factor) c
             again |= repeats;
         }
     }
+}
+
+/* The total variation from the differences of weights by their sums. They must add up to 0, as total_variation.inc.h has it:
+   each gets its share of what they do. */
+FASTKL_INLINE void NAME(pair_variation)(NAME(short_pair) *of, int n) {
+    NAME(short_sum) rest, sum;
+    REAL shift[LANES], by_p[LANES], by_q[LANES];
+    NAME(clear_short)(&rest);
+    NAME(clear_short)(&sum);
+    for (int i = 0; i < n; i++) {
+        const REAL *const apart = of->apart + i * LANES;
+        REAL *const part = rest.part[i % SHORT_PARTS];
+        FASTKL_VECTORIZE_INNER
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
+            part[j] += apart[j];
+    }
+    FASTKL_VECTORIZE_INNER
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
+        shift[j] = (REAL)0.5 * NAME(short_total)(&rest, j);
+        by_p[j] = 1 / of->p_weight[j], by_q[j] = 1 / of->q_weight[j];
+    }
+    for (int i = 0; i < n; i++) {
+        const REAL *const apart = of->apart + i * LANES, *const w = of->w + i * LANES, *const v = of->v + i * LANES;
+        REAL *const part = sum.part[i % SHORT_PARTS];
+        FASTKL_VECTORIZE_INNER
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
+            part[j] += SIZE(apart[j] - shift[j] * NAME(mul_add)(w[j], by_p[j], v[j] * by_q[j]));
+    }
+    FASTKL_VECTORIZE_INNER
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
+        of->variation[j] = (REAL)0.5 * NAME(short_total)(&sum, j);
 }
 
 FASTKL_INLINE void NAME(rows_ratios)(const fastkl_operand *p, const fastkl_operand *q, int n, int rows, NAME(factor) c,
@@ -218,6 +250,7 @@ FASTKL_INLINE void NAME(compare_lanes)(NAME(short_pair) *of, int n, NAME(factor)
         to->q_product[row + j] = (double)NAME(short_total)(&q_product, j);
         to->js[row + j] = (double)of->js[j];
         to->reverse[row + j] = (double)of->reverse[j];
+        to->variation[row + j] = (double)of->variation[j];
         to->shift[row + j] = (double)of->shift[j];
         to->same_place[row + j] = p_place[j] == q_place[j] ? 1 : 0;
         to->found[row + j] = found[j];
@@ -228,6 +261,7 @@ FASTKL_INLINE void NAME(rows_comparisons)(const fastkl_operand *p, const fastkl_
                                           const int64_t *labels, short_moments *to, short_comparisons *more) {
     REAL p_tile[SHORT_LOGITS * LANES], q_tile[SHORT_LOGITS * LANES];
     REAL w[SHORT_LOGITS * LANES], v[SHORT_LOGITS * LANES], d[SHORT_LOGITS * LANES], low[SHORT_LOGITS * LANES];
+    REAL apart[SHORT_LOGITS * LANES];
     NAME(short_state) state[SHORT_GROUPS];
     NAME(short_pair) pair[SHORT_GROUPS];
     const int fit = SHORT_LOGITS / n, groups = fit < SHORT_GROUPS ? fit : SHORT_GROUPS;
@@ -238,7 +272,7 @@ FASTKL_INLINE void NAME(rows_comparisons)(const fastkl_operand *p, const fastkl_
             state[k].p = pair[k].p = NAME(load_short)(p_tile + at, p, first, n, known);
             state[k].q = pair[k].q = NAME(load_short)(q_tile + at, q, first, n, known);
             state[k].w = pair[k].w = w + at, state[k].d = pair[k].d = d + at, state[k].low = pair[k].low = low + at;
-            pair[k].v = v + at;
+            pair[k].v = v + at, pair[k].apart = apart + at;
         }
         for (int k = 0; k < now; k++)
             NAME(short_weights)(&state[k], n, c);
@@ -254,7 +288,7 @@ FASTKL_INLINE void NAME(rows_comparisons)(const fastkl_operand *p, const fastkl_
             NAME(pair_weights)(&pair[k], n, c, 1);
         }
         for (int k = 0; k < now; k++)
-            NAME(pair_ratios)(&pair[k], n, c, 1);
+            NAME(pair_ratios)(&pair[k], n, c, 1), NAME(pair_variation)(&pair[k], n);
         for (int k = 0; k < now; k++) {
             const int first = i + k * LANES, known = rows - first < LANES ? rows - first : LANES;
             NAME(compare_lanes)(&pair[k], n, c, more, first);

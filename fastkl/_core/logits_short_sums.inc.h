@@ -38,6 +38,7 @@ typedef struct {
 typedef struct {
     double p_exponent[LOGIT_ROWS], p_reference[LOGIT_ROWS], p_weight[LOGIT_ROWS], p_product[LOGIT_ROWS];
     double q_exponent[LOGIT_ROWS], q_reference[LOGIT_ROWS], q_weight[LOGIT_ROWS], q_product[LOGIT_ROWS];
-    double p_logit[LOGIT_ROWS], q_logit[LOGIT_ROWS], js[LOGIT_ROWS], reverse[LOGIT_ROWS], shift[LOGIT_ROWS];
+    double p_logit[LOGIT_ROWS], q_logit[LOGIT_ROWS], js[LOGIT_ROWS], reverse[LOGIT_ROWS];
+    double variation[LOGIT_ROWS], shift[LOGIT_ROWS];
     int64_t same_place[LOGIT_ROWS], found[LOGIT_ROWS];
 } short_comparisons;

@@ -106,11 +106,18 @@ typedef struct {
 } ratio_reference;
 
 /* What compare_pass adds up, by p's weights: JS; and for a comparison the reverse divergence, p's logit and q's less their
-   references, and q's weights. Is there a q that is not masked where p's weight underflows? */
+   references, and q's weights; q's weights less p's where they are larger, and p's less q's where these are; both where q's
+   are larger, and where they nearly agree. Is there a q that is not masked where p's weight underflows? */
 typedef struct {
-    double js, reverse, p_logit, q_logit, q_weight;
+    double js, reverse, p_logit, q_logit, q_weight, above, below, weight_above, weight_near;
     int lost;
 } ratio_sums;
+
+static inline void add_ratio_sums(ratio_sums *to, const ratio_sums *next) {
+    to->js += next->js, to->reverse += next->reverse, to->p_logit += next->p_logit, to->q_logit += next->q_logit;
+    to->q_weight += next->q_weight, to->above += next->above, to->below += next->below;
+    to->weight_above += next->weight_above, to->weight_near += next->weight_near, to->lost |= next->lost;
+}
 
 /* Up to three sums of terms, the least and the largest of the numbers that the terms give for that, and the OR of the bit
    patterns. */

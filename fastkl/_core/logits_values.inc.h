@@ -87,6 +87,18 @@ static int shift_is_inexact(const logits_pair *pair, double shift, double diverg
     return pair->c.high != 1 && shift * shift > divergence * pair->lanes->max_shift_squared;
 }
 
+/* The same of an f-divergence. A total variation is of first order in the shift, which is in two parts, scaled or not. */
+static int ratio_is_inexact(const logits_pair *pair, double shift, double value) {
+    return pair->task->measure == FASTKL_total_variation ? shift * shift > value * value * pair->lanes->max_shift_squared
+                                                         : shift_is_inexact(pair, shift, value);
+}
+
+/* May a weight of p that underflows count, however small it is, because the measure multiplies it by a power of p/q? */
+static int power_underflows(const logits_pair *pair, int exponent) {
+    return fastkl_zero_is_infinite(pair->task) && pair->p_row.underflows &&
+           run_masks(pair, INFINITY, min_log_weight(pair->lanes, exponent) / pair->c.high, -INFINITY) != PASS_ACCEPTED;
+}
+
 /* Is a divergence that is too small to be accepted 0, because the rows are the same? What fills up their last groups may
    keep the sums from being 0 then. (In float, the sums of rows that differ may be 0, by weights that underflow.) */
 static int is_of_equal_rows(const logits_pair *pair) {
@@ -211,6 +223,8 @@ static int try_ratios(logits_pair *pair, double *value) {
             break;
         two_sum(&from.shift, &from.shift_low, log1p(rest));
     }
+    if (power_underflows(pair, sums.p_exponent))
+        return is_wanted(pair->task) ? PASS_WANTED : PASS_INACCURATE;
     if (fastkl_is_infinite(measure) && least_x <= -lanes->max_log_ratio) /* it was clamped, and is finite where e^-x is not */
         return PASS_INACCURATE;
     const double least = (double)pair->n * lanes->min_divergence;
@@ -218,7 +232,7 @@ static int try_ratios(logits_pair *pair, double *value) {
         *value = 0;
         return PASS_ACCEPTED;
     }
-    const int exact = *value >= least && *value < INFINITY && !shift_is_inexact(pair, from.shift, *value);
+    const int exact = *value >= least && *value < INFINITY && !ratio_is_inexact(pair, from.shift, *value);
     return exact || (*value == 0 && from.shift == 0 && !lanes->is_float) ? PASS_ACCEPTED : PASS_INACCURATE;
 }
 

@@ -52,12 +52,12 @@ typedef struct {
 } group_sums;
 
 /* The sums of a comparison of a group of rows: those of the terms of each measure, of p, of q, and of q - p,
-   which has digits that the difference of the other two has not; the largest entries, and whether they are in the
+   which has digits that the difference of the other two has not; of the total variation, as its second pass leaves it; the largest entries, and whether they are in the
    same column, which is NaN where that is not known; and the OR of all entries' bits, and the guard bits of
    fastkl_sums, for small entries of p and of q. */
 typedef struct {
     double forward[MOST_ROWS], reverse[MOST_ROWS], js[MOST_ROWS], p_log_p[MOST_ROWS], q_log_q[MOST_ROWS];
-    double p[MOST_ROWS], q[MOST_ROWS], difference[MOST_ROWS];
+    double p[MOST_ROWS], q[MOST_ROWS], difference[MOST_ROWS], variation[MOST_ROWS];
     double largest_p[MOST_ROWS], largest_q[MOST_ROWS], same_argmax[MOST_ROWS];
     uint64_t entry_bits[MOST_ROWS], p_guard_bits[MOST_ROWS], q_guard_bits[MOST_ROWS];
 } compared_sums;

@@ -343,7 +343,8 @@ def agree(definition, values, exact, dtype, unit, bounds):
     with np.errstate(invalid="ignore"):
         size = np.abs(exact) + definition.offset / abs(unit)
         if definition.near is not None:
-            free = free + np.where(exact <= 2 * eps**definition.near, eps**definition.near, 0)
+            most = 2 * eps ** min(definition.near, definition.near_from)
+            free = free + np.where(exact <= most, eps**definition.near, 0)
         near = np.abs(values - exact) <= (bounds + 1) * eps * size + free
         beyond = np.isinf(values) & (exact >= float(kind.max))
     return bool(np.all(near | beyond | (values == exact) | (np.isnan(values) & np.isnan(exact))))

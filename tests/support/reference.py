@@ -71,8 +71,10 @@ class Measure:
     logits_bound: float = 32
     # From p and q, how many eps |x| a row's result may be off if that is more than `bound`.
     row_bound: Callable[[Array, Array], Array] | None = None
-    # Where rows are proportional but for rounding, so that the value is at most eps^near, that error counts as none.
+    # Where rows are proportional but for rounding, so that the value is at most eps^near_from, an error of eps^near counts as
+    # none. A total variation is of first order in that rounding.
     near: int | None = None
+    near_from: int = 2
     # From where p and where q are positive, which pairs have an infinite value.
     infinite: Callable[[Array, Array], Array] | None = None
     # Whether the measure is the square root of what the definition and the fast form compute.
@@ -310,7 +312,7 @@ def _fast_generalized_kl(p, q):
     return DoubleDouble.where(both, phi(a, b, a - b), q).sum(), True
 
 
-@_definition(bound=8, near=2, symmetric=True)
+@_definition(bound=8, near=2, near_from=1, symmetric=True)
 def total_variation(x, y):
     """Half of the sum of |x - y|."""
     return mp.fsum(abs(a.value - b.value) for a, b in zip(x, y, strict=True)) / 2
@@ -467,6 +469,6 @@ def error(name, values, exact, unit=None):
     free = max(float(dtype.smallest_subnormal) / 2, 1e-280 if measure.root else 2.0**-1074)
     if measure.near is not None:
         least = float(dtype.eps) ** measure.near
-        free = np.where(exact.high <= least, least, free)
+        free = np.where(exact.high <= float(dtype.eps) ** min(measure.near, measure.near_from), least, free)
     right = (off <= free) | (np.isinf(values) & (exact.high >= float(dtype.max)))
     return np.where(values < 0, np.inf, np.where(right, 0, np.nan_to_num(errors, nan=np.inf, posinf=np.inf)))
