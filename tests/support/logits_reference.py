@@ -109,7 +109,7 @@ def losses(q, labels, logits=True, temperature=1.0, smoothing=0.0):
 
 
 # The documented bounds: D and JS are off by at most 32 eps of them, or of 1e-14 if that is more, and by 64 of double's eps
-# times the root more if the logarithms of one operand's probabilities are rounded. The root of JS is off by what its square
+# times the root more if the logarithms of one operand's probabilities are rounded; a total variation by 64 of them. The root of JS is off by what its square
 # may be. H and the cross-entropy are off by at most 32 eps H + 4 eps. Measure has the factors as `logits_bound`.
 LEAST_PROMISED = 1e-14
 
@@ -123,7 +123,7 @@ def error(name, values, exact, mixed=False):
     unit = np.maximum(divergence, LEAST_PROMISED)
     if mixed:
         share = 64 * float(np.finfo(float).eps) / float(np.finfo(values.dtype).eps) / 32
-        unit = unit + share * np.sqrt(divergence)
+        unit = unit + share * (1 if measure.near_from == 1 else np.sqrt(divergence))
     if measure.root:  # (value + exact) (value - exact) is what the squares differ by
         unit = unit / np.maximum(values.astype(float) + exact.high, 1e-300)
     return reference.error(name, values, exact, unit)
