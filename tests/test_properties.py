@@ -5,6 +5,9 @@ an H or H(p, q) 4 eps H + 2 eps, and a JS 6 eps JS. Where an exact value is the 
 differ from that by at most the sum of all their bounds. `close` allows one eps more because the test's own additions and
 products have errors of half an eps each, and because it takes the bounds of computed instead of exact values. Weights are
 whole numbers where a test adds or multiplies them, so that the test is exact.
+
+Where a property is an inequality, or joins measures with different bounds, `interval` has the ends between which a computed
+value and its documented bound leave the exact one; the property must be possible in these.
 """
 
 import functools
@@ -15,6 +18,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from support import reference
+from support.measures import DIVERGENCES, EVERY, accepted
 
 import fastkl
 
@@ -104,14 +109,6 @@ def test_values_are_in_their_ranges(pair):
         assert close(distance(p, q, base=2), 1.0)
 
 
-@given(counts(n=7), st.integers(0, 2**9))
-def test_the_distance_is_a_metric(pair, seed):
-    p, q = pair
-    between = np.random.default_rng(seed).integers(1, 100, 7).astype(p.dtype)
-    distances = [float(distance(a, b)) for a, b in ((p, q), (p, between), (between, q))]
-    assert distances[0] <= (distances[1] + distances[2]) * (1 + 8 * float(np.finfo(p.dtype).eps))
-
-
 @given(counts(least=1))
 def test_jensen_shannon_is_the_mean_divergence_from_the_mean(pair):
     """The rows have equal sums, so that their mean is exact."""
@@ -179,13 +176,10 @@ def test_measures_of_independent_pairs_add_up(both):
 
 
 @given(counts(n=20), st.integers(1, 19))
-def test_merging_columns_never_raises_a_divergence_or_an_entropy(pair, at):
-    p, q = pair
-    p_merged, q_merged = (np.append(row[:at], row[at:].sum()) for row in pair)
-    fewer, more = kl(p_merged, q_merged), kl(p, q)
-    assert fewer <= more or close(fewer, more)
-    fewer, more = entropy(p_merged), entropy(p)
-    assert fewer <= more or close_entropy(fewer, more)
+def test_merging_columns_raises_no_entropy(pair, at):
+    for row in pair:
+        fewer, more = entropy(np.append(row[:at], row[at:].sum())), entropy(row)
+        assert fewer <= more or close_entropy(fewer, more)
 
 
 @given(counts(least=1), st.lists(st.integers(1, 2**6), min_size=1, max_size=8))
@@ -206,9 +200,145 @@ def test_chain_rule(pair, at):
     assert close(kl(p, q), kl(masses_p, masses_q), *inner)
 
 
-@given(counts())
+# Inequalities and identities between measures ----------------------------------------------------------------------------
+
+ALL = {measure.__name__: measure for measure in EVERY}
+RENYI = {ALL[name].keywords["alpha"]: name for name in ALL if name.startswith("renyi_divergence")}
+ORDERS = sorted(RENYI)
+
+
+def needs(*names):
+    return pytest.mark.skipif(not {*names} <= {*ALL}, reason="fastkl does not have this measure")
+
+
+def interval(name, p, q):
+    """The least and the largest number that the exact value may be.
+
+    Where a value computed from x is off by at most b eps x, x is at most b eps / (1 - b eps) of the computed value from it.
+    """
+    definition = reference.DEFINITIONS[name]
+    value = ALL[name](p, q, **accepted(ALL[name], normalize=True))
+    about, value = np.finfo(value.dtype), float(value)
+    if math.isinf(value):
+        return float(about.max), math.inf
+    eps = float(about.eps)
+    share = float(np.max(definition.bounds(p[np.newaxis], q[np.newaxis]))) * eps
+    off = share / (1 - share) * (value + definition.offset) if share < 1 else math.inf
+    off += 1e-280 if definition.root else float(about.smallest_subnormal)
+    if definition.near is not None and value <= 2 * eps**definition.near:
+        off += eps**definition.near
+    return max(value - off, 0.0), value + off
+
+
+# What the tests' own few operations on doubles add.
+ROUNDED = 1 + 2.0**-49
+
+
+def may_be_equal(one, other):
+    """Whether two intervals meet."""
+    return one[0] <= other[1] * ROUNDED and other[0] <= one[1] * ROUNDED
+
+
+@given(pairs())
+def test_divergences_are_in_their_ranges(pair):
+    """From 0, which equal rows have, to 1 or to infinity, which takes an entry that a row lacks."""
+    p, q = pair
+    lacks, alone = bool(np.any((p > 0) & (q == 0))), bool(np.any((p == 0) & (q > 0)))
+    apart = not np.any((p > 0) & (q > 0))
+    infinite = {"kl_divergence": lacks, "chi2_divergence": lacks, "jeffreys_divergence": lacks or alone}
+    infinite |= {RENYI[alpha]: lacks if alpha > 1 else apart for alpha in ORDERS}
+    for measure in DIVERGENCES:
+        name, value = measure.__name__, measure(p, q, normalize=True)
+        about = np.finfo(value.dtype)
+        assert value >= 0
+        assert not np.signbit(value)
+        if infinite.get(name, False) or value < about.max:  # a large value may be infinite
+            assert np.isinf(value) == infinite.get(name, False), name
+        if name in ("total_variation", "hellinger_distance"):
+            assert value <= 1
+            assert not apart or value >= 1 - 8 * about.eps
+        assert measure(p, p.copy(), normalize=True) == 0
+
+
+@needs("total_variation")
+@given(pairs())
 def test_pinsker(pair):
-    """D is at least half the squared total variation. Its three roundings here are 2 eps, D's bound is 4 eps."""
-    p, q = (row.astype(float) for row in pair)
-    variation = np.abs(p * q.sum() - q * p.sum()).sum() / (p.sum() * q.sum())
-    assert kl(p, q) >= 0.5 * variation**2 * (1 - 6 * np.finfo(float).eps)
+    """D is at least twice the squared total variation."""
+    assert 2 * interval("total_variation", *pair)[0] ** 2 <= interval("kl_divergence", *pair)[1] * ROUNDED
+
+
+@needs("total_variation", "hellinger_distance")
+@given(pairs())
+def test_hellinger_and_total_variation_bound_each_other(pair):
+    """H^2 <= TV <= sqrt(2) H."""
+    hellinger, variation = (interval(name, *pair) for name in ("hellinger_distance", "total_variation"))
+    assert hellinger[0] ** 2 <= variation[1] * ROUNDED
+    assert variation[0] <= math.sqrt(2) * hellinger[1] * ROUNDED
+
+
+@needs("chi2_divergence")
+@given(pairs())
+def test_chi_squared_bounds_the_divergence(pair):
+    """D <= log(1 + chi2), which is also Rényi's divergence of order 2."""
+    chi2 = [math.log1p(end) for end in interval("chi2_divergence", *pair)]
+    assert interval("kl_divergence", *pair)[0] <= chi2[1] * ROUNDED
+    if 2.0 in RENYI and chi2[1] < 80:  # the largest float32 is e^88.7
+        assert may_be_equal(interval(RENYI[2.0], *pair), chi2)
+
+
+@pytest.mark.skipif(not ORDERS, reason="fastkl does not have this measure")
+@given(pairs())
+def test_renyi_divergences_rise_with_their_order(pair):
+    """That of order 1 is D."""
+    orders = [*(x for x in ORDERS if x < 1), 1, *(x for x in ORDERS if x > 1)]
+    values = [interval(RENYI.get(order, "kl_divergence"), *pair) for order in orders]
+    for i, lower in enumerate(values):
+        for higher in values[i + 1 :]:
+            assert lower[0] <= higher[1] * ROUNDED
+
+
+@pytest.mark.skipif(0.5 not in RENYI or "hellinger_distance" not in ALL, reason="fastkl does not have this measure")
+@given(pairs())
+def test_renyi_of_order_one_half_is_of_hellinger(pair):
+    """It is -2 log(1 - H^2). Near 1, the distance has few digits of 1 - H^2."""
+    low, high = (x**2 for x in interval("hellinger_distance", *pair))
+    ends = -2 * math.log1p(-low / ROUNDED), -2 * math.log1p(-high * ROUNDED) if high * ROUNDED < 1 else math.inf
+    assert may_be_equal(interval(RENYI[0.5], *pair), ends)
+
+
+@needs("jeffreys_divergence")
+@given(pairs())
+def test_jeffreys_is_the_sum_of_both_divergences(pair):
+    """The errors of the three add up: at most 8 eps of the sum, and 4 eps of each part."""
+    ways = interval("kl_divergence", *pair), interval("kl_divergence", *pair[::-1])
+    assert may_be_equal(interval("jeffreys_divergence", *pair), [sum(ends) for ends in zip(*ways, strict=True)])
+
+
+@needs("generalized_kl")
+@given(counts())
+def test_generalized_kl_is_that_of_sums_and_of_distributions(pair):
+    """It is P D + P log(P/Q) - P + Q, all parts of which are >= 0, and the last is that of the two sums."""
+    p, q = pair
+    sums = interval("generalized_kl", *(x.sum(keepdims=True) for x in pair))
+    whole = [float(p.sum()) * d + last for d, last in zip(interval("kl_divergence", *pair), sums, strict=True)]
+    assert may_be_equal(interval("generalized_kl", *pair), whole)
+    assert fastkl.generalized_kl(0 * p, q) == float(q.sum())
+    assert fastkl.generalized_kl(p * 2, q * 2) == 2 * fastkl.generalized_kl(p, q)
+
+
+@given(counts(n=20), st.integers(1, 19))
+def test_merging_columns_raises_no_divergence(pair, at):
+    merged = [np.append(row[:at], row[at:].sum()) for row in pair]
+    for measure in DIVERGENCES:
+        assert interval(measure.__name__, *merged)[0] <= interval(measure.__name__, *pair)[1]
+    if "generalized_kl" in ALL:
+        assert interval("generalized_kl", *merged)[0] <= interval("generalized_kl", *pair)[1]
+
+
+@pytest.mark.parametrize("name", [name for name in ("js_distance", "hellinger_distance", "total_variation") if name in ALL])
+@given(pair=counts(n=7), seed=st.integers(0, 2**9))
+def test_distances_are_metrics(name, pair, seed):
+    p, q = pair
+    between = np.random.default_rng(seed).integers(1, 100, 7).astype(p.dtype)
+    (direct, _), *ways = (interval(name, a, b) for a, b in ((p, q), (p, between), (between, q)))
+    assert direct <= sum(end for _, end in ways) * ROUNDED
