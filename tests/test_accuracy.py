@@ -86,6 +86,24 @@ def test_exchanged_and_equal_rows(tier, dtype, widths):
                 assert np.all((values == 0) & ~np.signbit(values)), source
 
 
+@pytest.mark.skipif(not hasattr(fastkl, "renyi_divergence"), reason="fastkl does not have this measure")
+@some_widths
+@dtypes
+def test_renyi_divergences_of_order_1_and_infinity(tier, dtype, widths):
+    """The first is KL, to the bit; the other is a logarithm of one ratio, which is right to 4 eps where that is near 1."""
+    infinite, generators = reference.renyi(np.inf), ("close", "ratios", "zeros")
+    for p, q, source in itertools.chain(*(rows.batches(generator, dtype, widths) for generator in generators)):
+        kl = fastkl.kl_divergence(p, q, normalize=True)
+        assert_same_bits(fastkl.renyi_divergence(p, q, 1, normalize=True), kl, source)
+        values, eps = fastkl.renyi_divergence(p, q, np.inf, normalize=True), float(np.finfo(dtype).eps)
+        right = np.array([float(infinite(*pair)) for pair in zip(p, q, strict=True)])
+        with np.errstate(invalid="ignore"):
+            near = np.abs(values - right) <= eps * (infinite.bound * right + 4)
+        assert np.all(near | (values == right)), source
+        assert np.all(values >= 0), source
+        assert np.all(fastkl.renyi_divergence(p, p.copy(), np.inf, normalize=True) == 0), source
+
+
 @slow
 @pytest.mark.parametrize("generator", ["apart", "outliers", "zeros", "one_hot"])
 @dtypes

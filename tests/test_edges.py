@@ -161,6 +161,31 @@ def test_an_invalid_entry_in_any_column(tier, dtype, form):
                 assert np.isnan(values).all(), f"p = {special_p}, q = {special_q}, {keywords}"
 
 
+@pytest.mark.skipif(not hasattr(fastkl, "generalized_kl"), reason="fastkl does not have this measure")
+@forms
+@dtypes
+def test_generalized_kl_takes_rows_as_they_are(tier, dtype, form):
+    """Rows of zeros are valid, and no sum is wrong; an invalid entry is."""
+    zeros, some = anywhere(0.0, 0.0, dtype, form), anywhere(0.0, 3.0, dtype, form)
+    assert np.all(fastkl.generalized_kl(zeros, zeros) == 0)
+    assert np.all(fastkl.generalized_kl(some, zeros) == np.inf)
+    np.testing.assert_array_equal(fastkl.generalized_kl(zeros, some), some.sum(axis=1))
+    special = [0.0, -0.0, least(dtype), float(np.finfo(dtype).tiny), 1.0, float(np.finfo(dtype).max) / 1e4]
+    for special_p, special_q in itertools.product(special, repeat=2):
+        p, q = anywhere(special_p, 3.0, dtype, form), anywhere(special_q, 5.0, dtype, form)
+        values = fastkl.generalized_kl(p, q)
+        measures.assert_right(fastkl.generalized_kl, values, p, q, measures.exact(fastkl.generalized_kl, p[:1], q[:1]))
+        clipped = fastkl.generalized_kl(p, q, eps=0.5)
+        right = measures.exact(fastkl.generalized_kl, p[:1], q[:1], 0.5)
+        measures.assert_right(fastkl.generalized_kl, clipped, p, q, right, eps=0.5)
+    for bad in refused(dtype):
+        for pair in (anywhere(bad, 3.0, dtype, form), some), (some, anywhere(bad, 5.0, dtype, form)):
+            for invalid in "nan", "ignore":
+                assert np.isnan(fastkl.generalized_kl(*pair, invalid=invalid)).all()
+            with pytest.raises(fastkl.InvalidRowError, match=r"^[pq]\[0, 0\] = "):
+                fastkl.generalized_kl(*pair)
+
+
 def off_by(amount, n, dtype):
     weights = np.arange(1, n + 1)
     return (weights * ((1 + amount) / weights.sum())).astype(dtype)
