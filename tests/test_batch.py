@@ -4,6 +4,7 @@ The formats have files of their own: test_batch_npy.py, test_batch_formats.py; c
 """
 
 import contextlib
+import inspect
 import json
 import math
 import os
@@ -54,6 +55,10 @@ def rows(seed):
     return weights / weights.sum(-1, keepdims=True)
 
 
+def counts(seed):
+    return np.random.default_rng(seed).integers(1, 99, (ROWS, WIDTH))
+
+
 def labels():
     return np.random.default_rng(9).integers(0, WIDTH, ROWS)
 
@@ -65,20 +70,54 @@ def strict(text):
 
 MEASURES = {"kl": fastkl.kl_divergence, "ce": fastkl.cross_entropy, "js": fastkl.js_divergence}
 MEASURES |= {name: getattr(fastkl, name) for name in _kernels.MEASURES if getattr(fastkl, name) not in MEASURES.values()}
+OPTIONS = {"base": 2, "eps": 0.01, "alpha": 0.5}
+KINDS = {"probabilities": (rows, {}), "counts": (counts, {"normalize": True}), "logits": (logits, {"from_logits": True})}
+CASES = [(name, kind) for name in MEASURES for kind in KINDS if (name, kind) != ("generalized_kl", "logits")]
 
 
-@pytest.mark.parametrize("from_logits", [False, True])
-@pytest.mark.parametrize(("measure", "function"), MEASURES.items())
-def test_values_are_those_of_the_measures(measure, function, from_logits):
-    make = logits if from_logits else rows
+def taken(function, options):
+    """Those of the options that the function takes."""
+    return {name: value for name, value in options.items() if name in inspect.signature(function).parameters}
+
+
+@pytest.mark.parametrize(("measure", "kind"), CASES)
+def test_values_are_those_of_the_measures(measure, kind):
+    function, (make, options) = MEASURES[measure], KINDS[kind]
+    options = taken(function, OPTIONS | options)
     arrays = [make(1)] if measure == "entropy" else [make(1), make(2)]
     files = npy(**dict(zip("pq", arrays, strict=False)))
-    expected = function(*arrays, from_logits=from_logits, base=2)
+    expected = function(*arrays, **options)
     for threads in 1, 2, 7:
-        result = fastkl.score(*files, measure=measure, from_logits=from_logits, base=2, out="out.npy", threads=threads)
+        result = fastkl.score(*files, measure=measure, out="out.npy", threads=threads, **options)
         np.testing.assert_array_equal(np.load("out.npy"), expected)
         assert (result["rows"], result["max"], result["max_row"]) == (ROWS, expected.max(), expected.argmax())
         assert result["mean"] == pytest.approx(expected.mean(), rel=1e-12)
+
+
+@pytest.mark.parametrize("alpha", ["0.5", "1", "inf"])
+def test_the_order_is_an_option_of_the_command(alpha, capsys):
+    p, q = npy(p=rows(1), q=rows(2))
+    assert main(["score", p, q, "--measure", "renyi_divergence", "--alpha", alpha, "--out", "out.npy"]) == 0
+    np.testing.assert_array_equal(np.load("out.npy"), fastkl.renyi_divergence(rows(1), rows(2), float(alpha)))
+    assert "values in       nats\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("measure", ["hellinger_distance", "total_variation", "chi2_divergence"])
+def test_values_without_a_logarithm_have_no_unit(measure, capsys):
+    assert main(["score", *npy(p=rows(1), q=rows(2)), "--measure", measure, "--report", "report.html"]) == 0
+    assert "values in" not in capsys.readouterr().out
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert measure in page
+    assert "in nats" not in page
+
+
+def test_the_measure_of_numbers_as_they_are_is_in_nats(capsys):
+    """Rows of zeros are valid, as in the function."""
+    p, q = counts(1), counts(2)
+    p[3] = 0
+    assert main(["score", *npy(p=p, q=q), "--measure", "generalized_kl", "--out", "out.npy"]) == 0
+    np.testing.assert_array_equal(np.load("out.npy"), fastkl.generalized_kl(p, q))
+    assert "values in       nats\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("with_labels", [False, True])
@@ -159,10 +198,10 @@ def test_integers_are_weights_for_a_cross_entropy():
 
 def test_options_are_passed_to_the_measure():
     """One operand is an array here."""
-    counts = np.random.default_rng(1).integers(0, 9, (2, ROWS, WIDTH))
-    of_counts = {"normalize": True, "eps": 1e-3, "base": 10}
+    weights = np.random.default_rng(1).integers(0, 9, (2, ROWS, WIDTH))
+    of_weights = {"normalize": True, "eps": 1e-3, "base": 10}
     of_logits = {"from_logits": True, "temperature": 3}
-    for (p, q), options in (counts, of_counts), ((logits(1), logits(2)), of_logits), ((rows(1), rows(2)), {}):
+    for (p, q), options in (weights, of_weights), ((logits(1), logits(2)), of_logits), ((rows(1), rows(2)), {}):
         assert fastkl.score(p, *npy(q=q), out="out.npy", **options)["rows"] == ROWS
         np.testing.assert_array_equal(np.load("out.npy"), fastkl.kl_divergence(p, q, **options))
 
@@ -212,7 +251,7 @@ WRONG = [
     (ValueError, "measure='mse': must be one of kl, ce, js, entropy, nll, compare", {"measure": "mse"}),
     (ValueError, "q: must be left out for entropy", {"measure": "entropy"}),
     (ValueError, "q: must be given for kl", {"q": None}),
-    (ValueError, "labels: only for measure compare or nll", {"labels": "right.npy", "measure": "kl"}),
+    (ValueError, "labels: only for measure nll or compare", {"labels": "right.npy", "measure": "kl"}),
     (ValueError, "labels: must be given for nll", {"measure": "nll", "q": None}),
     (ValueError, "q: must be left out for nll", LOSS),
     (ValueError, "from_logits='p': must be a bool", LOSS | {"q": None, "from_logits": "p"}),
@@ -224,7 +263,19 @@ WRONG = [
     (ValueError, "base=1: must be None or a finite number above 1", {"base": 1}),
     (ValueError, "temperature=2: must be 1 where no operand holds logits", {"temperature": 2}),
     (ValueError, "eps=2: must be", {"eps": 2}),
-    (ValueError, "eps=0.1: only for measure kl, ce or nll", {"eps": 0.1, "measure": "js"}),
+    (ValueError, "eps=0.1: only for measure kl, ce, nll, .* or generalized_kl$", {"eps": 0.1, "measure": "js"}),
+    (ValueError, "eps=0.1: only for measure", {"eps": 0.1, "measure": "total_variation"}),
+    (ValueError, "base=2: only for measure kl, ce, js, entropy, nll,", {"base": 2, "measure": "chi2_divergence"}),
+    (ValueError, "base=2: only for measure", {"base": 2, "measure": "generalized_kl"}),
+    (ValueError, "normalize=True: only for measure kl", {"normalize": True, "measure": "generalized_kl"}),
+    (ValueError, "from_logits='q': only for measure kl", {"from_logits": "q", "measure": "generalized_kl"}),
+    (ValueError, "temperature=2: only for measure kl", {"temperature": 2, "measure": "generalized_kl"}),
+    (ValueError, "ignore_index=0: only for measure nll or compare", {"ignore_index": 0, "measure": "hellinger_distance"}),
+    (ValueError, "ignore_index=0: only with labels", {"ignore_index": 0, "measure": "compare"}),
+    (ValueError, "alpha=2: only for measure renyi_divergence$", {"alpha": 2}),
+    (ValueError, "alpha: must be given for renyi_divergence", {"measure": "renyi_divergence"}),
+    (ValueError, "alpha=0: must be a positive number or inf", {"measure": "renyi_divergence", "alpha": 0}),
+    (TypeError, "alpha='2': must be a positive number or inf", {"measure": "renyi_divergence", "alpha": "2"}),
     (ValueError, "from_logits='yes': must be False, True, 'p' or 'q'", {"from_logits": "yes"}),
     (ValueError, "invalid='drop': must be", {"invalid": "drop"}),
     (ValueError, "threads=0: must be None or a positive integer", {"threads": 0}),
@@ -300,7 +351,9 @@ def test_output_of_a_comparison(capsys):
     assert "same argmax" in text
 
 
+RENYI = "p.npy q.npy --measure renyi_divergence"
 ERRORS = ["missing.npy q.npy", "p.npy q.npy --base 1", "p.npy", "bad.npy q.npy", "p.npy words.npy"]
+ERRORS += ["p.npy q.npy --alpha 2", RENYI, f"{RENYI} --alpha 0"]
 
 
 @pytest.mark.parametrize("arguments", ERRORS)
@@ -386,7 +439,7 @@ def test_cluster_survives_a_killed_worker(monkeypatch):
 
 def test_new_cluster_gives_the_same_result(capsys):
     pytest.importorskip("distributed")
-    arguments = ["score", *npy(p=rows(1), q=rows(2)), "--json", "--out"]
+    arguments = ["score", *npy(p=rows(1), q=rows(2)), "--measure", "renyi_divergence", "--alpha", "2", "--json", "--out"]
     assert main([*arguments, "a.npy"]) == 0
     assert main([*arguments, "b.npy", "--threads", "1", "--dask"]) == 0
     printed = capsys.readouterr()

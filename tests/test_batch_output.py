@@ -264,6 +264,17 @@ def test_resuming_needs_the_option_and_the_same_job():
         refused(f"is of another job: .*{next(iter(options))}", ValueError, resume=True, **options)
 
 
+def test_resuming_needs_the_same_order(monkeypatch):
+    """For a Rényi divergence."""
+    arguments = ["--measure", "renyi_divergence", "--alpha", "2"]
+    with monkeypatch.context() as patch:
+        call_after(DONE, interrupt, patch.setattr)
+        assert scored(*arguments)[0] == 130
+    refused("is of another job: .*alpha", ValueError, resume=True, measure="renyi_divergence", alpha=3)
+    assert scored(*arguments, "--resume")[0] == 0
+    np.testing.assert_array_equal(np.load(OUT), fastkl.renyi_divergence(np.load(P), np.load(Q), 2))
+
+
 def reshape():
     """Save the inputs in another shape, with the same size and time."""
     for path in P, Q:

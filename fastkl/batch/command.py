@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--normalize", action="store_true", help="rows are weights: counts, histograms, scores")
     what.add_argument("--base", type=float, metavar="B", help="base of the logarithm; 2 gives bits (default: e, nats)")
     what.add_argument("--eps", type=float, default=0.0, metavar="E", help="clip the entries of Q below it (default: 0)")
+    what.add_argument("--alpha", type=float, metavar="A", help="order of renyi_divergence, a positive number or inf")
     what.add_argument(
         "--invalid", choices=["raise", "nan"], default="raise", help="end at an invalid row, or write nan (default: raise)"
     )
@@ -54,4 +55,5 @@ def run(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt as stop:
         stop.args = stop.args or ("interrupted",)
         raise
-    print(results.to_json(result) if arguments.json else results.to_text(result, unit(arguments.base)))
+    measured = unit(arguments.measure or "compare", arguments.base)
+    print(results.to_json(result) if arguments.json else results.to_text(result, measured))

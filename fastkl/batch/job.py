@@ -35,6 +35,7 @@ def score(
     normalize: bool = False,
     base: float | None = None,
     eps: float = 0.0,
+    alpha: float | None = None,
     invalid: str = "raise",
     ignore_index: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -60,9 +61,12 @@ def score(
         one operand has a single row, that row serves all rows of the other.
     labels : path or array_like of int, optional
         The class of every row, for measures ``"compare"`` and ``"nll"``.
-    measure : {"kl", "ce", "js", "entropy", "nll", "compare"} or another measure, optional
-        `kl_divergence`, `cross_entropy`, `js_divergence`, `entropy`, the `nll` of labels and the rows of `p`, or all the
-        fields of `compare`; others by their names. None means ``"compare"`` with labels, else ``"kl"``.
+    measure : str, optional
+        ``"kl"``, ``"ce"`` or ``"js"`` for `kl_divergence`, `cross_entropy` or `js_divergence`; ``"nll"`` for that of labels
+        and the rows of `p`; ``"compare"`` for all fields of `compare`; the name of the function for `entropy`,
+        `hellinger_distance`, `total_variation`, `chi2_divergence`, `renyi_divergence`, `jeffreys_divergence` and
+        `generalized_kl`. None means ``"compare"`` with labels, else ``"kl"``. An option that the function of a measure does
+        not take is an error.
     from_logits : {False, True, "p", "q"}, default False
         Which operands hold logits: none, both, or the one that is named.
     temperature : float, default 1.0
@@ -72,7 +76,9 @@ def score(
     base : float, optional
         Base of the logarithm, finite and greater than 1. None gives nats, 2 gives bits.
     eps : float, default 0.0
-        Smaller entries of `q`, or of `p` for ``"nll"``, are clipped to it. Only for measures ``"kl"``, ``"ce"``, ``"nll"``.
+        Smaller entries of `q` are clipped to it, or of `p` for ``"nll"``, or of both for ``"jeffreys_divergence"``.
+    alpha : float, optional
+        The order of ``"renyi_divergence"``, which needs one and alone takes one: a positive number or inf.
     invalid : {"raise", "nan", "ignore"}, default "raise"
         What happens to an invalid row. ``"raise"`` raises InvalidRowError for the first one. ``"nan"`` makes its value NaN
         and counts it. ``"ignore"`` leaves out the check of the sum.
@@ -146,7 +152,7 @@ def score(
     """
     measure = ("kl" if labels is None else "compare") if measure is None else measure
     options = Options(
-        measure, from_logits, temperature, normalize, base, eps, invalid, ignore_index, labels=labels is not None
+        measure, from_logits, temperature, normalize, base, eps, alpha, invalid, ignore_index, labels=labels is not None
     )
     count = default_workers() if threads is None else check_threads(threads)
     run: Run = partial(in_threads, count)
@@ -199,6 +205,6 @@ def score(
         if report is not None:
             facts = {name: x.name for name, x in operands.items()} | options.facts() | dict(joint(result))
             summaries = {name or measure: summary for name, summary in results.summaries.items()}
-            units = {name: unit(base) for name in summaries if name != "same_argmax"}
+            units = {name: unit(name, base) for name in summaries}
             replace(Path(report), html("fastkl score", facts, summaries, units).encode())
     return result

@@ -67,12 +67,12 @@ def to_json(result: dict[str, Any]) -> str:
 
 
 def to_text(result: dict[str, Any], unit: str) -> str:
-    """The result as lines of text."""
+    """The result as lines of text. An empty unit is not shown."""
     fields = {name: x for name, x in result.items() if isinstance(x, dict) and "mean" in x}
     lines = _table(fields) if fields else []
     pairs = [] if fields else [*_field(result)]
     rare = [pair for x in fields.values() or [result] for pair in _rare(x)]
-    pairs += [*dict.fromkeys(rare), *joint(result), ("values in", unit)]
+    pairs += [*dict.fromkeys(rare), *joint(result), *([("values in", unit)] if unit else [])]
     return "\n".join([*lines, *(f"  {label:<15} {text}" for label, text in pairs)])
 
 

@@ -19,14 +19,16 @@ class Measure(NamedTuple):
     """A measure as `score` offers it."""
 
     function: str
-    q: bool  # whether it has two matrices
-    labels: bool  # whether it can have labels
-    eps: bool
+    arguments: frozenset[str]  # what the function takes, operands and options
+
+    @property
+    def q(self) -> bool:
+        """Whether it has two matrices."""
+        return {"p", "q"} <= self.arguments
 
 
 def _measure(name: str) -> Measure:
-    names = signature(getattr(measures, name)).parameters.keys()
-    return Measure(name, {"p", "q"} <= names, "labels" in names, "eps" in names)
+    return Measure(name, frozenset(signature(getattr(measures, name)).parameters))
 
 
 # By the command's names, which are the functions' for all but three.
@@ -45,6 +47,7 @@ class Options:
     normalize: bool = False
     base: float | None = None
     eps: float = 0.0
+    alpha: float | None = None
     invalid: str = "raise"
     ignore_index: int | None = None
     labels: bool = False  # whether there are labels
@@ -53,18 +56,25 @@ class Options:
         """Check what the measures do not, because their arguments are others."""
         if self.measure not in MEASURES:
             raise ValueError(f"measure={self.measure!r}: must be one of {', '.join(MEASURES)}")
-        if self.eps and not MEASURES[self.measure].eps:
-            raise ValueError(f"eps={self.eps!r}: only for measure kl, ce or nll")
-        if self.labels and not MEASURES[self.measure].labels:
-            raise ValueError("labels: only for measure compare or nll")
+        taken = MEASURES[self.measure].arguments
+        for name, value in self._changed().items():
+            if name not in taken:
+                raise ValueError(f"{name}={value!r}: only for measure {_takers(name)}")
+        if self.labels and "labels" not in taken:
+            raise ValueError(f"labels: only for measure {_takers('labels')}")
         if self.measure == "nll" and not self.labels:
             raise ValueError("labels: must be given for nll")
+        if "alpha" in taken and self.alpha is None:
+            raise ValueError(f"alpha: must be given for {self.measure}")
+
+    def _changed(self) -> dict[str, Any]:
+        """The options that differ from the defaults."""
+        options = (x for x in fields(self) if x.name not in ("measure", "labels"))
+        return {x.name: value for x in options if (value := getattr(self, x.name)) != x.default}
 
     def facts(self) -> dict[str, str]:
         """The measure, and the options that differ from the defaults, as a report lists them."""
-        values = ((x, getattr(self, x.name)) for x in fields(self) if x.name != "labels")
-        changed = {x.name.replace("_", " "): str(value) for x, value in values if value != x.default}
-        return {"measure": self.measure} | changed
+        return {"measure": self.measure} | {name.replace("_", " "): str(x) for name, x in self._changed().items()}
 
     def dtype(self, *operands: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype of a row's value, for operands of those dtypes: a number, or a field for each of a comparison's."""
@@ -75,12 +85,20 @@ class Options:
         return np.dtype([(name, np.bool if name == "same_argmax" else real) for name in names])
 
 
+def _takers(argument: str) -> str:
+    """The measures that take an argument, as words."""
+    *names, last = (name for name, x in MEASURES.items() if argument in x.arguments)
+    return f"{', '.join(names)} or {last}" if names else last
+
+
 def request_of(options: Options, rows: Mapping[str, Array], out: Array | None = None) -> Request:
     """The request for the values of the rows."""
     p, q, labels = (rows.get(name) for name in ("p", "q", "labels"))
     operands = (None, p, labels) if options.measure == "nll" else (p, q, labels)
-    values = {x.name: getattr(options, x.name) for x in fields(options) if x.name not in ("measure", "labels")}
-    return Request(MEASURES[options.measure].function, *operands).replace(threads=1, out=out, **values)
+    function, taken = MEASURES[options.measure]
+    values = {x.name: getattr(options, x.name) for x in fields(options) if x.name in taken and x.name != "labels"}
+    # A function without `normalize` takes rows as they are, of any sum.
+    return Request(function, *operands).replace(threads=1, out=out, **{"normalize": True} | values)
 
 
 def evaluate(options: Options, rows: Mapping[str, Array], out: Array, stop: Stop | None = None) -> None:
@@ -99,6 +117,9 @@ def evaluate(options: Options, rows: Mapping[str, Array], out: Array, stop: Stop
         out[name] = column == 1 if name == "same_argmax" else column  # of an invalid row, it is NaN
 
 
-def unit(base: float | None) -> str:
-    """The unit of the values."""
+def unit(name: str, base: float | None) -> str:
+    """The unit of the values of a measure, or of a field of a comparison; nothing where no logarithm is in them."""
+    has_base = name not in MEASURES or "base" in MEASURES[name].arguments
+    if name == "same_argmax" or not (has_base or name == "generalized_kl"):  # whose logarithm is the natural one
+        return ""
     return "nats" if base is None else "bits" if base == 2 else f"units of log {base:g}"
