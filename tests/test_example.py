@@ -1,4 +1,4 @@
-"""The worked example: it runs, its logits are the network's, and its values those of compare. Knows nothing of training."""
+"""The worked examples: they run, what they compute is what they say, and the pages quote it. Knows nothing of training."""
 
 import re
 from functools import cache
@@ -14,12 +14,26 @@ ROOT = Path(__file__).parents[1]
 BITS = (8, 4)
 
 
-@pytest.fixture(scope="module")
-def example():
+def imported(name):
+    """The module of an example."""
     pytest.importorskip("sklearn")
-    spec = spec_from_file_location("quantised_digits", ROOT / "examples" / "quantised_digits.py")
+    spec = spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def words(text):
+    """The text except its numbers, which depend on the libraries and the machine."""
+    return re.sub(r"\s+", " ", re.sub(r"\d[\d.,e+-]*", "#", text)).strip()
+
+
+# A classifier with rounded weights ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def example():
+    module = imported("quantised_digits")
     module.trained = cache(module.trained)  # trains once for all tests
     return module
 
@@ -70,12 +84,71 @@ def test_fewer_bits_are_a_larger_divergence(found):
 
 
 def test_the_page_quotes_what_is_printed(example, capsys):
-    """Except its numbers, which depend on the scikit-learn and the machine."""
-
-    def words(text):
-        return re.sub(r"\s+", " ", re.sub(r"\d[\d.e+-]*", "#", text)).strip()
-
     example.main()
     printed = capsys.readouterr().out
     assert all(f"weights of {bits} bits" in printed for bits in BITS)
     assert words(printed) in words((ROOT / "docs/models.md").read_text(encoding="utf-8"))
+
+
+# Features that drift -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drift():
+    return imported("drift")
+
+
+@pytest.fixture(scope="module")
+def drifted(drift):
+    return drift.drift(50_000)
+
+
+def test_counts_are_those_of_histograms(drift):
+    rows = np.random.default_rng(1).integers(0, 20, (3, 100, 2)).astype(float)  # entries that are equal to an edge
+    edges = np.arange(2 * (drift.BINS - 1)).reshape(2, -1)
+    counts = drift.counted(rows, edges)
+    for batch, feature in np.ndindex(3, 2):
+        bins = [-np.inf, *edges[feature], np.inf]
+        assert np.array_equal(counts[batch, feature], np.histogram(rows[batch, :, feature], bins)[0])
+
+
+def test_drift_is_that_of_the_definitions(drift, drifted):
+    def shares(counts):
+        return counts / counts.sum(axis=-1, keepdims=True)
+
+    def clipped(counts):
+        return shares(np.maximum(counts, drift.HALF_A_ROW))
+
+    def psi(p, q):
+        return ((p - q) * np.log(p / q)).sum(axis=-1)
+
+    before, whole = drifted.before, drifted.now.sum(axis=0)
+    p, q = shares(before), shares(whole)
+    m = (p + q) / 2
+    js = (p * np.log(p / m) + q * np.log(q / m)).sum(axis=-1) / 2
+    p, q = clipped(before), clipped(whole)
+    expected = {"psi": psi(p, q), "js": js, "kl": (p * np.log(p / q)).sum(axis=-1)}
+    expected["psi_of_batches"] = psi(p, clipped(drifted.now))
+    for name, values in expected.items():
+        # Shares have errors of an eps, their logarithms' ratios of four, which shares that sum to 2 or less multiply.
+        np.testing.assert_allclose(getattr(drifted, name), values, rtol=1e-15, atol=8 * np.finfo(float).eps, err_msg=name)
+
+
+def test_no_row_is_lost(drift, drifted):
+    assert (drifted.before.sum(axis=-1) == 50_000).all()
+    assert (drifted.now.sum(axis=-1) == drift.BATCH).all()
+    assert drifted.psi_of_batches.shape == drifted.now.shape[:2] == (50, drift.FEATURES)
+
+
+def test_the_size_drifts_and_the_symmetry_does_not(drifted):
+    psi = dict(zip(drifted.names, drifted.psi, strict=True))
+    assert psi["mean symmetry"] < 0.1 < 0.25 < psi["mean radius"]
+    assert drifted.psi_of_batches[0, 0] < 0.1 < drifted.psi_of_batches[-1, 0]
+
+
+def test_the_page_on_drift_quotes_what_is_printed(drift, capsys):
+    """Of fewer rows, other batches are the first."""
+    drift.main(50_000)
+    batches = r"none|#,? the first is #"
+    printed = re.sub(batches, "", words(capsys.readouterr().out))
+    assert printed in re.sub(batches, "", words((ROOT / "docs/drift.md").read_text(encoding="utf-8")))
