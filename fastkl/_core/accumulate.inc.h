@@ -170,6 +170,39 @@ FASTKL_NOINLINE void NAME(find_small_p)(int infinite, NAME(columns) p, NAME(colu
         guard_bits[j] |= infinite == 2 ? found[j] : found[j] & (UINT)1 << (REAL_BITS - 1);
 }
 
+/* The terms of up to four columns for a Renyi divergence, step by step: as one they would take so many instructions that a CPU has
+   too few columns under way to hide that each waits for the one before. `below` says that the order is below 1. */
+FASTKL_INLINE void NAME(find_renyi_terms)(NAME(columns) p, NAME(columns) q, int count, int below, NAME(factor) c,
+                                          REAL *terms) {
+    const NAME(columns) a_now = c.exchanged ? q : p, b_now = c.exchanged ? p : q;
+    REAL log[4 * LANES], log_low[4 * LANES], phi[4 * LANES];
+    for (int i = 0; i < count; i++) {
+        const NAME(loose) *const a = NAME(column)(a_now, i, 4, NULL), *const b = NAME(column)(b_now, i, 4, NULL);
+        FASTKL_VECTORIZE_INNER
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
+            const NAME(renyi_logs) of = NAME(find_renyi_logs)(a[j], b[j], b[j], NAME(unscaled)(c));
+            log[i * LANES + j] = of.log, log_low[i * LANES + j] = of.log_low, phi[i * LANES + j] = of.phi;
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        const NAME(loose) *const a = NAME(column)(a_now, i, 4, NULL), *const b = NAME(column)(b_now, i, 4, NULL);
+        FASTKL_VECTORIZE_INNER
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
+            const int k = i * LANES + j;
+            terms[k] = NAME(renyi_term)(a[j], b[j], (NAME(renyi_logs)){log[k], log_low[k], phi[k]}, below, c);
+        }
+    }
+}
+
+/* The same, compiled for orders below 1 and above, once for all loops. */
+FASTKL_NOINLINE void NAME(renyi_terms)(NAME(columns) p, NAME(columns) q, int count, NAME(factor) c, REAL *terms) {
+    const NAME(columns) p_now = NAME(known)(p, REAL_DTYPE, 0), q_now = NAME(known)(q, REAL_DTYPE, 0);
+    if (c.gamma < 0)
+        NAME(find_renyi_terms)(p_now, q_now, count, 1, c, terms);
+    else
+        NAME(find_renyi_terms)(p_now, q_now, count, 0, c, terms);
+}
+
 /* Adds groups of four columns. */
 FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, traits of, NAME(columns) p, NAME(columns) q,
                                     ptrdiff_t groups, NAME(factor) c) {
@@ -182,14 +215,19 @@ FASTKL_INLINE void NAME(add_groups)(NAME(lanes) *lanes, NAME(term) *term, traits
         }
         REAL p_four[4 * LANES], q_four[4 * LANES];
         const NAME(columns) p_now = NAME(as_reals)(p, 4, p_four), q_now = of.pair ? NAME(as_reals)(q, 4, q_four) : p_now;
+        REAL terms[4 * LANES];
+        if (of.infinite == 3 && !c.scaled)
+            NAME(renyi_terms)(p_now, q_now, 4, c, terms);
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const REAL a0 = NAME(column)(p_now, 0, 4, NULL)[j], a1 = NAME(column)(p_now, 1, 4, NULL)[j];
             const REAL a2 = NAME(column)(p_now, 2, 4, NULL)[j], a3 = NAME(column)(p_now, 3, 4, NULL)[j];
             const REAL b0 = NAME(column)(q_now, 0, 4, NULL)[j], b1 = NAME(column)(q_now, 1, 4, NULL)[j];
             const REAL b2 = NAME(column)(q_now, 2, 4, NULL)[j], b3 = NAME(column)(q_now, 3, 4, NULL)[j];
-            const NAME(entry) e = NAME(both)(NAME(both)(term(a0, b0, c), term(a1, b1, c)),
-                                             NAME(both)(term(a2, b2, c), term(a3, b3, c)));
+            NAME(entry) e = NAME(both)(NAME(both)(term(a0, b0, c), term(a1, b1, c)),
+                                       NAME(both)(term(a2, b2, c), term(a3, b3, c)));
+            if (of.infinite == 3 && !c.scaled)
+                e.term = (terms[j] + terms[j + LANES]) + (terms[j + 2 * LANES] + terms[j + 3 * LANES]);
             NAME(accumulate)(&lanes->term, j, e.term);
             NAME(accumulate)(&lanes->weight, j, e.weight);
             lanes->p_bits[j] |= (NAME(bits)(a0) | NAME(bits)(a1)) | (NAME(bits)(a2) | NAME(bits)(a3));
@@ -217,6 +255,9 @@ FASTKL_INLINE void NAME(add_one)(NAME(lanes) *lanes, NAME(entry) e, int j, trait
 /* Adds columns one by one. */
 FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, traits of, NAME(columns) p, NAME(columns) q,
                                     ptrdiff_t count, NAME(factor) c) {
+    REAL terms[4 * LANES];
+    if (of.infinite == 3 && !c.scaled) /* of which there are less than four columns */
+        NAME(renyi_terms)(p, q, (int)count, c, terms);
     for (ptrdiff_t i = 0; i < count; i++) {
         REAL p_column[LANES], q_column[LANES];
         const NAME(loose) *const a = NAME(column)(p, i, count, p_column);
@@ -225,8 +266,12 @@ FASTKL_INLINE void NAME(add_singly)(NAME(lanes) *lanes, NAME(term) *term, traits
         if (of.pair)
             NAME(prefetch)(q, i);
         FASTKL_VECTORIZE
-        for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
-            NAME(add_one)(lanes, term(a[j], b[j], c), j, of, a[j], NAME(least_of)(of, a[j], b[j]));
+        for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
+            NAME(entry) e = term(a[j], b[j], c);
+            if (of.infinite == 3 && !c.scaled)
+                e.term = terms[i * LANES + j];
+            NAME(add_one)(lanes, e, j, of, a[j], NAME(least_of)(of, a[j], b[j]));
+        }
     }
 }
 

@@ -165,21 +165,38 @@ FASTKL_INLINE REAL NAME(log_in_parts)(REAL s, REAL k, REAL *low) {
    which is never negative, and the same for a = q, b = p, gamma = -alpha. So gamma is at least -1/2, and the second form
    loses at most two bits: its parts have the same sign, or w >= -1; else the first form is taken. An entry's term is g times
    |gamma (1 + gamma)|, or infinite or NaN where the power is too large. */
-FASTKL_INLINE NAME(entry) NAME(renyi_divergence)(REAL p, REAL q, NAME(factor) c) {
-    const REAL y = NAME(scale)(q, c), difference = -NAME(less)(p, q, c, y);
-    const REAL a = c.exchanged ? y : p, b = c.exchanged ? p : y, apart = c.exchanged ? difference : -difference;
+typedef struct {
+    REAL log, log_low, phi;
+} NAME(renyi_logs);
+
+/* log(a/b) and phi(a, b), where `apart` is a better a - b than can be had from b if the pass scales. */
+FASTKL_INLINE NAME(renyi_logs) NAME(find_renyi_logs)(REAL a, REAL b, REAL apart, NAME(factor) c) {
     const UINT step = NAME(exponent_step)(NAME(bits)(a + TINY), NAME(bits)(b));
-    const REAL near = NAME(from_bits)(NAME(bits)(b) + step), e = near != b ? a - near : apart, k = NAME(exponent)(step);
-    REAL log_low, exp;
-    const REAL log = NAME(log_in_parts)(e / (a + near), k, &log_low), w = c.gamma * log;
-    const REAL w_low = NAME(mul_add)(c.gamma, log_low, FASTKL_FMA ? FMA(c.gamma, log, -w) : 0);
-    const REAL clamped = NAME(lesser)(NAME(greater)(w, -APART), MOST_EXPONENT);
-    const REAL of_w = NAME(psi_and_exp)(w, clamped, 1, &exp), psi = NAME(mul_add)(exp - 1, w_low, of_w);
-    const REAL phi = NAME(phi_reduced)(a, k, e, a + near, b - near, -0.0f);
-    const REAL power = b > 0 ? a * NAME(mul_add)(exp, w_low, exp) : 0;
-    const REAL near_gap = NAME(mul_add)(c.size, phi, c.sign * a * psi), far_gap = (a + c.gamma * (a - b)) - power;
-    const REAL gap = (c.gamma < 0) & ((w < -1) | !(b > 0)) ? far_gap : near_gap;
-    return (NAME(entry)){.term = c.scaled && c.powers ? power : gap, .other = difference, .weight = p};
+    const REAL near = NAME(from_bits)(NAME(bits)(b) + step), k = NAME(exponent)(step);
+    const REAL e = !c.scaled || near != b ? a - near : apart;
+    NAME(renyi_logs) of;
+    of.log = NAME(log_in_parts)(e / (a + near), k, &of.log_low);
+    of.phi = NAME(phi_reduced)(a, k, e, a + near, b - near, -0.0f);
+    return of;
+}
+
+/* The term; `below`, which may be a constant, says that the order is below 1. */
+FASTKL_INLINE REAL NAME(renyi_term)(REAL a, REAL b, NAME(renyi_logs) of, int below, NAME(factor) c) {
+    const REAL w = c.gamma * of.log, least = NAME(greater)(w, -APART);
+    const REAL w_low = NAME(mul_add)(c.gamma, of.log_low, FASTKL_FMA ? FMA(c.gamma, of.log, -w) : 0);
+    REAL exp;
+    const REAL of_w = NAME(psi_and_exp)(w, below ? least : NAME(lesser)(least, MOST_EXPONENT), 1, &exp);
+    const REAL psi = NAME(mul_add)(of_w + w, w_low, of_w), near_gap = NAME(mul_add)(c.size, of.phi, c.sign * a * psi);
+    const REAL power = b > 0 ? a * NAME(mul_add)(exp, w_low, exp) : 0, far_gap = (a + c.gamma * (a - b)) - power;
+    const REAL gap = below & ((w < -1) | !(b > 0)) ? far_gap : near_gap;
+    return c.scaled && c.powers ? power : gap;
+}
+
+FASTKL_INLINE NAME(entry) NAME(renyi_divergence)(REAL p, REAL q, NAME(factor) c) {
+    const REAL y = NAME(scale)(q, c), a = c.exchanged ? y : p, b = c.exchanged ? p : y;
+    const REAL difference = NAME(less)(p, q, c, y), apart = c.exchanged ? -difference : difference;
+    const REAL term = NAME(renyi_term)(a, b, NAME(find_renyi_logs)(a, b, apart, c), c.gamma < 0, c);
+    return (NAME(entry)){.term = term, .other = -difference, .weight = p};
 }
 FASTKL_INLINE REAL NAME(renyi_divergence_of_ratio)(NAME(ratio) r, NAME(factor) c) {
     const REAL w = -c.gamma * r.x;
