@@ -108,15 +108,11 @@ static inline ptrdiff_t fastkl_next(ptrdiff_t *from) { return _InterlockedExchan
     _mm512_storeu_si512(to, _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(from))), 16))
 #define FASTKL_512_int64(to, from) _mm512_storeu_pd(to, _mm512_cvtepi64_pd(_mm512_loadu_si512(from)))
 #define FASTKL_512_int32(to, from) _mm512_storeu_pd(to, _mm512_cvtepi32_pd(_mm256_loadu_si256((const __m256i *)(from))))
-#define FASTKL_512_uint8(to, from) \
-    _mm512_storeu_pd(to, _mm512_cvtepi32_pd(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(from)))))
 #define FASTKL_256_float16(to, from) _mm256_storeu_ps(to, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from))))
 #define FASTKL_256_bfloat16(to, from)                                                                                      \
     _mm256_storeu_si256((__m256i *)(to),                                                                                   \
                         _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(from))), 16))
 #define FASTKL_256_int32(to, from) _mm256_storeu_pd(to, _mm256_cvtepi32_pd(_mm_loadu_si128((const __m128i *)(from))))
-#define FASTKL_256_uint8(to, from) \
-    _mm256_storeu_pd(to, _mm256_cvtepi32_pd(_mm_cvtepu8_epi32(_mm_loadu_si32(from))))
 #endif
 
 /* Processes fork here, and threads are those of POSIX. */

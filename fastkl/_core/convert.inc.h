@@ -7,9 +7,9 @@
 #if !defined(FASTKL_TO_LANES)
 #define CONVERTED(X)
 #elif REAL_BITS == 64 && FASTKL_INT64_TO_DOUBLE
-#define CONVERTED(X) X(int64) X(int32) X(uint8)
+#define CONVERTED(X) X(int64) X(int32)
 #elif REAL_BITS == 64
-#define CONVERTED(X) X(int32) X(uint8)
+#define CONVERTED(X) X(int32)
 #else
 #define CONVERTED(X) X(float16) X(bfloat16)
 #endif
