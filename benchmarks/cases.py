@@ -10,6 +10,16 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 MEASURES = ("kl_divergence", "cross_entropy", "entropy")
+# Other divergences, by their names in tests/support/reference.py: the order of Rényi's is in brackets.
+DIVERGENCES = (
+    "jeffreys_divergence",
+    "renyi_divergence(2.0)",
+    "renyi_divergence(0.3)",
+    "chi2_divergence",
+    "hellinger_distance",
+    "total_variation",
+    "generalized_kl",
+)
 # Measures of logits, as models return them: of two matrices, of one, or of one and a label a row.
 LOGITS = ("kl_from_logits", "labels_from_logits", "entropy_from_logits", "compare_from_logits")
 DTYPES = ("float64", "float32")

@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from cases import MEASURES
+from cases import DIVERGENCES, MEASURES
 
 import fastkl
 
@@ -60,8 +60,14 @@ class Peer:
             return {}
 
 
+def _fastkl_function(measure: str) -> Function:
+    name, _, alpha = measure.removesuffix(")").partition("(")
+    function: Function = getattr(fastkl, name)
+    return partial(function, alpha=float(alpha)) if alpha else function
+
+
 def _fastkl(threads: int) -> Functions:
-    return {measure: partial(getattr(fastkl, measure), threads=threads) for measure in MEASURES} | {
+    return {measure: partial(_fastkl_function(measure), threads=threads) for measure in (*MEASURES, *DIVERGENCES)} | {
         "kl_from_logits": partial(fastkl.kl_divergence, from_logits=True, threads=threads),
         "labels_from_logits": partial(fastkl.nll, from_logits=True, threads=threads),
         "entropy_from_logits": partial(fastkl.entropy, from_logits=True, threads=threads),
@@ -104,12 +110,25 @@ def _from_logits(log_softmax: Function, exp: Function, log: Function) -> Functio
     }
 
 
+def _divergences(of: Any) -> Functions:
+    """Return the other divergences by their definitions; `of` is NumPy or torch."""
+    return {
+        "jeffreys_divergence": lambda p, q: ((p - q) * of.log(p / q)).sum(1),
+        "renyi_divergence(2.0)": lambda p, q: of.log((p * p / q).sum(1)),
+        "renyi_divergence(0.3)": lambda p, q: of.log((p**0.3 * q**0.7).sum(1)) / -0.7,
+        "chi2_divergence": lambda p, q: ((p - q) ** 2 / q).sum(1),
+        "hellinger_distance": lambda p, q: of.sqrt(((of.sqrt(p) - of.sqrt(q)) ** 2).sum(1) / 2),
+        "total_variation": lambda p, q: of.abs(p - q).sum(1) / 2,
+        "generalized_kl": lambda p, q: (p * of.log(p / q) - p + q).sum(1),
+    }
+
+
 def _numpy(_threads: int) -> Functions:
     def log_softmax(x: Array) -> Array:
         x = x - x.max(1, keepdims=True)
         return x - np.log(np.exp(x).sum(1, keepdims=True))
 
-    return _from_logits(log_softmax, np.exp, np.log) | {
+    return (_from_logits(log_softmax, np.exp, np.log) | _divergences(np)) | {
         "kl_divergence": lambda p, q: (p * np.log(p / q)).sum(1),
         "cross_entropy": lambda p, q: -(p * np.log(q)).sum(1),
         "entropy": lambda p: -(p * np.log(p)).sum(1),
@@ -125,20 +144,32 @@ def _numpy_zero_safe(_threads: int) -> Functions:
 
 
 def _scipy_special(_threads: int) -> Functions:
-    from scipy.special import entr, log_softmax, rel_entr
+    from scipy.special import entr, kl_div, log_softmax, rel_entr
 
     return _from_logits(partial(log_softmax, axis=1), np.exp, np.log) | {
         "kl_divergence": lambda p, q: rel_entr(p, q).sum(1),
         "cross_entropy": lambda p, q: (entr(p) + rel_entr(p, q)).sum(1),
         "entropy": lambda p: entr(p).sum(1),
+        "jeffreys_divergence": lambda p, q: (rel_entr(p, q) + rel_entr(q, p)).sum(1),
+        "generalized_kl": lambda p, q: kl_div(p, q).sum(1),
     }
 
 
 def _scipy_stats(_threads: int) -> Functions:
-    from scipy.stats import entropy
+    from scipy.stats import chisquare, entropy
 
-    # It has no cross-entropy, and normalises the rows.
-    return dict.fromkeys(("kl_divergence", "entropy"), partial(entropy, axis=1))
+    # It has no cross-entropy, and normalises the rows; of the test of a fit, this is the statistic.
+    chi2: Functions = {"chi2_divergence": lambda p, q: chisquare(p, q, axis=1).statistic}
+    return dict.fromkeys(("kl_divergence", "entropy"), partial(entropy, axis=1)) | chi2
+
+
+def _sklearn(_threads: int) -> Functions:
+    from sklearn.metrics.pairwise import paired_euclidean_distances, paired_manhattan_distances
+
+    return {
+        "hellinger_distance": lambda p, q: paired_euclidean_distances(np.sqrt(p), np.sqrt(q)) / math.sqrt(2),
+        "total_variation": lambda p, q: paired_manhattan_distances(p, q) / 2,
+    }
 
 
 def _numexpr(threads: int) -> Functions:
@@ -276,7 +307,7 @@ def _torch(threads: int) -> Functions:
         "kl_from_logits": lambda p, q: kl_div(log_softmax(q), log_softmax(p)).sum(1),
         "labels_from_logits": lambda labels, q: torch.nn.functional.cross_entropy(q, labels, reduction="none"),
     }
-    return {measure: bound(function) for measure, function in from_logits.items()} | {
+    return {measure: bound(function) for measure, function in (from_logits | _divergences(torch)).items()} | {
         "kl_divergence": bound(lambda p, q: torch.nn.functional.kl_div(q.log(), p, reduction="none").sum(1)),
         # Its cross_entropy takes logits, as above; this is the zero-safe sum of probabilities.
         "cross_entropy": bound(lambda p, q: -torch.special.xlogy(p, q).sum(1)),
@@ -353,6 +384,7 @@ PEERS = [
     Peer("numpy zero-safe", "numpy", _numpy_zero_safe),
     Peer("scipy.special", "scipy", _scipy_special),
     Peer("scipy.stats", "scipy", _scipy_stats),
+    Peer("scikit-learn", "scikit-learn", _sklearn),
     Peer("numexpr", "numexpr", _numexpr, parallel=True),
     Peer("numba", "numba", _numba, parallel=True),
     Peer("torch", "torch", _torch, parallel=True),
