@@ -56,6 +56,7 @@ cdef struct Call:
     Invalid *invalid  # one for each thread
     const int *stopped  # whether the caller has ended, and needs no result; NULL if it cannot say so
     bint stop_at_invalid
+    bint as_scipy  # Rows that the core refuses have SciPy's value.
     int found  # An invalid row was found, and later rows need no value.
     bint polls  # The calling thread may poll signals.
     double patience, deadline
@@ -295,6 +296,8 @@ cdef void _block(Call *call, ptrdiff_t block, Invalid *invalid) noexcept nogil:
     if _takes_values(call, at.out):
         values = <double *>at.out
     _evaluate(call, &call.task, &at, count, values, status)
+    if call.as_scipy:
+        _accept_rows_as_scipy(call, &at, count, values, status)
     if values == copy:
         _store(call, at.out, values, count)
     for i in range(count):
@@ -317,11 +320,17 @@ cdef void _row_of_pieces(Call *call, ptrdiff_t i, Invalid *invalid) noexcept nog
     cdef ptrdiff_t group = call.first + i // call.group, per_run = _groups_in_run(call), run = group // per_run
     cdef ptrdiff_t row = group % per_run * call.group + i % call.group
     cdef Place at
-    cdef double value
-    cdef uint8_t status
+    cdef double value, divergence
+    cdef uint8_t status, ignored
+    cdef fastkl_task task
     if row < call.run.length:
         at = _place(call, run, row)
         call.tier.finish(&call.task, &at.p, &at.q, call.n, call.row_sums + i, &value, &status)
+        if call.as_scipy:
+            task = call.task
+            task.alpha = 1
+            call.tier.finish(&task, &at.p, &at.q, call.n, call.row_sums + i, &divergence, &ignored)
+            _accept_as_scipy(call, &at, 0, divergence, &value, &status)
         _store(call, at.out, &value, 1)
         if status:
             _note_invalid(call, run * call.run.length + row, status, invalid)

@@ -35,6 +35,8 @@ cdef extern from "_core/fastkl.h" nogil:
         ptrdiff_t row, col
         int dtype, swapped, logits
 
+    double fastkl_entry(fastkl_operand operand, ptrdiff_t i) noexcept
+
     ctypedef struct fastkl_shared:
         int wanted, is_done
         ptrdiff_t pieces_done

@@ -2,6 +2,7 @@
 
     _request.pxi    Request: the arguments of a call; Kind: what a dtype means
     _blocks.pxi     how a call is cut into blocks, what a thread does, when signals are polled
+    _scipy_rows.pxi sums of rows that the core refuses, as SciPy has them
     _compiled.pxi   the functions for compiled callers
 
 Owns threads, signals and the floating-point mode around the core. It takes arrays that call.py has checked and aligned: the
@@ -16,20 +17,21 @@ from threading import get_ident, main_thread
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.limits cimport INT_MAX
-from libc.math cimport INFINITY, NAN, log, signbit, sqrt
+from libc.math cimport INFINITY, NAN, fabs, isfinite, isnan, log, log1p, signbit, sqrt
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from fastkl._core cimport (
-    FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_INTERLEAVED_PIECE, FASTKL_LABEL, FASTKL_MEASURE_COUNT, FASTKL_PIECE,
-    FASTKL_P_ENTRY, FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy, FASTKL_entropy,
-    FASTKL_generalized_kl, FASTKL_renyi_divergence,
-    FASTKL_float32, FASTKL_float64, FASTKL_jeffreys_divergence, FASTKL_js_divergence, FASTKL_kl_divergence,
-    FASTKL_nll_p_field, FASTKL_same_argmax_field, FASTKL_total_variation_field, fastkl_compiler, fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_get,
-    fastkl_has_root, fastkl_is_single, fastkl_join_sums, fastkl_measure_names, fastkl_mode, fastkl_mode_enter,
-    fastkl_mode_leave, fastkl_most_threads, fastkl_next, fastkl_openmp, fastkl_openmp_threads, fastkl_operand,
-    fastkl_read_file, fastkl_seconds, fastkl_set, fastkl_shared, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
+    FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_INTERLEAVED_PIECE, FASTKL_LABEL, FASTKL_MEASURE_COUNT,
+    FASTKL_PIECE, FASTKL_P_ENTRY, FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy,
+    FASTKL_entropy, FASTKL_float32, FASTKL_float64, FASTKL_generalized_kl, FASTKL_jeffreys_divergence,
+    FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_nll_p_field, FASTKL_renyi_divergence,
+    FASTKL_same_argmax_field, FASTKL_total_variation_field, fastkl_compiler, fastkl_dtype_names, fastkl_entry,
+    fastkl_field_names, fastkl_forked, fastkl_get, fastkl_has_root, fastkl_is_single, fastkl_join_sums,
+    fastkl_measure_names, fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_most_threads, fastkl_next,
+    fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_read_file, fastkl_seconds, fastkl_set,
+    fastkl_shared, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
 )
 
 import numpy as np
@@ -63,7 +65,12 @@ cdef enum:
     LINE = 64  # bytes of a cache line
     SMALL_ENTRIES = 1024  # Calls of so few do not give up the GIL.
     MOST_AXES = 64  # NumPy's own limit
+    MOST_SCALAR = 65536  # the longest row that is summed entry by entry, which takes a thread less than a millisecond
 
+# A sum of p log(p/q) may be so many times smaller than that of p log(p/q) - p + q: the errors of its terms are relative to
+# both, so that it is right to some ten ε.
+cdef double MOST_CANCELLED = 4
+cdef double SMALLEST_NORMAL = 2.0**-1022
 cdef double MOST_UNCUT = 2.0**33  # columns of rows that are not cut into pieces: no signal is polled meanwhile
 cdef double PATIENCE = 0.03  # seconds of a region, after which signals are polled
 cdef double MOST_PATIENCE = 0.2
@@ -163,6 +170,7 @@ cdef int _default_threads() except -1:
 
 include "_request.pxi"
 include "_blocks.pxi"
+include "_scipy_rows.pxi"
 
 
 # ---- evaluation -------------------------------------------------------------------------------------------------------
@@ -189,6 +197,7 @@ cdef int _prepare(Call *call, Request request, cnp.ndarray out) except -1:
         caller = fastkl_mode_enter()
         call.unit = sqrt(log(request.log_base)) if request.root else log(request.log_base)
         fastkl_mode_leave(caller)
+    call.as_scipy = request.as_scipy
     call.stop_at_invalid = request.invalid == _RAISE
     call.stopped = NULL if request.stop is None else &request.stop.word
     # An operand that is not there has no data, no strides, and the dtype of the other.
@@ -301,6 +310,49 @@ def evaluate_plain(Request request not None):
         _work(&call, 0)
         found = (invalid.row, invalid.status) if invalid.status else None
     return result if p.ndim > 1 else cnp.PyArray_ToScalar(cnp.PyArray_DATA(result), result), found
+
+
+def sum_plain(str measure not None, p, q, axis):
+    """The sums of "rel_entr_sum" or "kl_div_sum" along an axis, or of all entries if it is None; None if they need more.
+
+    Operands that need no more are arrays of the same shape, and their rows are views with one stride. Like evaluate_plain
+    it is for speed alone.
+    """
+    cdef cnp.ndarray x, y
+    cdef Request request
+    cdef cnp.PyArray_Dims order
+    cdef cnp.npy_intp axes[MOST_AXES]
+    cdef int along, i
+    cdef type array = <type>cnp.ndarray
+    if type(p) is not array or type(q) is not array:
+        return None
+    x, y = p, q
+    if not cnp.PyArray_SAMESHAPE(x, y):
+        return None
+    if axis is None:
+        if x.ndim != 1:
+            if not (cnp.PyArray_IS_C_CONTIGUOUS(x) and cnp.PyArray_IS_C_CONTIGUOUS(y)):
+                return None
+            x, y = cnp.PyArray_Ravel(x, cnp.NPY_CORDER), cnp.PyArray_Ravel(y, cnp.NPY_CORDER)
+    elif type(axis) is int and -x.ndim <= axis < x.ndim:
+        along = axis if axis >= 0 else axis + x.ndim
+        if along != x.ndim - 1:
+            for i in range(x.ndim - 1):
+                axes[i] = i + (i >= along)
+            axes[x.ndim - 1] = along
+            order.ptr, order.len = axes, x.ndim
+            x, y = cnp.PyArray_Transpose(x, &order), cnp.PyArray_Transpose(y, &order)
+    else:
+        return None
+    request = Request(measure, x, y)
+    request.any_sum = True
+    result, invalid = evaluate_plain(request)
+    if result is None or invalid is not None:
+        return None
+    if request.p_kind.result is _FLOAT64 and cnp.PyArray_ITEMSIZE(x) < 4 and cnp.PyArray_ITEMSIZE(y) < 4:
+        # SciPy makes integers float32 that float32 holds.
+        return cnp.PyArray_Cast(result, cnp.NPY_FLOAT32) if x.ndim > 1 else np.float32(result)
+    return result
 
 
 # Where the rows of an operand are read from, and to: those of a block follow those of the block before.

@@ -49,6 +49,7 @@ cdef enum Task:
 cdef dict _tasks = {name: (code, bool(fastkl_has_root(code)), ROWS) for name, code in MEASURES.items()}
 _tasks["js_distance"] = (FASTKL_js_divergence, True, ROWS)
 _tasks["rel_entr_sum"] = (FASTKL_generalized_kl, False, ROWS)  # without the sum of q - p
+_tasks["kl_div_sum"] = _tasks["generalized_kl"]
 _tasks["nll"] = (FASTKL_cross_entropy, False, NLL)
 _tasks["compare"] = (FASTKL_kl_divergence, False, COMPARE)
 
@@ -71,6 +72,7 @@ cdef class Request:
     cdef public Stop stop
     cdef int code, task
     cdef bint root
+    cdef bint as_scipy  # Any entries are valid.
     # Views of the operands with the distribution axis last, whose leading axes broadcast, and what their dtypes mean.
     cdef cnp.ndarray p_rows, q_rows, label_rows
     cdef Kind p_kind, q_kind, label_kind
@@ -82,6 +84,7 @@ cdef class Request:
         self.ignore_index, self.label_smoothing, self.out, self.keepdims = None, 0.0, None, False
         self.plain, self.scale = True, 1
         self.alpha, self.order = None, measure != "rel_entr_sum"
+        self.as_scipy = measure == "rel_entr_sum" or measure == "kl_div_sum"
         self.code, self.root, self.task = _tasks[measure]
 
     def set_rows(self, axis, normalize, invalid):

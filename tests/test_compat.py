@@ -20,7 +20,7 @@ from support.processes import TESTS, program, python
 
 import fastkl
 from fastkl import _kernels
-from fastkl.compat.scipy import entropy, jensenshannon, rel_entr_sum
+from fastkl.compat.scipy import entropy, jensenshannon, kl_div_sum, rel_entr_sum
 from fastkl.compat.sklearn import log_loss
 
 
@@ -107,7 +107,7 @@ def test_bfloat16_of_ml_dtypes():
     p, q = (np.array(row, bfloat16) for row in ([1, 2, 5], [1, 4, 3]))
     wide = p.astype(np.float32), q.astype(np.float32)
     assert_same(entropy(p), entropy(wide[0]))
-    for function in entropy, jensenshannon, rel_entr_sum:
+    for function in entropy, jensenshannon, rel_entr_sum, kl_div_sum:
         assert_same(function(p, q), function(*wide))
     assert_same(entropy(np.array([1, nan, 2, 5], bfloat16), nan_policy="omit"), entropy(p))
 

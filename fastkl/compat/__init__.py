@@ -1,8 +1,9 @@
 """Functions of other libraries, computed by fastkl: with the same names, signatures, defaults and results.
 
-    scipy.py     scipy.stats.entropy, scipy.spatial.distance.jensenshannon, sums of scipy.special.rel_entr
-    sklearn.py   sklearn.metrics.log_loss
+    scipy.py     scipy.stats.entropy, scipy.spatial.distance.jensenshannon, sums of scipy.special.rel_entr and kl_div
+    sklearn.py   sklearn.metrics.log_loss and mean_poisson_deviance
     torch.py     torch.nn.functional.kl_div
+    sums.py      the sums of scipy.py
     arrays.py    what these share
 
 The libraries need not be installed, except torch, whose tensors torch.py takes and returns. docs/compat.md lists the

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from fastkl.compat.scipy import entropy, jensenshannon, rel_entr_sum
+from fastkl.compat.scipy import entropy, jensenshannon, kl_div_sum, rel_entr_sum
 from fastkl.compat.sklearn import log_loss
 from fastkl.compat.torch import kl_div
 
@@ -18,6 +18,8 @@ ORIGINALS = {
     log_loss: ("sklearn.metrics", "log_loss"),
     kl_div: ("torch.nn.functional", "kl_div"),
 }
+# Sums of SciPy's elementwise functions.
+SUMS = {rel_entr_sum: "rel_entr", kl_div_sum: "kl_div"}
 # The first versions with the signatures and dtypes of the functions here.
 VERSIONS = {"scipy": "1.17", "sklearn": "1.9", "torch": "2.4"}
 
@@ -32,8 +34,8 @@ def peer(module):
 
 
 def original(ours):
-    if ours is rel_entr_sum:
-        return lambda p, q, axis=None, **keywords: peer("scipy.special").rel_entr(p, q).sum(axis, **keywords)
+    if ours in SUMS:
+        return lambda p, q, axis=None, **keywords: getattr(peer("scipy.special"), SUMS[ours])(p, q).sum(axis, **keywords)
     module, name = ORIGINALS[ours]
     return getattr(peer(module), name)
 
