@@ -1,15 +1,16 @@
 """fastkl.compat.sklearn against scikit-learn's log_loss: values, warnings, errors and the documented differences."""
 
+import tracemalloc
 import warnings
 from math import inf, nan
 
 import numpy as np
 import pytest
 from mpmath import mp
-from support.compat import EPS, both, both_raise, difference, original
+from support.compat import EPS, both, both_raise, difference, original, quietly
 
 import fastkl
-from fastkl.compat.sklearn import log_loss
+from fastkl.compat.sklearn import log_loss, mean_poisson_deviance
 
 LABELS = [1, 0, 0, 1]
 ROWS = [[0.1, 0.9], [0.9, 0.1], [0.8, 0.2], [0.35, 0.65]]
@@ -49,6 +50,49 @@ def test_losses_of_many_rows(classes):
     for targets, keywords in (true, {}), (true % 2, {"labels": np.arange(classes)}):
         # Means of 1000 losses, summed pairwise, each of which has an error of 2 eps in both.
         np.testing.assert_allclose(*both(log_loss, targets, q, **keywords), rtol=14 * EPS[q.dtype])
+
+
+def test_integers_of_any_range():
+    """Labels that are counted, that are sorted, and at the ends of their dtypes."""
+    rng = np.random.default_rng(5)
+    q = rng.dirichlet(np.ones(3), 60)
+    which = np.arange(60) % 3
+    for dtype in "?", "i1", "u1", "i2", "u4", "i8", "u8", ">i4":
+        low, high = (0, 1) if dtype == "?" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        for values in [low, high], [low, low + 1, high], [high - 2, high - 1, high], [low, low + 1, low + 2]:
+            values = np.unique(np.array(values, dtype))
+            if len(values) > 1:
+                true, rows = values[which % len(values)], q[:, : len(values)] / q[:, : len(values)].sum(1, keepdims=True)
+                for keywords in {}, {"labels": values}:
+                    ours, theirs = both(log_loss, true, rows, **keywords)
+                    assert ours == pytest.approx(theirs, rel=16 * DOUBLE)
+    assert log_loss([5, 7], q[:2], labels=[5, 6, 7]) == pytest.approx(original(log_loss)([5, 7], q[:2], labels=[5, 6, 7]))
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_rows_that_the_kernel_refuses(dtype):
+    """An entry above 1 whose row sums to 1 within the tolerance, and sums at and beyond it, of the label or of another."""
+    eps = EPS[np.dtype(dtype)]
+    q = np.full((6, 3), 1 / 3, dtype)
+    for row, outcome in (
+        ([1 + 2 * eps, 0, 0], ValueError),
+        ([0, 1 + 2 * eps, 0], ValueError),
+        ([0, 1, -eps], ValueError),
+        ([0, 1, nan], ValueError),
+        ([0, 1, 2 * np.sqrt(eps)], UserWarning),
+        ([0, 1, np.sqrt(eps) / 2], None),
+        ([0, 1, 0], None),
+    ):
+        rows = np.concatenate([q, np.array([row], dtype)])
+        for function in log_loss, original(log_loss):
+            if outcome is ValueError:
+                with pytest.raises(ValueError, match=r"."):
+                    function([0, 1, 2, 0, 1, 2, 0], rows)
+            else:
+                with warnings.catch_warnings(record=True) as caught:
+                    warnings.simplefilter("always")
+                    function([0, 1, 2, 0, 1, 2, 0], rows)
+                assert [warning.category for warning in caught] == [outcome] * (outcome is not None)
 
 
 def test_warnings_of_log_loss():
@@ -143,7 +187,7 @@ def test_narrow_probabilities_and_columns(dtype):
         assert original(log_loss)(labels, rows) != pytest.approx(exact, abs=0, rel=1e-9)
 
 
-@difference("masked probabilities or weights")
+@difference("masked probabilities, numbers or weights")
 def test_masked_probabilities():
     masked = np.ma.array(ROWS, mask=np.eye(4, 2))
     with pytest.raises(TypeError, match=r"^y_proba has masked entries"):
@@ -166,3 +210,92 @@ def test_labels_as_a_matrix():
     with pytest.raises(ValueError, match=r"^labels has shape \(1, 2\)"):
         log_loss(LABELS, ROWS, labels=[[0, 1]])
     assert original(log_loss)(LABELS, ROWS, labels=[[0, 1]]) > 0
+
+
+# mean_poisson_deviance ---------------------------------------------------------------------------------------------------
+
+TRUE, PREDICTED, WEIGHTS = [2, 0, 1, 4], [0.5, 0.5, 2.0, 2.0], [1.0, 2.0, 0.5, -0.25]
+
+
+@pytest.mark.parametrize("true", ["i8", "u1", "f8", "f4", "f2", "?", "list", "column"])
+def test_deviances_are_scikit_learns(true):
+    for predicted in "f8", "f4", "f2", "i4", "list", "column", "str":
+        arguments = []
+        for values, kind in (TRUE, true), (np.array(PREDICTED) + 0.5, predicted):
+            array = np.array(values, "f8" if kind in ("list", "column", "str") else kind)
+            array = array.tolist() if kind == "list" else array.astype(str) if kind == "str" else array
+            arguments.append(array[:, np.newaxis] if kind == "column" else array)
+        for weight in {}, {"sample_weight": WEIGHTS}, {"sample_weight": np.array(WEIGHTS, "f4")}:
+            ours, theirs = quietly(both, mean_poisson_deviance, *arguments, **weight)
+            assert type(ours) is float
+            eps = max(EPS.get(np.asarray(a).dtype, DOUBLE) for a in (*arguments, *weight.values()))
+            assert ours == pytest.approx(theirs, rel=64 * eps)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+@difference("deviances of numbers that nearly agree, and of float32 and float16")
+def test_deviances_are_accurate(dtype):
+    rng = np.random.default_rng(3)
+    eps = EPS[np.dtype(dtype)]
+    for n in 5, 1000:
+        y = rng.random(n).astype(dtype)
+        weight = rng.random(n)
+        for m in y * (1 + 1e3 * eps * rng.random(n)), 1e3 * rng.random(n), rng.random(n) + 0.5:
+            m = m.astype(dtype)
+            with mp.workdps(50):
+                pairs = [(mp.mpf(float(a)), mp.mpf(float(b))) for a, b in zip(y, m, strict=True)]
+                each = [2 * (a * mp.log(a / b) - a + b) for a, b in pairs]
+                exact = float(mp.fsum(each) / n)
+                weighted = float(mp.fsum(a * mp.mpf(float(w)) for a, w in zip(each, weight, strict=True)))
+            # A sum of n positive products has an error of n eps of float64 at most.
+            assert mean_poisson_deviance(y, m) == pytest.approx(exact, abs=0, rel=8 * eps)
+            ours = mean_poisson_deviance(y, m, sample_weight=weight)
+            assert ours == pytest.approx(weighted / weight.sum(), abs=0, rel=8 * eps + n * DOUBLE)
+        near = (y * (1 + 1e3 * eps)).astype(dtype)
+        assert mean_poisson_deviance(y, y) == 0 < mean_poisson_deviance(y, near)
+    theirs = original(mean_poisson_deviance)(y, near)
+    assert theirs != pytest.approx(mean_poisson_deviance(y, near), abs=0, rel=1e-3)
+
+
+def test_deviances_of_many_numbers():
+    """Parts of a call with weights, and one row without."""
+    rng = np.random.default_rng(4)
+    y, m, weight = rng.poisson(3, 300_001), rng.random(300_001) * 5 + 0.1, rng.random(300_001)
+    for keywords in {}, {"sample_weight": weight}:
+        np.testing.assert_allclose(*both(mean_poisson_deviance, y, m, **keywords), rtol=1e-12)
+
+
+def test_errors_of_mean_poisson_deviance():
+    for true, predicted in (
+        *((TRUE, PREDICTED[:3]), ([], []), (3, 2), (TRUE, None), ("abcd", PREDICTED), (TRUE, "abcd"), ({1}, {2})),
+        *((np.array(3.0), np.array(2.0)), ([[1, 2]], [[1, 2]]), ([[1, 2]], [1]), ([[[1]]], [[[1]]]), ([1j], [1])),
+        *(([1], [1j]), ([-1, 1], [1, 1]), ([1, 1], [1, 0]), ([0, 0], [1, 0]), ([0, 1], [-1, 1]), ([nan, 1], [1, 1])),
+        *(([1, 1], [1, nan]), ([inf, 1], [1, 1]), ([1, 1], [inf, 1]), ([0, 1], [inf, 1]), (["a", "b"], [1, 1])),
+    ):
+        both_raise(mean_poisson_deviance, true, predicted)
+    for weight in 2.0, [1, 2], [[1]] * 4, [0] * 4, [1, -1, 1, -1], [1, nan, 1, 1], [1j] * 4:
+        both_raise(mean_poisson_deviance, TRUE, PREDICTED, sample_weight=weight)
+    both_raise(mean_poisson_deviance, TRUE, PREDICTED, [1.0] * 4)
+    both_raise(mean_poisson_deviance, TRUE)
+    with pytest.raises(ValueError, match=r"^y_pred has an entry 0.0, at 1: must be finite and above 0"):
+        mean_poisson_deviance([1, 0], [1.0, 0.0])
+    for name, true, predicted in (
+        ("y_true", np.ma.array(TRUE, mask=[0, 0, 1, 0]), PREDICTED),
+        (
+            "y_pred",
+            TRUE,
+            np.ma.array(PREDICTED, mask=[0, 0, 1, 0]),
+        ),
+    ):
+        with pytest.raises(TypeError, match=rf"^{name} has masked entries"):
+            mean_poisson_deviance(true, predicted)
+
+
+def test_deviances_need_no_copy():
+    y, m, weight = np.random.default_rng(4).random((3, 4_000_000))
+    for keywords in {}, {"sample_weight": weight}:
+        tracemalloc.start()
+        mean_poisson_deviance(y, m, **keywords)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < y.nbytes / 4

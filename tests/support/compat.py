@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastkl.compat.scipy import entropy, jensenshannon, kl_div_sum, rel_entr_sum
-from fastkl.compat.sklearn import log_loss
+from fastkl.compat.sklearn import log_loss, mean_poisson_deviance
 from fastkl.compat.torch import kl_div
 
 EPS = {np.dtype(t): float(np.finfo(t).eps) for t in (np.float64, np.float32, np.float16)}
@@ -16,6 +16,7 @@ ORIGINALS = {
     entropy: ("scipy.stats", "entropy"),
     jensenshannon: ("scipy.spatial.distance", "jensenshannon"),
     log_loss: ("sklearn.metrics", "log_loss"),
+    mean_poisson_deviance: ("sklearn.metrics", "mean_poisson_deviance"),
     kl_div: ("torch.nn.functional", "kl_div"),
 }
 # Sums of SciPy's elementwise functions.
