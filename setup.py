@@ -34,8 +34,7 @@ COPY = "#include <string.h>\nint probe(const char *text) { char copy[9]; strcpy(
 OPTIONAL = [
     # GCC does not schedule instructions before it allocates registers by default: 5 % of speed in AVX-512, 15 % in AVX2.
     (GCC, ["-fschedule-insns", "-fsched-pressure"], []),
-    # Nor are loops and functions copied for what does not change in them, or for their first rounds: 5 % of the code, and no
-    # time.
+    # Loops and functions are not copied for what does not change in them, or for first rounds: 5 % of the code.
     (GCC, ["-fno-unswitch-loops", "-fno-split-loops", "-fno-split-paths", "-fno-peel-loops", "-fno-ipa-cp-clone"], []),
     # Copies into buffers of known size are checked (level 3 would call a function in hot loops), stacks are guarded, tables
     # of addresses are read-only once the module is loaded, and no stack is executable.
@@ -44,7 +43,7 @@ OPTIONAL = [
     (COPY, [], ["-Wl,-z,relro,-z,now"]),
     (COPY, [], ["-Wl,-z,noexecstack"]),
 ]
-# The same for files where speed matters less than size: copies of loops for other numbers of rounds are a quarter of a tier.
+# The same for files where size matters more: copies of loops for other numbers of rounds are a quarter of a tier.
 # The baseline is that of CPUs without AVX2; Cython's code runs once a call.
 SMALL_FILES = ("tier_baseline.c", "_kernels.c")
 SMALL = [(GCC, ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fno-gcse"], [])]

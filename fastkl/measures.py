@@ -475,7 +475,9 @@ def nll(
 
 
 @overload
-def hellinger_distance(p: Row, q: Row, *, out: None = ..., keepdims: Literal[False] = ..., **o: Unpack[_Metric]) -> Value: ...
+def hellinger_distance(
+    p: Row, q: Row, *, out: None = ..., keepdims: Literal[False] = ..., **o: Unpack[_Metric]
+) -> Value: ...
 @overload
 def hellinger_distance(p: Rows, q: Rows, *, out: None = ..., keepdims: bool = ..., **o: Unpack[_Metric]) -> Values: ...
 @overload
@@ -508,13 +510,13 @@ def hellinger_distance(
 
     Notes
     -----
-    The definition and what relates it to other distances are in [1]_, section 2.4. The relative error is at most 8 ε, however
-    near the rows are, where ε is that of the result's dtype; of rows that are proportional but not equal, the result is at
-    most ε. From logits the relative error is at most 32 ε for distances above 1e-14.
+    The definition and what relates it to other distances are in [1]_, section 2.4. The relative error is at most 8 ε,
+    however near the rows are, where ε is that of the result's dtype; of rows that are proportional but not equal, the
+    result is at most ε. From logits the bound of the square is that of `kl_divergence`.
 
-    One pass computes H² = (Σ (√p - √q)² - (√Σp - √Σq)²) / 2√(Σp Σq), of which each term is ((p - q) / (√p + √q))²: nothing
-    cancels where p and q nearly agree, and the correction is of second order in Σp - Σq. From logits it is ½ E[(1 - √(q/p))²]
-    under p.
+    One pass computes H² = (Σ (√p - √q)² - (√Σp - √Σq)²) / 2√(Σp Σq), of which each term is ((p - q) / (√p + √q))²:
+    nothing cancels where p and q nearly agree, and the correction is of second order in Σp - Σq. From logits it is ½ E[(1
+    - √(q/p))²] under p.
 
     References
     ----------
@@ -573,9 +575,9 @@ def total_variation(
 
     Notes
     -----
-    The definition is in [1]_, section 2.4; the acceptance of draft tokens in [2]_. The relative error is at most 8 ε, however
-    near the rows are, where ε is that of the result's dtype; of rows that are proportional but not equal, the result is at
-    most ε². From logits the relative error is at most 32 ε for values above 1e-14.
+    The definition is in [1]_, section 2.4; the acceptance of draft tokens in [2]_. The relative error is at most 8 ε,
+    however near the rows are, where ε is that of the result's dtype; a value up to ε² of rows that are proportional may
+    be off by as much. From logits the relative error is at most 32 ε for values above 1e-14.
 
     Rows whose sums differ by no more than rounding already differ in the first order: a second pass over the row, while it
     is in cache, adds q (Σq - Σp)/Σq to each difference p - q, where Σq - Σp is summed as the differences q - p.
@@ -603,7 +605,9 @@ def total_variation(
 
 
 @overload
-def chi2_divergence(p: Row, q: Row, *, out: None = ..., keepdims: Literal[False] = ..., **o: Unpack[_MetricEps]) -> Value: ...
+def chi2_divergence(
+    p: Row, q: Row, *, out: None = ..., keepdims: Literal[False] = ..., **o: Unpack[_MetricEps]
+) -> Value: ...
 @overload
 def chi2_divergence(p: Rows, q: Rows, *, out: None = ..., keepdims: bool = ..., **o: Unpack[_MetricEps]) -> Values: ...
 @overload
@@ -623,7 +627,7 @@ def chi2_divergence(
     keepdims: bool = False,
     threads: int | None = None,
 ) -> Any:
-    """Pearson's χ² divergence Σ (p - q)²/q of every pair of rows.
+    """The χ² divergence Σ (p - q)²/q of every pair of rows, which is Pearson's.
 
     Rows stand for p/Σp and q/Σq. The result is never negative, and exactly 0.0 where the two rows hold equal values. Where
     p > 0 and q = 0 it is +inf; an entry that is 0 in both adds 0.
@@ -686,11 +690,11 @@ def jeffreys_divergence(
     keepdims: bool = False,
     threads: int | None = None,
 ) -> Any:
-    """Jeffreys divergence D(p‖q) + D(q‖p) = Σ (p - q) log(p/q) of every pair of rows.
+    """The Jeffreys divergence D(p‖q) + D(q‖p) = Σ (p - q) log(p/q) of every pair of rows.
 
-    Drift monitoring calls it the population stability index (PSI) of binned shares. Rows stand for p/Σp and q/Σq. The result
-    is never negative, exactly 0.0 where the two rows hold equal values, and has the same bits for `p` and `q` exchanged.
-    Where one of p and q is 0 and the other is not, it is +inf, unless `eps` clips both.
+    Drift monitoring calls it the population stability index (PSI) of binned shares. Rows stand for p/Σp and q/Σq. The
+    result is never negative, exactly 0.0 where the two rows hold equal values, and has the same bits for `p` and `q`
+    exchanged. Where one of p and q is 0 and the other is not, it is +inf, unless `eps` clips both.
 
     {sections}
 
@@ -759,10 +763,10 @@ def generalized_kl(
 ) -> Any:
     """Generalised Kullback-Leibler divergence Σ p log(p/q) - p + q of every pair of rows, as they are.
 
-    Nothing is normalised: it is the divergence of non-negative numbers, such as counts and what a model predicts for them,
-    the loss of non-negative matrix factorisation, and half of a Poisson deviance. The result is never negative, and exactly
-    0.0 where the two rows hold equal values. An entry with p = 0 adds q; where p > 0 and q = 0, the result is +inf. A row of
-    zeros is valid.
+    Nothing is normalised: it is the divergence of non-negative numbers, such as counts and what a model predicts for
+    them, the loss of non-negative matrix factorisation, and half of a Poisson deviance. The result is never negative, and
+    exactly 0.0 where the two rows hold equal values. An entry with p = 0 adds q; where p > 0 and q = 0, the result is
+    +inf. A row of zeros is valid.
 
     {sections}
 
@@ -797,11 +801,17 @@ def generalized_kl(
 
 
 @overload
-def renyi_divergence(p: Row, q: Row, alpha: float, *, out: None = ..., keepdims: Literal[False] = ..., **o: Unpack[_Eps]) -> Value: ...
+def renyi_divergence(
+    p: Row, q: Row, alpha: float, *, out: None = ..., keepdims: Literal[False] = ..., **o: Unpack[_Eps]
+) -> Value: ...
 @overload
-def renyi_divergence(p: Rows, q: Rows, alpha: float, *, out: None = ..., keepdims: bool = ..., **o: Unpack[_Eps]) -> Values: ...
+def renyi_divergence(
+    p: Rows, q: Rows, alpha: float, *, out: None = ..., keepdims: bool = ..., **o: Unpack[_Eps]
+) -> Values: ...
 @overload
-def renyi_divergence(p: Any, q: Any, alpha: float, *, out: Out | None = ..., keepdims: bool = ..., **o: Unpack[_Eps]) -> Out: ...
+def renyi_divergence(
+    p: Any, q: Any, alpha: float, *, out: Out | None = ..., keepdims: bool = ..., **o: Unpack[_Eps]
+) -> Out: ...
 @documented
 def renyi_divergence(
     p: ArrayLike,
@@ -830,8 +840,8 @@ def renyi_divergence(
     See Also
     --------
     kl_divergence : The divergence of order 1.
-    chi2_divergence : χ² = e^D - 1 with the divergence D of order 2.
-    hellinger_distance : H² = 1 - e^(-D/2) with the divergence D of order ½.
+    chi2_divergence : The divergence of order 2 is log(1 + χ²).
+    hellinger_distance : The divergence of order ½ is -2 log(1 - H²).
 
     Notes
     -----
@@ -839,9 +849,9 @@ def renyi_divergence(
     |w| <= 16 for every entry, else ε times the largest |w|, for 0.01 <= α <= 100, also where α is near 1; ε is that of the
     result's dtype. From logits it is at most 32 max(1, α) ε for values above 1e-14.
 
-    One pass adds up what p (q/p)^(1-α) exceeds its tangent by, which is never negative: with ψ(x) = e^x - 1 - x, the φ of
-    `kl_divergence` and β = 1 - α, the excess is α β (φ(p, q) - p ψ(β log(q/p))/β) / (1 - β), whose part in brackets goes over to φ
-    as α goes to 1. With z = Σ p^α q^(1-α) - 1, the result is log1p(z) / (α - 1).
+    One pass adds up what p^α q^(1-α) differs by from its tangent, which never changes its sign: with ψ(x) = e^x - 1 - x,
+    the φ of `kl_divergence` and β = 1 - α, that is -β (φ(p, q) - p ψ(β log(q/p))/β), whose part in brackets goes over to
+    φ as α goes to 1. With z = Σ p^α q^(1-α) - 1, the result is log1p(z) / (α - 1).
 
     References
     ----------

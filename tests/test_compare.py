@@ -70,18 +70,19 @@ def assert_argmax(result, p, q, source=""):
 
 
 def test_the_fields_and_their_order():
-    fields = "entropy_p", "entropy_q", "cross_entropy", "kl", "reverse_kl", "js", "same_argmax", "nll_p", "nll_q"
+    fields = "entropy_p", "entropy_q", "cross_entropy", "kl", "reverse_kl", "js"
+    fields += "total_variation", "same_argmax", "nll_p", "nll_q"
     assert fastkl.Comparison._fields == fields
     result = fastkl.compare([[0.5, 0.5]], [[0.25, 0.75]])
     assert isinstance(result, fastkl.Comparison)
     assert result.nll_p is result.nll_q is None
-    assert [type(value) for value in result[:7]] == [np.ndarray] * 7
-    assert [value.dtype for value in result[:7]] == [np.dtype("f8")] * 6 + [np.dtype("?")]
+    assert [type(value) for value in result[:8]] == [np.ndarray] * 8
+    assert [value.dtype for value in result[:8]] == [np.dtype("f8")] * 7 + [np.dtype("?")]
     labelled = fastkl.compare([[0.5, 0.5]], [[0.25, 0.75]], [1], base=2)
     assert labelled.nll_p == [1]
     np.testing.assert_allclose(labelled.nll_q, [np.log2(4 / 3)], rtol=8 * np.finfo(float).eps)
     row = fastkl.compare([2.0, 1.0, -1.0], [2.0, 1.25, -1.0], 2, from_logits=True)
-    assert [type(value) for value in row] == [np.float64] * 6 + [np.bool] + [np.float64] * 2
+    assert [type(value) for value in row] == [np.float64] * 7 + [np.bool] + [np.float64] * 2
 
 
 @on_every_tier

@@ -170,8 +170,8 @@ FASTKL_NOINLINE void NAME(find_small_p)(int infinite, NAME(columns) p, NAME(colu
         guard_bits[j] |= infinite == 2 ? found[j] : found[j] & (UINT)1 << (REAL_BITS - 1);
 }
 
-/* The terms of up to four columns for a Renyi divergence, step by step: as one they would take so many instructions that a CPU has
-   too few columns under way to hide that each waits for the one before. `below` says that the order is below 1. */
+/* The terms of up to four columns for a Renyi divergence, step by step: as one they would take so many instructions that a
+   CPU has too few columns under way to hide that each waits for the one before. `below` says that the order is below 1. */
 FASTKL_INLINE void NAME(find_renyi_terms)(NAME(columns) p, NAME(columns) q, int count, int below, NAME(factor) c,
                                           REAL *terms) {
     const NAME(columns) a_now = c.exchanged ? q : p, b_now = c.exchanged ? p : q;
@@ -342,7 +342,7 @@ FASTKL_INLINE void NAME(add_of_any_type)(NAME(lanes) *lanes, NAME(term) *term, t
 typedef void NAME(adder)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count,
                          const NAME(factor) *c);
 
-#define ROW(name, upper, pair, infinite, symmetric, divergence, equal, root, common)                                   \
+#define ROW(name, upper, pair, infinite, symmetric, equal, root, common)                                               \
     static void NAME(add_##name)(NAME(lanes) *lanes, const NAME(columns) *p, const NAME(columns) *q, ptrdiff_t count,  \
                                  const NAME(factor) *c) {                                                              \
         const traits of = {pair, infinite, REAL_DTYPE, common};                                                        \

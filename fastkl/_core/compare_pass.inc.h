@@ -54,14 +54,15 @@ FASTKL_NOINLINE void NAME(correct_tile)(NAME(columns) p, NAME(columns) q, int n,
 /* The pass over rows of up to TILE entries. */
 FASTKL_NOINLINE void NAME(compare_tiles)(const fastkl_operand *p, const fastkl_operand *q, int n, int rows,
                                          compared_sums *to) {
+    const NAME(clipping) none = {0, NULL, NULL};
     const int most = NAME(batch)(n);
     REAL p_copy[TILE * LANES], q_copy[TILE * LANES];
     for (int first = 0, now; first < rows; first += now) {
         now = rows - first < most ? rows - first : most;
         if (now > LANES) /* the last rows are copied if there are fewer than LANES */
             now -= now % LANES;
-        const NAME(tiles) p_tiles = NAME(tiles_of)(p_copy, first > 0, p, n, first, now, 0, NULL, NULL);
-        const NAME(tiles) q_tiles = NAME(tiles_of)(q_copy, first > 0, q, n, first, now, 0, NULL, NULL);
+        const NAME(tiles) p_tiles = NAME(tiles_of)(p_copy, first > 0, p, n, first, now, none);
+        const NAME(tiles) q_tiles = NAME(tiles_of)(q_copy, first > 0, q, n, first, now, none);
         for (int i = 0; i < now; i += LANES) {
             const NAME(columns) p_now = NAME(columns_of_tile)(&p_tiles, n, i);
             const NAME(columns) q_now = NAME(columns_of_tile)(&q_tiles, n, i);
@@ -81,6 +82,7 @@ FASTKL_NOINLINE void NAME(compare_tiles)(const fastkl_operand *p, const fastkl_o
 /* The pass over longer rows from row `first` on, STRIP columns at a time. */
 FASTKL_NOINLINE void NAME(compare_strips)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int first,
                                           int rows, compared_sums *to) {
+    const NAME(clipping) none = {0, NULL, NULL};
     REAL p_copy[STRIP * LANES], q_copy[STRIP * LANES];
     NAME(compared_lanes) lanes[MOST_ROWS / LANES];
     for (int i = 0; i < rows; i += LANES)
@@ -93,8 +95,8 @@ FASTKL_NOINLINE void NAME(compare_strips)(const fastkl_operand *p, const fastkl_
             const int row = first + i, known = rows - i < LANES ? rows - i : LANES;
             UINT p_guard_bits[LANES] = {0}, q_guard_bits[LANES] = {0};
             NAME(compared_lanes) now = lanes[i / LANES];
-            NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, row, known, 0, NULL, NULL);
-            NAME(columns) q_now = NAME(strip_of)(q_copy, i > 0, &q_strip, count, row, known, 0, NULL, NULL);
+            NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, row, known, none);
+            NAME(columns) q_now = NAME(strip_of)(q_copy, i > 0, &q_strip, count, row, known, none);
             p_now.ahead += ahead * p->col, q_now.ahead += ahead * q->col;
             NAME(compare_columns)(&now, 0, p_now, q_now, count);
             NAME(find_small_of_both)(&now, &p_now, &q_now, count, p_guard_bits, q_guard_bits);

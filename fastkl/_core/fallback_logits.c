@@ -196,12 +196,13 @@ static double kl_divergence_fallback(const weights *p, const weights *q) {
 /* An entry of a row's distribution. */
 static double probability(const weights *of, ptrdiff_t i) { return exp(log_weight(of, i) - of->log_sum); }
 
-/* log(q/p) of an entry of the distributions: infinite where one is absent, and 0 where both are. */
+/* log(q/p) of an entry of the distributions: infinite where one is absent or next to it, and 0 where both are. */
 static double log_ratio_of_rows(const weights *p, const weights *q, ptrdiff_t i) {
     fastkl_parts apart;
     const fastkl_parts ratio = log_ratio(p, q, i, &apart);
-    if (is_absent(p, i) || is_absent(q, i))
-        return !is_absent(q, i) ? INFINITY : is_absent(p, i) ? 0 : -INFINITY;
+    const double log_p = log_weight(p, i), log_q = log_weight(q, i);
+    if (log_p == -INFINITY || log_q == -INFINITY)
+        return log_q > log_p ? INFINITY : log_q < log_p ? -INFINITY : 0;
     return ((ratio.high - apart.high) - (q->log_sum - p->log_sum)) + (ratio.low - apart.low);
 }
 
@@ -235,13 +236,19 @@ static double hellinger_distance_fallback(const weights *p, const weights *q) {
     return total(sum) / 2 < 1 ? total(sum) / 2 : 1;
 }
 
-/* An entry of the total variation is ½ y (1 - e^x), with the same y and x. */
+/* The total variation, of y (1 - e^x) with the same y and x, with the sign of q - p. Their sum is 0, but for the error of
+   the logarithms of the rows' sums: each entry gets its share of it, as in total_variation.inc.h. */
 static double total_variation_fallback(const weights *p, const weights *q) {
-    fastkl_parts sum = {0, 0};
-    for (ptrdiff_t i = 0; i < p->n; i++) {
-        const double less = -expm1(-fabs(log_ratio_of_rows(p, q, i))), a = probability(p, i), b = probability(q, i);
-        add(&sum, (a > b ? a : b) * less);
-    }
+    fastkl_parts rest = {0, 0}, sum = {0, 0};
+    for (int pass = 0; pass < 2; pass++)
+        for (ptrdiff_t i = 0; i < p->n; i++) {
+            const double x = log_ratio_of_rows(p, q, i), a = probability(p, i), b = probability(q, i);
+            const double apart = x > 0 ? -b * expm1(-x) : a * expm1(x);
+            if (pass == 0)
+                add(&rest, apart);
+            else
+                add(&sum, fabs(apart - total(rest) / 2 * (a + b)));
+        }
     return total(sum) / 2 < 1 ? total(sum) / 2 : 1;
 }
 
@@ -262,23 +269,24 @@ static double jeffreys_divergence_fallback(const weights *p, const weights *q) {
     return kl_divergence_fallback(p, q) + kl_divergence_fallback(q, p);
 }
 
-/* D_alpha of an order of at least ½, as fallback_rows.c has it, from x = log(p/q). */
+/* D_alpha of an order of at least ½, as fallback_rows.c has it, from x = log(p/q). A power is e^(gamma v), of which v may
+   be a number where gamma v overflows; `size` is |gamma|. */
 static double renyi_divergence_fallback(const weights *p, const weights *q) {
-    const double alpha = p->task->alpha, beta = p->task->beta;
+    const double alpha = p->task->alpha, beta = p->task->beta, size = fabs(beta), sign = beta > 0 ? -1 : 1;
     double largest = -INFINITY, unused;
     fastkl_parts excess = {0, 0}, sum = {0, 0};
     for (ptrdiff_t i = 0; i < p->n; i++) {
         const double x = -log_ratio_of_rows(p, q, i), log_p = log_weight(p, i) - p->log_sum, a = exp(log_p);
-        const double w = -beta * x, power = isinf(alpha) ? x : log_p + w, b = probability(q, i);
-        if (!is_absent(p, i) && is_absent(q, i) && alpha > 1)
+        const double w = -beta * x, b = probability(q, i), power = isinf(alpha) ? x : log_p / size + sign * x;
+        if (alpha > 1 && ((!is_absent(p, i) && is_absent(q, i)) || x == INFINITY))
             return INFINITY;
-        if (is_absent(p, i) || is_absent(q, i)) { /* there is a gap, and no power */
+        if (isinf(x) || log_p == -INFINITY) { /* there is a gap, and no power */
             add(&excess, x > 0 ? a / beta : b / alpha);
             continue;
         }
-        largest = log_p > -INFINITY && power > largest ? power : largest;
+        largest = power > largest ? power : largest;
         const double phi = fabs(x) < 1 ? a * psi_f64(-x, &unused) : a * (x - 1) + b;
-        add(&excess, w > MAX_LOG        ? INFINITY
+        add(&excess, w > MAX_LOG          ? INFINITY
                      : beta > 0 && w < -1 ? (a + beta * (b - a) - a * exp(w)) / (alpha * beta)
                                           : (phi - a * psi_f64(w, &unused) / beta) / alpha);
     }
@@ -288,11 +296,11 @@ static double renyi_divergence_fallback(const weights *p, const weights *q) {
     if (fabs(z) < 0.5)
         return non_negative(fabs(z) < 0x1p-60 ? alpha * total(excess) : log1p(z) / -beta);
     for (ptrdiff_t i = 0; i < p->n; i++) {
-        const double x = -log_ratio_of_rows(p, q, i);
-        if (isfinite(x))
-            add(&sum, exp((log_weight(p, i) - p->log_sum) - beta * x - largest));
+        const double x = -log_ratio_of_rows(p, q, i), log_p = log_weight(p, i) - p->log_sum;
+        if (isfinite(x) && log_p > -INFINITY)
+            add(&sum, exp(size * ((log_p / size + sign * x) - largest)));
     }
-    return non_negative((largest + log(total(sum))) / -beta);
+    return non_negative(sign * largest + log(total(sum)) / -beta);
 }
 
 double fastkl_fallback_logits(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {

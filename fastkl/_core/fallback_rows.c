@@ -257,7 +257,9 @@ static double renyi_divergence_far(double x, double y, scaled ratio, const fastk
 }
 static double renyi_divergence_value(double term, double weight, double difference, const fastkl_task *task) {
     const double t = difference / weight, z = -task->alpha * task->beta * (term / weight - 0.5 * t * t);
-    return z < -0.75 ? NAN : fabs(z) < 0x1p-60 ? task->alpha * (term - 0.5 * t * difference) : weight * log1p(z) / -task->beta;
+    if (z < -0.75) /* it has lost digits: renyi_apart has the value */
+        return NAN;
+    return fabs(z) < 0x1p-60 ? task->alpha * (term - 0.5 * t * difference) : weight * log1p(z) / -task->beta;
 }
 
 /* The same of rows that are far apart, or with an order that is infinite: by logarithms. */
@@ -272,9 +274,11 @@ static double renyi_apart(const fastkl_task *task, fastkl_operand p, fastkl_oper
             if (b.significand == 0)
                 return INFINITY;
             const int a_exponent = a.exponent - P.exponent, apart = a_exponent - (b.exponent - Q.exponent);
-            const double product = difference_of_products(a.significand, Q.significand, P.significand, ldexp(b.significand, -apart));
-            const double d = product / Q.significand;
-            const double log_ratio = fabs(d) < a.significand / 4 ? -log1p(-d / a.significand) : log_of((scaled){a.significand / (c * b.significand), apart, 0});
+            const double near = ldexp(b.significand, -apart);
+            const double d =
+                difference_of_products(a.significand, Q.significand, P.significand, near) / Q.significand;
+            const double log_far = log_of((scaled){a.significand / (c * b.significand), apart, 0});
+            const double log_ratio = fabs(d) < a.significand / 4 ? -log1p(-d / a.significand) : log_far;
             const double log_x = log_of((scaled){a.significand / P.significand, a_exponent, 0});
             const double power = isinf(task->alpha) ? log_ratio : log_x - task->beta * log_ratio;
             if (pass == 0)
@@ -301,13 +305,16 @@ static const struct {
 };
 
 /* The sums of the terms of p / P and q / Q, and of the differences of these, with so many bits more. */
-static void sum_terms(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled P, scaled Q,
-                      int headroom, fastkl_parts *term, fastkl_parts *difference) {
+typedef struct {
+    fastkl_parts term, difference;
+} divergence_sums;
+static divergence_sums sum_terms(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled P,
+                                 scaled Q, int headroom) {
     const int entries = fastkl_entries_of(task->measure);
     const double c = P.significand / Q.significand;
     const double c_low = (fma(-c, Q.significand, P.significand) + (P.low - c * Q.low)) / Q.significand;
     const factor_f64 factor = {c, c_low, 1};
-    *term = *difference = (fastkl_parts){0, 0};
+    divergence_sums sums = {{0, 0}, {0, 0}};
     for (ptrdiff_t i = 0; i < n; i++) {
         scaled a = split(clipped_entry(p, i, task->p_eps)), b = split(clipped_entry(q, i, task->eps));
         a.exponent -= P.exponent;
@@ -317,27 +324,29 @@ static void sum_terms(const fastkl_task *task, fastkl_operand p, fastkl_operand 
             const double near = ldexp(b.significand, apart);
             const double product = difference_of_products(a.significand, Q.significand, P.significand, near);
             const double d = (product + (a.significand * Q.low - P.low * near)) / Q.significand;
-            add(term, ldexp(divergences[entries].term(a.significand, near, factor, d, task), a.exponent + headroom));
-            add(difference, ldexp(d, a.exponent + headroom));
+            add(&sums.term, ldexp(divergences[entries].term(a.significand, near, factor, d, task), a.exponent + headroom));
+            add(&sums.difference, ldexp(d, a.exponent + headroom));
         } else {
             const double x = ldexp(a.significand, a.exponent + headroom);
             const double y = ldexp(c * b.significand, b.exponent + headroom);
             const scaled ratio = {both ? a.significand / (c * b.significand) : a.significand > 0 ? INFINITY : 0, -apart, 0};
-            add(term, divergences[entries].far(x, y, ratio, task));
-            add(difference, x - y);
+            add(&sums.term, divergences[entries].far(x, y, ratio, task));
+            add(&sums.difference, x - y);
         }
     }
+    return sums;
 }
 
 /* A divergence of x and y, or its square root, with q scaled by the exact quotient of P and Q, which may be any two numbers
    for which c q is near p. */
 static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, scaled sum, scaled P,
                          scaled Q, int headroom) {
-    fastkl_parts term, difference;
-    sum_terms(task, p, q, n, P, Q, headroom, &term, &difference);
+    const divergence_sums sums = sum_terms(task, p, q, n, P, Q, headroom);
+    const fastkl_parts term = sums.term, difference = sums.difference;
     const double weight = ldexp(sum.significand, sum.exponent - P.exponent + headroom);
+    const int retries = headroom > 0 && task->measure != FASTKL_renyi_divergence; /* renyi_apart has its large values */
     if (!isfinite(term.high)) /* with less room for small terms, it may be finite */
-        return headroom > 0 ? divergence(task, p, q, n, sum, P, Q, 0) : INFINITY;
+        return retries ? divergence(task, p, q, n, sum, P, Q, 0) : INFINITY;
     const double part =
         divergences[task->measure].value(term.high + term.low, weight, difference.high + difference.low, task);
     const double value = part > 0 || isnan(part) ? part / weight : 0;
@@ -350,23 +359,25 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
 static double generalized(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const double largest_p = fastkl_entry(p, largest(p, n)), largest_q = clipped_entry(q, largest(q, n), task->eps);
     const scaled unit = {0.5, split(largest_p > largest_q ? largest_p : largest_q).exponent + 1, 0};
-    fastkl_parts term, difference;
-    sum_terms(task, p, q, n, unit, unit, HEADROOM, &term, &difference);
-    const double rest = (1 - task->alpha) * (difference.high + difference.low);
-    return ldexp((term.high + term.low) + rest, unit.exponent - HEADROOM);
+    const divergence_sums sums = sum_terms(task, p, q, n, unit, unit, HEADROOM);
+    const double rest = (1 - task->alpha) * (sums.difference.high + sums.difference.low);
+    return ldexp((sums.term.high + sums.term.low) + rest, unit.exponent - HEADROOM);
 }
 
 /* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. (A
-   total variation needs the exact quotient of the sums, and loses what is below 2^-106.) Then all entries that matter are nearly proportional, and scaling to equal largest entries makes their differences exact. */
+   total variation needs the exact quotient of the sums, and loses what is below 2^-106.) Then all entries that matter are
+   nearly proportional, and scaling to equal largest entries makes their differences exact. */
 static double exact_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const int renyi = task->measure == FASTKL_renyi_divergence;
     if (renyi && task->alpha < 0.5) { /* alpha D_beta(y || x) / beta */
         fastkl_task exchanged = *task;
-        exchanged.alpha = task->beta, exchanged.beta = task->alpha, exchanged.p_eps = task->eps, exchanged.eps = task->p_eps;
+        exchanged.alpha = task->beta, exchanged.beta = task->alpha;
+        exchanged.p_eps = task->eps, exchanged.eps = task->p_eps;
         return exact_divergence(&exchanged, q, p, n) * (task->alpha / task->beta);
     }
     const scaled P = sum_of(p, n, task->p_eps), Q = sum_of(q, n, task->eps);
-    const double value = isinf(task->alpha) ? INFINITY : divergence(task, p, q, n, P, P, Q, HEADROOM), square = task->root ? value * value : value;
+    const double value = isinf(task->alpha) ? INFINITY : divergence(task, p, q, n, P, P, Q, HEADROOM);
+    const double square = task->root ? value * value : value;
     if (renyi && !(value < INFINITY))
         return renyi_apart(task, p, q, n, P, Q);
     if (square >= SMALL_DIVERGENCE || task->measure == FASTKL_total_variation)

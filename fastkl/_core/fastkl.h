@@ -14,15 +14,14 @@
 
 enum { FASTKL_MEASURES(FASTKL_NUMBERED) FASTKL_MEASURE_COUNT };
 
-#define FASTKL_TRAITS(name, upper, pair, infinite, symmetric, divergence, equal, root, common) \
-    {infinite, symmetric, divergence, equal, root, common},
+#define FASTKL_TRAITS(name, upper, pair, infinite, symmetric, equal, root, common) \
+    {infinite, symmetric, equal, root, common},
 static const struct {
-    int infinite, symmetric, divergence, equal, root, common;
+    int infinite, symmetric, equal, root, common;
 } fastkl_measures[] = {FASTKL_MEASURES(FASTKL_TRAITS)};
 
 static inline int fastkl_is_infinite(int measure) { return fastkl_measures[measure].infinite; }
 static inline int fastkl_is_symmetric(int measure) { return fastkl_measures[measure].symmetric; }
-static inline int fastkl_is_divergence(int measure) { return fastkl_measures[measure].divergence; }
 
 static inline int fastkl_needs_equal_sums(int measure) { return fastkl_measures[measure].equal; }
 static inline int fastkl_has_root(int measure) { return fastkl_measures[measure].root; }
@@ -31,6 +30,12 @@ static inline int fastkl_is_common(int measure) { return fastkl_measures[measure
 static inline int fastkl_is_normalized(int measure) { return measure != FASTKL_generalized_kl; }
 static inline int fastkl_entries_of(int measure) {
     return measure == FASTKL_generalized_kl ? FASTKL_kl_divergence : measure;
+}
+
+static inline int fastkl_is_divergence(int measure) {
+#define FASTKL_ROW(name, ...) || measure == FASTKL_##name
+    return measure == FASTKL_generalized_kl FASTKL_DIVERGENCES(FASTKL_ROW);
+#undef FASTKL_ROW
 }
 
 static inline int fastkl_is_f_divergence(int measure) {
@@ -60,12 +65,11 @@ typedef struct {
 } fastkl_shared;
 
 /* What a call computes of every row: a measure, or its square root (`root`). Entries of q are clipped to `eps` from below,
-   and those of p to `p_eps`, which is 0 if eps is. A tolerance is the distance that a row's sum
-   may have from 1; INFINITY accepts every positive sum. Logits are multiplied by `scale`, whose rounding left `scale_low`.
-   `shared` is NULL, or that of the row of which the call is.
-   `alpha` is Renyi's order, and `beta` is 1 - alpha. Of generalized_kl, alpha is the weight of the sum of q - p: 1, or 0 for
-   the sum of p log(p/q).
-   The label `ignored` costs nothing, if `ignores`. `smoothing` is the share that label smoothing gives to all labels. */
+   and those of p to `p_eps`, which is 0 if eps is. A tolerance is the distance that a row's sum may have from 1; INFINITY
+   accepts every positive sum. Logits are multiplied by `scale`, whose rounding left `scale_low`. `shared` is NULL, or that
+   of the row of which the call is. `alpha` is Renyi's order, and `beta` is 1 - alpha. Of generalized_kl, alpha is the
+   weight of the sum of q - p: 1, or 0 for the sum of p log(p/q). The label `ignored` costs nothing, if `ignores`.
+   `smoothing` is the share that label smoothing gives to all labels. */
 typedef struct {
     int measure, root;
     double eps, p_eps, alpha, beta;
@@ -96,9 +100,9 @@ static inline double fastkl_smoothed(const fastkl_task *task, double loss, doubl
 enum { FASTKL_FIELDS(FASTKL_NUMBERED_FIELD) FASTKL_FIELD_COUNT };
 
 /* What one pass over a row, or over a piece of one, leaves behind: three sums, each with the part that rounding took from
-   it; what clipping to eps added to q, and to p; and the OR of the entries' and of the guards' bit patterns. FASTKL_SIGN of the
-   former says that there was a negative entry (or -0). That of the latter says that there was a p > 0 where q is too small
-   for the term to be trusted, FASTKL_ZERO that this q was zero. */
+   it; what clipping to eps added to q, and to p; and the OR of the entries' and of the guards' bit patterns. FASTKL_SIGN of
+   the former says that there was a negative entry (or -0). That of the latter says that there was a p > 0 where q is too
+   small for the term to be trusted, FASTKL_ZERO that this q was zero. */
 typedef struct {
     double term, other, weight;
     double term_low, other_low, weight_low;

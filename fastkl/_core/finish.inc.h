@@ -121,7 +121,8 @@ FASTKL_INLINE double js_divergence_finish_ratios(double mean, const fastkl_task 
     return 0.25 * mean > FASTKL_LN2 ? FASTKL_LN2 : 0.25 * mean;
 }
 
-/* The square. Its terms and its mismatch are as those of D. Products of entries that underflow could show in smaller terms. */
+/* The square. Its terms and its mismatch are as those of D. Products of entries that underflow could show in smaller terms.
+   */
 FASTKL_INLINE finished hellinger_distance_finish(row_sums sum, const fastkl_task *task, int near) {
     const double p = 0.5 * (sum.weight - sum.other), q = 0.5 * (sum.weight + sum.other);
     const double roots = sqrt(p) + sqrt(q), apart = sum.other / roots;
@@ -136,8 +137,8 @@ FASTKL_INLINE double hellinger_distance_finish_ratios(double mean, const fastkl_
     return 0.5 * mean < 1 ? 0.5 * mean : 1;
 }
 
-/* The sum of all terms is 4PQ / (P + Q) TV, corrected or where P = Q. |Q - P| is at most the sum of |q - p|: a value of which
-   the correction took at most half has twice its relative error. */
+/* The sum of all terms is 4PQ / (P + Q) TV, corrected or where P = Q. |Q - P| is at most the sum of |q - p|: a value of
+   which the correction took at most half has twice its relative error. */
 FASTKL_INLINE finished total_variation_finish(row_sums sum, const fastkl_task *task, int near) {
     const double p = 0.5 * (sum.weight - sum.other), q = 0.5 * (sum.weight + sum.other);
     const double most = sum.corrected ? 1 : 0x1p-52, value = sum.term * (0.25 * sum.weight / (p * q));
@@ -177,12 +178,13 @@ FASTKL_INLINE finished jeffreys_divergence_finish(row_sums sum, const fastkl_tas
 FASTKL_INLINE finished generalized_kl_finish(row_sums sum, const fastkl_task *task, int near) {
     const double p = sum.weight, q = sum.weight + sum.other;
     (void)near;
-    return (finished){sum.term - (1 - task->alpha) * sum.other, sum.term < (double)INFINITY, p < 1 ? 1 : p, q < 1 ? 1 : q, 0};
+    const double value = sum.term - (1 - task->alpha) * sum.other;
+    return (finished){value, sum.term < (double)INFINITY, p < 1 ? 1 : p, q < 1 ? 1 : q, 0};
 }
 
-/* D_alpha from |z|, z = alpha (alpha - 1) E. A sum of powers below this, which is 1 + z, has lost two bits to the
+/* D_alpha from |z|, z = alpha (alpha - 1) E. A sum of powers below this, which is 1 + z, has lost three bits to the
    subtraction. */
-#define LEAST_POWERS 0.25
+#define LEAST_POWERS 0.125
 FASTKL_INLINE double renyi_of_excess(double size, const fastkl_task *task) {
     const double z = task->beta > 0 ? -size : size, powers = 1 + z;
     const double log = log_f64(powers) + (z - (powers - 1)) / powers;

@@ -9,6 +9,19 @@
 FASTKL_INLINE REAL NAME(eps)(const fastkl_task *task) { return REAL_BITS == 64 ? (REAL)task->eps : 0; }
 FASTKL_INLINE REAL NAME(p_eps)(const fastkl_task *task) { return REAL_BITS == 64 ? (REAL)task->p_eps : 0; }
 
+/* What clips an operand, 0 for nothing, and where the rows of a group get what that adds to them and the entries' bits. */
+typedef struct {
+    REAL eps;
+    double *clipped;
+    uint64_t *bits;
+} NAME(clipping);
+FASTKL_INLINE NAME(clipping) NAME(clipping_of_p)(const fastkl_task *task, group_sums *to) {
+    return (NAME(clipping)){NAME(p_eps)(task), to->p_clipped, to->entry_bits};
+}
+FASTKL_INLINE NAME(clipping) NAME(clipping_of_q)(const fastkl_task *task, group_sums *to) {
+    return (NAME(clipping)){NAME(eps)(task), to->clipped, to->entry_bits};
+}
+
 /* Copies `count` entries from `data` on into the chunk, and fills it up to `size` with zeros, which add nothing. */
 FASTKL_NOINLINE void NAME(load)(REAL *chunk, const fastkl_operand *from, const char *data, int count, int size) {
     if (in_a_row(from))

@@ -22,9 +22,9 @@ static entropy_sums near_log_sum(const logits_pair *pair, int exponent, double l
     return sums;
 }
 
-/* The total variation from differences of weights. Where the ratio of the rows' sums is exact, these add up to 0: each is too
-   large by `rest` of the sum of both weights, which changes the sign of none but those that nearly agree. NAN if they could
-   show. */
+/* The total variation from differences of weights. Where the ratio of the rows' sums is exact, these add up to 0: each is
+   too large by `rest` of the sum of both weights, which changes the sign of none but those that nearly agree. NAN if they
+   could show. */
 static double variation_of_ratios(const ratio_sums *found, double weight, const logits_lanes *lanes) {
     const double both = weight + found->q_weight, rest = (found->above - found->below) / both;
     const double sum = found->above + found->below - rest * (2 * found->weight_above - both), value = sum / both;

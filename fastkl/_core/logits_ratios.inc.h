@@ -28,10 +28,10 @@ FASTKL_INLINE REAL NAME(K)(REAL z) {
     return sum;
 }
 
-FASTKL_INLINE NAME(ratio_terms) NAME(terms_of_ratio)(REAL x, REAL w, REAL v, REAL apart, REAL js, REAL reverse, REAL p,
-                                                     REAL q, const NAME(term_constants) *at) {
+FASTKL_INLINE NAME(ratio_terms) NAME(terms_of_ratio)(REAL x, REAL w, REAL v, REAL apart, REAL js, REAL p, REAL q,
+                                                     const NAME(term_constants) *at) {
     const REAL clipped = NAME(greater)(at->p_low, p), lost = p - clipped;
-    return (NAME(ratio_terms)){js, reverse, w * (clipped - at->p_reference),
+    return (NAME(ratio_terms)){js, 0, w * (clipped - at->p_reference),
                                v * (NAME(greater)(at->q_low, q) - at->q_reference), v,
                                .above = NAME(greater)(apart, 0), .below = NAME(greater)(-apart, 0),
                                .weight_above = apart > 0 ? w + v : 0,
@@ -50,7 +50,9 @@ FASTKL_INLINE NAME(ratio_terms) NAME(near_ratio_terms)(REAL p, REAL q, int js_on
     const REAL z = r.x * r.x, v = kept * r.exp, js = NAME(mul_add)(kept + v, z * NAME(K)(z), masked * (2 * LN2_HIGH));
     const REAL reverse = NAME(mul_add)(kept, NAME(mul_add)(r.x, r.x + r.psi, -r.psi), masked);
     const REAL apart = NAME(mul_add)(kept, r.x + r.psi, -masked);
-    return NAME(terms_of_ratio)(r.x, w, v, apart, js, js_only ? 0 : reverse, p, q, at);
+    NAME(ratio_terms) terms = NAME(terms_of_ratio)(r.x, w, v, apart, js, p, q, at);
+    terms.reverse = js_only ? 0 : reverse;
+    return terms;
 }
 
 /* The terms of any entry, with what rounding took from x. */
@@ -59,7 +61,9 @@ FASTKL_INLINE NAME(ratio_terms) NAME(far_ratio_terms)(REAL p, REAL q, int js_onl
     const NAME(ratio) r = NAME(ratio_of)(p, q, at);
     const REAL reverse = r.x * r.x < 1 ? r.x * r.exp_less_1 - r.psi : (r.x - 1) * r.exp + 1;
     const REAL js = w * NAME(js_divergence_of_ratio)(r, at->c);
-    return NAME(terms_of_ratio)(r.x, w, w * r.exp, w * r.exp_less_1, js, js_only ? 0 : w * reverse, p, q, at);
+    NAME(ratio_terms) terms = NAME(terms_of_ratio)(r.x, w, w * r.exp, w * r.exp_less_1, js, p, q, at);
+    terms.reverse = js_only ? 0 : w * reverse;
+    return terms;
 }
 
 /* Is an |x| of the chunk's first group too large? Then a pass for near ones would be in vain. */

@@ -4,9 +4,9 @@
    Both rows have weights, so that nothing changes but signs if they are exchanged. An entry's terms are the larger of
    the two weights times functions of -|x|, x = log(q/p) less the logarithm of the ratio of the rows' sums. */
 
-/* The state of LANES rows: where their logits stand; room for the rows' weights, for d = q - p and for what rounding
-   took from d, and for differences of weights; the largest logits and the least; the sums of weights; the logarithm of their ratio in two parts; what a
-   ratio pass has summed up; what has been found. */
+/* The state of LANES rows: where their logits stand; room for the rows' weights, for d = q - p and for what rounding took
+   from d, and for differences of weights; the largest logits and the least; the sums of weights; the logarithm of their
+   ratio in two parts; what a ratio pass has summed up; what has been found. */
 typedef struct {
     NAME(short_columns) p, q;
     REAL *w, *v, *d, *low, *apart;
@@ -137,8 +137,8 @@ FASTKL_INLINE void NAME(pair_ratios)(NAME(short_pair) *of, int n, NAME(factor) c
     }
 }
 
-/* The total variation from the differences of weights by their sums. They must add up to 0, as total_variation.inc.h has it:
-   each gets its share of what they do. */
+/* The total variation from the differences of weights by their sums. They must add up to 0, as total_variation.inc.h has
+   it: each gets its share of what they do. */
 FASTKL_INLINE void NAME(pair_variation)(NAME(short_pair) *of, int n) {
     NAME(short_sum) rest, sum;
     REAL shift[LANES], by_p[LANES], by_q[LANES];

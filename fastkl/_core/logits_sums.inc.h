@@ -97,8 +97,8 @@ typedef struct {
 enum { SUM_WEIGHT, SUM_ENTROPY, SUM_BOTH, SUM_CROSS_ENTROPY };
 
 /* What the passes over log(q/p) take: the exponent of p's weights; the shift of log(q/p), which is the logarithm of the
-   ratio of the rows' sums; Renyi's alpha and 1 - alpha, of which the former is at least ½; and for compare_pass, what is subtracted from the logits of either, and whether it counts what
-   rounding takes from log(q/p). */
+   ratio of the rows' sums; Renyi's alpha and 1 - alpha, of which the former is at least ½; and for compare_pass, what is
+   subtracted from the logits of either, and whether it counts what rounding takes from log(q/p). */
 typedef struct {
     int exponent;
     double shift, shift_low, p_reference, q_reference, alpha, beta;

@@ -225,7 +225,7 @@ static int try_ratios(logits_pair *pair, double *value) {
     }
     if (power_underflows(pair, sums.p_exponent))
         return is_wanted(pair->task) ? PASS_WANTED : PASS_INACCURATE;
-    if (fastkl_is_infinite(measure) && least_x <= -lanes->max_log_ratio) /* it was clamped, and is finite where e^-x is not */
+    if (fastkl_is_infinite(measure) && least_x <= -lanes->max_log_ratio) /* it was clamped, and e^-x is larger */
         return PASS_INACCURATE;
     const double least = (double)pair->n * lanes->min_divergence;
     if (*value < least && is_of_equal_rows(pair)) {

@@ -92,8 +92,8 @@ FASTKL_INLINE REAL NAME(phi_reduced)(REAL p, REAL k, REAL e, REAL p_plus_near, R
 }
 
 /* A factor, c.high + c.low. `scaled` is a constant in every use: 0 says that c is 1, and compiles to nothing. With it comes
-   what the terms of a Renyi divergence need: gamma, whose e^(gamma log(a/b)) is taken, its size and its sign; whether a is q
-   and b is p, which are p and q otherwise; whether a term is p^alpha q^(1 - alpha) itself, in a rescaled pass. */
+   what the terms of a Renyi divergence need: gamma, whose e^(gamma log(a/b)) is taken, its size and its sign; whether a is
+   q and b is p, which are p and q otherwise; whether a term is p^alpha q^(1 - alpha) itself, in a rescaled pass. */
 typedef struct {
     REAL high, low;
     int scaled, exchanged, powers;

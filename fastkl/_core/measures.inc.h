@@ -162,9 +162,9 @@ FASTKL_INLINE REAL NAME(log_in_parts)(REAL s, REAL k, REAL *low) {
 /* D_alpha(x || y) = log1p(alpha (alpha - 1) E) / (alpha - 1), where E is nearly (sum of g) / P: with a = p, b = q, gamma =
    alpha - 1 and w = gamma log(a/b),
        g = (a e^w - (1 + gamma) a + gamma b) / (gamma (1 + gamma)) = (phi(a, b) + a psi(w) / gamma) / (1 + gamma),
-   which is never negative, and the same for a = q, b = p, gamma = -alpha. So gamma is at least -1/2, and the second form
-   loses at most two bits: its parts have the same sign, or w >= -1; else the first form is taken. An entry's term is g times
-   |gamma (1 + gamma)|, or infinite or NaN where the power is too large. */
+   which is never negative, and the same for a = q, b = p, gamma = -alpha. So gamma is at least -1/2, and the second
+   form loses at most two bits: its parts have the same sign, or w >= -1; else the first form is taken. An entry's term
+   is g times |gamma (1 + gamma)|, or infinite or NaN where the power is too large. */
 typedef struct {
     REAL log, log_low, phi;
 } NAME(renyi_logs);

@@ -109,8 +109,8 @@ FASTKL_NOINLINE void NAME(give_low)(const NAME(lanes) *lanes, group_sums *to, in
 /* The columns of a strip of up to LANES rows. What stands where it is used is prefetched STRIP columns ahead; in place of
    what is copied, the next LANES rows are. */
 FASTKL_INLINE NAME(columns) NAME(strip_of)(REAL *copy, int holds, const fastkl_operand *from, int count, int first,
-                                           int rows, REAL eps, double *clipped, group_sums *to) {
-    const NAME(tiles) tile = NAME(tiles_of)(copy, holds, from, count, first, rows, eps, clipped, to);
+                                           int rows, NAME(clipping) by) {
+    const NAME(tiles) tile = NAME(tiles_of)(copy, holds, from, count, first, rows, by);
     NAME(columns) columns = NAME(columns_of_tile)(&tile, count, 0);
     const char *const data = from->data + first * from->row;
     columns.far = 1; /* LANES rows of two operands, and the next, would not fit into the first cache */
@@ -127,7 +127,7 @@ FASTKL_INLINE ptrdiff_t NAME(strip_width)(const fastkl_operand *p, const fastkl_
 /* The first pass over rows of a group from row `first` on, LANES at a time and a strip at a time. */
 FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                        ptrdiff_t n, int first, int rows, group_sums *to) {
-    const REAL p_eps = NAME(p_eps)(task), eps = NAME(eps)(task);
+    const NAME(clipping) of_p = NAME(clipping_of_p)(task, to), of_q = NAME(clipping_of_q)(task, to);
     const NAME(factor) one = NAME(no_factor)(task);
     const int pair = q->data != NULL;
     _Alignas(COLUMN_BYTES) REAL p_copy[COPIED_STRIP * LANES], q_copy[COPIED_STRIP * LANES];
@@ -142,10 +142,8 @@ FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_ope
         const ptrdiff_t ahead = interleaved(p, q) ? 0 : start * (LANES - 1);
         for (int i = 0; i < rows; i += LANES) {
             const int now = rows - i < LANES ? rows - i : LANES;
-            NAME(columns) p_now =
-                NAME(strip_of)(p_copy, i > 0, &p_strip, count, first + i, now, p_eps, to->p_clipped, to);
-            NAME(columns) q_now =
-                pair ? NAME(strip_of)(q_copy, i > 0, &q_strip, count, first + i, now, eps, to->clipped, to) : p_now;
+            NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, first + i, now, of_p);
+            NAME(columns) q_now = pair ? NAME(strip_of)(q_copy, i > 0, &q_strip, count, first + i, now, of_q) : p_now;
             p_now.ahead += ahead * p->col, q_now.ahead += ahead * q->col;
             NAME(adders)[fastkl_entries_of(task->measure)][0](&lanes[i / LANES], &p_now, &q_now, count, &one);
             if (start + count < n && (start + count) % MOST_COLUMNS)
@@ -162,6 +160,7 @@ FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_ope
 /* The second pass of the total variation over interleaved rows. */
 FASTKL_NOINLINE void NAME(correct_strips)(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, int rows,
                                           group_sums *to) {
+    const NAME(clipping) none = {0, NULL, NULL};
     _Alignas(COLUMN_BYTES) REAL p_copy[STRIP * LANES], q_copy[STRIP * LANES];
     REAL shift[MOST_ROWS];
     for (int i = 0; i < rows; i += LANES)
@@ -173,9 +172,8 @@ FASTKL_NOINLINE void NAME(correct_strips)(const fastkl_operand *p, const fastkl_
             const int now = rows - i < LANES ? rows - i : LANES;
             NAME(lane_sum) sum;
             memset(&sum, 0, sizeof sum);
-            NAME(add_corrected)(NAME(strip_of)(p_copy, i > 0, &p_strip, count, i, now, 0, NULL, to),
-                                NAME(strip_of)(q_copy, i > 0, &q_strip, count, i, now, 0, NULL, to), count, 0,
-                                shift + i, &sum);
+            NAME(add_corrected)(NAME(strip_of)(p_copy, i > 0, &p_strip, count, i, now, none),
+                                NAME(strip_of)(q_copy, i > 0, &q_strip, count, i, now, none), count, 0, shift + i, &sum);
             NAME(give_corrected)(&sum, start > 0, to, i);
         }
     }

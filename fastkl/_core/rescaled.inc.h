@@ -11,8 +11,12 @@
 /* In a divergence below this, the square of the factor's error of 2^-107 could show. */
 #define SMALL_VALUE 0x1p-150
 
+/* In a total variation below this, the roundings of differences to 2^-106 could show. */
+#define SMALL_VARIATION 0x1p-50
+
 /* The value of a valid row whose first pass, of which `first` tells, was not accepted. */
 static double rescale(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const finished *first) {
+    const double least = task->measure == FASTKL_total_variation ? SMALL_VARIATION : SMALL_VALUE;
     double c = (first->sum_of_q + first->excess) / first->sum_of_q, c_low = 0;
     if (fastkl_is_symmetric(task->measure) && fastkl_order(p, q, n) > 0) { /* scale the same row, whether it is p or q */
         const fastkl_operand before = p;
@@ -29,8 +33,8 @@ static double rescale(const fastkl_task *task, fastkl_operand p, fastkl_operand 
         row_pass_f64(task, &p, &q, n, power, &factor, &sums);
         const finished row = finish_sums(task->measure, task, rounded(&sums), 0);
         /* Rows that are far apart need the sum of powers itself. */
-        const int far = task->measure == FASTKL_renyi_divergence && isnan(row.value) && isfinite(sums.term);
-        if (far && row.accepted | (fabs(row.excess) <= limits_f64.excess_most * row.sum_of_p)) {
+        if (task->measure == FASTKL_renyi_divergence && task->alpha < 1 && isnan(row.value) && isfinite(sums.term) &&
+            fabs(row.excess) <= limits_f64.excess_most * row.sum_of_p) {
             factor.powers = 1;
             row_pass_f64(task, &p, &q, n, power, &factor, &sums);
             if (!trusted(sums.term, sums.guard_bits, &row, &limits_f64))
@@ -39,7 +43,7 @@ static double rescale(const fastkl_task *task, fastkl_operand p, fastkl_operand 
         }
         if (!trusted(sums.term, sums.guard_bits, &row, &limits_f64))
             break;
-        if (acceptable(task->measure, &row, &limits_f64) && row.value >= SMALL_VALUE)
+        if (acceptable(task->measure, &row, &limits_f64) && row.value >= least)
             return apply_root(task->root, row.value);
         const double before = c;
         c_low += c * (row.excess / row.sum_of_q);

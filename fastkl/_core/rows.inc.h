@@ -51,10 +51,10 @@ typedef struct {
     double term_low[MOST_ROWS], other_low[MOST_ROWS], weight_low[MOST_ROWS];
 } group_sums;
 
-/* The sums of a comparison of a group of rows: those of the terms of each measure, of p, of q, and of q - p,
-   which has digits that the difference of the other two has not; of the total variation, as its second pass leaves it; the largest entries, and whether they are in the
-   same column, which is NaN where that is not known; and the OR of all entries' bits, and the guard bits of
-   fastkl_sums, for small entries of p and of q. */
+/* The sums of a comparison of a group of rows: those of the terms of each measure, of p, of q, and of q - p, which has
+   digits that the difference of the other two has not; of the total variation, as its second pass leaves it; the largest
+   entries, and whether they are in the same column, which is NaN where that is not known; and the OR of all entries' bits,
+   and the guard bits of fastkl_sums, for small entries of p and of q. */
 typedef struct {
     double forward[MOST_ROWS], reverse[MOST_ROWS], js[MOST_ROWS], p_log_p[MOST_ROWS], q_log_q[MOST_ROWS];
     double p[MOST_ROWS], q[MOST_ROWS], difference[MOST_ROWS], variation[MOST_ROWS];
@@ -273,7 +273,8 @@ FASTKL_INLINE void enter(const fastkl_sums *sums, group_sums *to, int i) {
 /* Are rows multiplied before the first pass? Of long rows, the first pass is as good for most measures. */
 static int scales_first(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n) {
     const int can = n <= TILE || (n <= FASTKL_PIECE && group(p, q, n) == 1);
-    const int fits = (n <= MOST_SCALED && fastkl_is_normalized(task->measure)) || (fastkl_is_f_divergence(task->measure) && can);
+    const int is_short = n <= MOST_SCALED && fastkl_is_normalized(task->measure);
+    const int fits = is_short || (fastkl_is_f_divergence(task->measure) && can);
     return fits && task->eps == 0 && fastkl_is_whole(p->dtype) && fastkl_is_whole(q->dtype);
 }
 

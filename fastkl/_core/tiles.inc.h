@@ -38,8 +38,10 @@ FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, traits of, 
         NAME(entry) e = term(p0[j], q0[j], one);
         UINT p_bits = NAME(bits)(p0[j]);
         REAL least_q = NAME(least_of)(of, p0[j], q0[j]);
-        if (count > 1)
-            e = NAME(both)(e, term(p1[j], q1[j], one)), p_bits |= NAME(bits)(p1[j]), least_q = NAME(lesser)(least_q, NAME(least_of)(of, p1[j], q1[j]));
+        if (count > 1) {
+            e = NAME(both)(e, term(p1[j], q1[j], one)), p_bits |= NAME(bits)(p1[j]);
+            least_q = NAME(lesser)(least_q, NAME(least_of)(of, p1[j], q1[j]));
+        }
         if (count > 3)
             e = NAME(both)(e, NAME(both)(term(p2[j], q2[j], one), term(p3[j], q3[j], one)));
         else if (count > 2)
@@ -89,13 +91,14 @@ FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, traits of, const NAME(column
    take longer, the module would be a tenth larger. */
 #define MOST_FEW 5
 
-/* Adds up `count` columns, and four more if there is a `group`. As both are constants, and no function has the address of
-   `now`, it stays in registers. */
-FASTKL_INLINE void NAME(add_known)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int count,
-                                   int group, NAME(factor) one, group_sums *to, int first) {
+/* Adds up n columns, of which the first are one to four, and the others a group, if any. As n is a constant, and no
+   function has the address of `now`, it stays in registers. */
+FASTKL_INLINE void NAME(add_known)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int n,
+                                   NAME(factor) one, group_sums *to, int first) {
+    const int count = (n - 1) % 4 + 1;
     NAME(lanes) now;
     NAME(start)(&now, term, of, *p, *q, count, one);
-    if (group)
+    if (n > 4)
         NAME(add_groups)(&now, term, of, NAME(advance)(*p, count), NAME(advance)(*q, count), 1, one);
     NAME(give_tile)(&now, of.infinite, to, first);
 }
@@ -103,11 +106,11 @@ FASTKL_INLINE void NAME(add_known)(NAME(term) *term, traits of, const NAME(colum
 FASTKL_INLINE void NAME(add_few)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int n,
                                  NAME(factor) one, group_sums *to, int first) {
     switch (n) {
-#define CASE(count, first_columns, group)                               \
-    case count:                                                              \
-        NAME(add_known)(term, of, p, q, first_columns, group, one, to, first); \
+#define CASE(count)                                             \
+    case count:                                                 \
+        NAME(add_known)(term, of, p, q, count, one, to, first); \
         break;
-        CASE(1, 1, 0) CASE(2, 2, 0) CASE(3, 3, 0) CASE(4, 4, 0) CASE(MOST_FEW, 1, 1)
+        CASE(1) CASE(2) CASE(3) CASE(4) CASE(MOST_FEW)
 #undef CASE
     }
 }
@@ -164,14 +167,14 @@ FASTKL_INLINE void NAME(add_any_tiles)(int measure, const NAME(tiles) *p, const 
     }
 }
 
-/* Clips tiles of rows of a group from row `first` on, and enters in `all_clipped` what that adds to each row of it. */
-FASTKL_NOINLINE void NAME(clip_tiles)(REAL *copy, const fastkl_operand *from, int n, int first, int rows, REAL eps,
-                                      double *all_clipped, group_sums *to) {
+/* Clips tiles of rows of a group from row `first` on. */
+FASTKL_NOINLINE void NAME(clip_tiles)(REAL *copy, const fastkl_operand *from, int n, int first, int rows,
+                                      NAME(clipping) by) {
     for (int i = 0; i < rows; i += LANES) {
-        double *const clipped = all_clipped + first + i;
-        uint64_t *const bits = to->entry_bits + first + i;
+        double *const clipped = by.clipped + first + i;
+        uint64_t *const bits = by.bits + first + i;
         if (from->row || i == 0)
-            NAME(clip_columns)(copy + i * n, n, eps, clipped, bits);
+            NAME(clip_columns)(copy + i * n, n, by.eps, clipped, bits);
         else /* it is the first tile again */
             memcpy(clipped, clipped - i, LANES * sizeof *clipped), memcpy(bits, bits - i, LANES * sizeof *bits);
     }
@@ -211,15 +214,15 @@ FASTKL_INLINE int NAME(batch)(int n) { return n < BATCH ? BATCH / n * LANES : LA
 /* The tiles of rows of a group from row `first` on: where they stand, or a copy, which has them already if all rows are the
    same and it `holds` some. */
 FASTKL_INLINE NAME(tiles) NAME(tiles_of)(REAL *copy, int holds, const fastkl_operand *from, int n, int first, int rows,
-                                         REAL eps, double *clipped, group_sums *to) {
+                                         NAME(clipping) by) {
     const int far = n > MOST_NEAR, columns_ahead = far ? 2 * TILE : TILE;
     const char *const data = from->data + first * from->row, *const ahead = data + columns_ahead / n * LANES * from->row;
-    if (from->dtype == REAL_DTYPE && in_a_column(from) && rows % LANES == 0 && !(eps > 0))
+    if (from->dtype == REAL_DTYPE && in_a_column(from) && rows % LANES == 0 && !(by.eps > 0))
         return (NAME(tiles)){data, from->col, COLUMN_BYTES, data + COLUMN_BYTES, from->col, n > BATCH};
-    if (!holds || from->row || eps > 0)
+    if (!holds || from->row || by.eps > 0)
         NAME(load_tiles)(copy, from, data, n, rows);
-    if (eps > 0)
-        NAME(clip_tiles)(copy, from, n, first, rows, eps, clipped, to);
+    if (by.eps > 0)
+        NAME(clip_tiles)(copy, from, n, first, rows, by);
     const ptrdiff_t tile = from->row ? n * COLUMN_BYTES : 0;
     return (NAME(tiles)){(const char *)copy, COLUMN_BYTES, tile, ahead, LANES * from->col, far};
 }
@@ -227,7 +230,7 @@ FASTKL_INLINE NAME(tiles) NAME(tiles_of)(REAL *copy, int holds, const fastkl_ope
 /* The first pass over rows of a group. */
 FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, int n,
                                       int rows, group_sums *to) {
-    const REAL p_eps = NAME(p_eps)(task), eps = NAME(eps)(task);
+    const NAME(clipping) of_p = NAME(clipping_of_p)(task, to), of_q = NAME(clipping_of_q)(task, to);
     const NAME(factor) one = NAME(no_factor)(task);
     const int scales = REAL_BITS == 64 && to->scales, pair = q->data != NULL;
     const int one_tile = scales && (!p->row || (pair && !q->row)); /* a row that stands for all gets many factors */
@@ -238,9 +241,8 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
         if (now > LANES) /* the last rows are copied if there are fewer than LANES */
             now -= now % LANES;
         const int holds = first > 0 && !scales;
-        const NAME(tiles) p_now = NAME(tiles_of)(p_copy, holds, p, n, first, now, p_eps, to->p_clipped, to);
-        const NAME(tiles) q_now =
-            pair ? NAME(tiles_of)(q_copy, holds, q, n, first, now, eps, to->clipped, to) : p_now;
+        const NAME(tiles) p_now = NAME(tiles_of)(p_copy, holds, p, n, first, now, of_p);
+        const NAME(tiles) q_now = pair ? NAME(tiles_of)(q_copy, holds, q, n, first, now, of_q) : p_now;
         if (scales)
             NAME(scale_tiles)(task, p_copy, pair ? q_copy : NULL, n, now, to->refused + first);
         NAME(add_any_tiles)(fastkl_entries_of(task->measure), &p_now, &q_now, n, now, &one, to, first);

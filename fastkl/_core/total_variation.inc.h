@@ -1,9 +1,9 @@
 /* Owns the second pass of the total variation, over rows that are in cache. In REAL. Knows nothing of first passes.
 
-   The sums of p and q differ at least by rounding, and |p/P - q/Q| is of first order in that. So each difference p - q gets
-   (p + q) (Q - P) / (P + Q), which makes it 2PQ / (P + Q) (p/P - q/Q). The first pass has summed Q - P as differences q - p:
-   its error is some units in the last place of the sum of |q - p|, and so of the total variation, if the correction does not
-   take most of that. */
+   The sums of p and q differ at least by rounding, and |p/P - q/Q| is of first order in that. So each difference p - q
+   gets (p + q) (Q - P) / (P + Q), which makes it 2PQ / (P + Q) (p/P - q/Q). The first pass has summed Q - P as
+   differences q - p: its error is some units in the last place of the sum of |q - p|, and so of the total variation, if
+   the correction does not take most of that. */
 
 FASTKL_INLINE REAL NAME(corrected)(REAL p, REAL q, REAL shift) { return SIZE(NAME(mul_add)(shift, p + q, p - q)); }
 
@@ -70,7 +70,8 @@ FASTKL_NOINLINE void NAME(correct_row)(const fastkl_operand *p, const fastkl_ope
         const ptrdiff_t count = columns_of_piece(n, start, most);
         NAME(columns) p_now = NAME(row_columns)(p_chunk, p, p->data + start * p->col, count, p_in_place);
         NAME(columns) q_now = NAME(row_columns)(q_chunk, q, q->data + start * q->col, count, q_in_place);
-        p_now.ahead = p->data + start * p->col + DOUBLES * p->row, q_now.ahead = q->data + start * q->col + DOUBLES * q->row;
+        p_now.ahead = p->data + start * p->col + DOUBLES * p->row;
+        q_now.ahead = q->data + start * q->col + DOUBLES * q->row;
         p_now.far = q_now.far = 1;
         NAME(add_corrected)(NAME(known)(p_now, REAL_DTYPE, 1), NAME(known)(q_now, REAL_DTYPE, 1), count / LANES, 1,
                             shift, &sum);

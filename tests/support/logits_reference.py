@@ -108,9 +108,10 @@ def losses(q, labels, logits=True, temperature=1.0, smoothing=0.0):
     return own * (ONE - share) + evaluate("cross_entropy", every, q, kinds, temperature=temperature) * share
 
 
-# The documented bounds: D and JS are off by at most 32 eps of them, or of 1e-14 if that is more, and by 64 of double's eps
-# times the root more if the logarithms of one operand's probabilities are rounded; a total variation by 64 of them. The root of JS is off by what its square
-# may be. H and the cross-entropy are off by at most 32 eps H + 4 eps. Measure has the factors as `logits_bound`.
+# The documented bounds: D and JS are off by at most 32 eps of them, or of 1e-14 if that is more, and by 64 of double's
+# eps times the root more if the logarithms of one operand's probabilities are rounded; a total variation by 64 of them.
+# The root of JS is off by what its square may be. H and the cross-entropy are off by at most 32 eps H + 4 eps. Measure has
+# the factors as `logits_bound`.
 LEAST_PROMISED = 1e-14
 
 
@@ -121,6 +122,11 @@ def error(name, values, exact, mixed=False):
         return reference.error(name, values, exact, np.abs(exact.high) + 4 / 32)
     divergence = exact.high**2 if measure.root else exact.high
     unit = np.maximum(divergence, LEAST_PROMISED)
+    if measure.near_from == 1:  # of which nothing is promised below, but that it is next to nothing
+        unit = np.where(divergence < LEAST_PROMISED, 1.0, divergence)
+    if measure.infinite and measure.near:  # a value e^x has x times the error of x
+        with np.errstate(over="ignore"):
+            unit = unit * np.maximum(1, np.log(np.maximum(divergence, 1)) / 16)
     if mixed:
         share = 64 * float(np.finfo(float).eps) / float(np.finfo(values.dtype).eps) / 32
         unit = unit + share * (1 if measure.near_from == 1 else np.sqrt(divergence))

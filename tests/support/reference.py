@@ -71,8 +71,8 @@ class Measure:
     logits_bound: float = 32
     # From p and q, how many eps |x| a row's result may be off if that is more than `bound`.
     row_bound: Callable[[Array, Array], Array] | None = None
-    # Where rows are proportional but for rounding, so that the value is at most eps^near_from, an error of eps^near counts as
-    # none. A total variation is of first order in that rounding.
+    # Where rows are proportional but for rounding, so that the value is at most eps^near_from, an error of eps^near counts
+    # as none. A total variation is of first order in that rounding.
     near: int | None = None
     near_from: int = 2
     # From where p and where q are positive, which pairs have an infinite value.
@@ -468,7 +468,7 @@ def error(name, values, exact, unit=None):
         errors = off / (np.abs(exact.high) + measure.offset if unit is None else unit) / float(dtype.eps)
     free = max(float(dtype.smallest_subnormal) / 2, 1e-280 if measure.root else 2.0**-1074)
     if measure.near is not None:
-        least = float(dtype.eps) ** measure.near
+        least = float(dtype.eps) ** measure.near * (4 if measure.near_from == 1 else 1)  # sums have two roundings more
         free = np.where(exact.high <= float(dtype.eps) ** min(measure.near, measure.near_from), least, free)
     right = (off <= free) | (np.isinf(values) & (exact.high >= float(dtype.max)))
     return np.where(values < 0, np.inf, np.where(right, 0, np.nan_to_num(errors, nan=np.inf, posinf=np.inf)))
