@@ -127,7 +127,7 @@ def test_comparison(with_labels):
     result = fastkl.score(*files, measure=None if with_labels else "compare", from_logits=True, out="out.npy")
     expected = fastkl.compare(p, q, right if with_labels else None, from_logits=True)
     out = np.load("out.npy")
-    assert out.dtype.names == FIELDS[: None if with_labels else 7]
+    assert out.dtype.names == FIELDS[: None if with_labels else 8]
     for name in out.dtype.names:
         np.testing.assert_array_equal(out[name], getattr(expected, name), err_msg=name)
         assert result[name]["mean"] == pytest.approx(getattr(expected, name).mean(), rel=1e-12)
@@ -346,7 +346,7 @@ def test_output_of_a_comparison(capsys):
     assert result.keys() >= {"rows", *SPEED, "top1_agreement", "perplexity_p", "perplexity_q"}
     assert main(arguments) == 0
     text = capsys.readouterr().out
-    assert [line.split()[0] for line in text.splitlines()[1:11]] == [*FIELDS, "nll_increase"]
+    assert [line.split()[0] for line in text.splitlines()[1:12]] == [*FIELDS, "nll_increase"]
     assert "perplexity of p" in text
     assert "same argmax" in text
 

@@ -15,6 +15,7 @@ from support.measures import assert_same_bits
 import fastkl
 
 FUNCTIONS = [*MEASURES, "nll", "compare"]
+WITHOUT_BASE = ["hellinger_distance", "total_variation", "chi2_divergence"]
 # With the values of from_logits that make a row of each function one of logits, and a comparison of probabilities.
 CALLS = [(f, x) for f in FUNCTIONS for x in (True, "p", "q") if f not in ("entropy", "nll") or x is True]
 CALLS += [("compare", False)]
@@ -26,7 +27,7 @@ on_every_tier = pytest.mark.usefixtures("tier")
 
 
 def values(function, p, q, labels, from_logits=True, **keywords):
-    """The results of a call: one, or the nine of `compare`."""
+    """The results of a call: one, or the ten of `compare`."""
     if function == "nll":
         return (fastkl.nll(labels, q, from_logits=OF_LOGITS[from_logits][1], **keywords),)
     if function == "compare":
@@ -209,8 +210,11 @@ def test_axis_keepdims_and_base(function, dtype):
         assert_same_bits(values(function, *map(np.asfortranarray, (p, q, labels)), axis=axis), expected)
         kept = tuple(np.expand_dims(x, axis) for x in expected)
         assert_same_bits(values(function, p, q, labels, axis=axis, keepdims=True), kept)
-        for bits, nats in zip(values(function, p, q, labels, axis=axis, base=2), expected, strict=True):
-            unit = 1 if bits.dtype == bool else np.log(2) ** (0.5 if function == "js_distance" else 1)
+        if function in WITHOUT_BASE:
+            continue
+        for i, (bits, nats) in enumerate(zip(values(function, p, q, labels, axis=axis, base=2), expected, strict=True)):
+            has_none = function == "compare" and fastkl.Comparison._fields[i] in ("total_variation", "same_argmax")
+            unit = 1 if has_none else np.log(2) ** (0.5 if function == "js_distance" else 1)
             np.testing.assert_allclose(bits, nats / unit, rtol=4 * np.finfo(dtype).eps, atol=0)
     one = values(function, p[0, 0], q[0, 0], 2)
     assert all(isinstance(x, np.generic) for x in one)
@@ -243,7 +247,8 @@ def test_out(function):
         filled = np.full((50, 3), 7.0).astype(dtype)
         view = filled[::-1, 1]
         assert values(function, p, q, labels, out=view)[0] is view
-        np.testing.assert_array_equal(view, expected.astype(dtype))
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(view, expected.astype(dtype))
         assert np.all(filled[:, ::2] == 7)
     single = p.astype("f4"), q.astype("f4"), labels
     wide = values(function, *single, out=np.empty(50))[0]

@@ -12,7 +12,7 @@ import sys
 
 import numpy as np
 import pytest
-from support.measures import MEASURES, assert_same_bits, entropy
+from support.measures import MEASURES, accepted, assert_same_bits, entropy
 from support.processes import NIGHT
 
 import fastkl
@@ -307,7 +307,7 @@ def calls(outs=("f4",)):
     for measure, dtype in itertools.product(MEASURES, DTYPES):
         for rows, n, order, base, threads in alone + shared if measure is fastkl.kl_divergence else alone:
             p, q = operands(dtype, rows, n, order)
-            keywords = {"base": base, "threads": threads, "invalid": "nan", "normalize": True}
+            keywords = accepted(measure, base=base, threads=threads, invalid="nan", normalize=True)
             name = f"{measure.__name__}, {dtype}, {rows} x {n}, base {base}, {threads} threads"
             result[name] = functools.partial(measure, p, q, **keywords)
             for to in outs if n == 300 else ():
