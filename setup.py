@@ -45,8 +45,10 @@ OPTIONAL = [
 ]
 # The same for files where size matters more: copies of loops for other numbers of rounds are a quarter of a tier.
 # The baseline is that of CPUs without AVX2; Cython's code runs once a call.
-SMALL_FILES = ("tier_baseline.c", "_kernels.c")
-SMALL = [(GCC, ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fno-gcse"], [])]
+SMALL = {
+    "tier_baseline.c": [(GCC, ["-O2", "-ftree-vectorize", "-fvect-cost-model=dynamic", "-fno-gcse"], [])],
+    "_kernels.c": [(GCC, ["-Os"], [])],
+}
 ABI3 = os.environ.get("FASTKL_ABI3") == "1" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 
@@ -64,7 +66,10 @@ class Build(build_ext):
         for compile_args, link_args in arguments:
             kernels.extra_compile_args += compile_args
             kernels.extra_link_args += link_args
-        small = [flag for probe, flags, _ in SMALL if kind == "unix" and self.links(probe, flags, []) for flag in flags]
+        small = {
+            name: [flag for probe, flags, _ in options if kind == "unix" and self.links(probe, flags, []) for flag in flags]
+            for name, options in SMALL.items()
+        }
         self.compiler.compile = self.side_by_side(self.compiler.compile, small)
         super().build_extensions()
 
@@ -74,7 +79,7 @@ class Build(build_ext):
 
         def compile_all(sources, extra_postargs=(), **keywords):
             def compile_one(source):
-                flags = [*extra_postargs, *(small if Path(source).name in SMALL_FILES else ())]
+                flags = [*extra_postargs, *small.get(Path(source).name, ())]
                 return compile_in_order([source], extra_postargs=flags, **keywords)
 
             with ThreadPoolExecutor(os.cpu_count()) as pool:
