@@ -466,7 +466,7 @@ def _invalid_row(
         bad = np.flatnonzero(~((logits | (part >= 0)) & (part < np.inf)))
         if len(bad):
             entry = part[bad[0]]
-            numbers = "entries" if request.measure in ("generalized_kl", "rel_entr_sum") else "probabilities"
+            numbers = "entries" if request.measure == "generalized_kl" else "probabilities"
             wanted = "logits must be finite or -inf" if logits else f"{numbers} must be finite and non-negative"
             reason = "negative" if np.isfinite(entry) else "not finite"
             return error(start + int(bad[0]), reason, f" = {entry!s}: {wanted}")

@@ -147,7 +147,7 @@ def saved(x):
     return file.getvalue()
 
 
-# Lines of entries with " | " between them, for the three items of a header.
+# Lines of entries with " | " between them: one table for each of the three items of a header.
 DESCRS = """
 '<f8' | '>f8' | '<f4' | '<f2' | '|b1' | '|u1' | '<V2' | '>V2' | '|V8' | '|V0' | '|O' | '|S8' | '<U2' | '<U0' | '<M8[s]'
 '<m8' | '<c8' | '<c16' | '<f16' | [('a', '<f8')] | [('a', '|O')] | [('a', '<f4', (2,))] | ('<f8', (1,)) | ('|i1', (2,))

@@ -22,10 +22,9 @@ static measured_alone alone_of(const fastkl_task *task, int i, const fastkl_oper
     const fastkl_operand *const other = compared[i].exchanged ? p : q;
     /* H(p) is in double if q is, because H(p, q) = H(p) + D has it. */
     const fastkl_operand none = {.dtype = other->dtype};
-    measured_alone alone = {*task, compared[i].exchanged ? q : p, compared[i].measure == FASTKL_entropy ? none : *other};
+    measured_alone alone = {compared[i].exchanged ? fastkl_exchanged(task) : *task, compared[i].exchanged ? q : p,
+                            compared[i].measure == FASTKL_entropy ? none : *other};
     alone.task.measure = compared[i].measure;
-    if (compared[i].exchanged)
-        alone.task.p_tolerance = task->q_tolerance, alone.task.q_tolerance = task->p_tolerance;
     return alone;
 }
 

@@ -135,7 +135,7 @@ FASTKL_INLINE void NAME(add_entropies)(NAME(compared_lanes) *lanes, int one_row,
     }
 }
 
-/* Adds columns to lanes whose address nobody else has: their sums stay in registers. */
+/* Adds columns to lanes whose address no other function has: their sums stay in registers. */
 FASTKL_INLINE void NAME(compare_columns)(NAME(compared_lanes) *lanes, int one_row, NAME(columns) p, NAME(columns) q,
                                          ptrdiff_t count) {
     REAL log_ratio[(COMPARED_COLUMNS + 1) * LANES];

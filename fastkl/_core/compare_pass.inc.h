@@ -6,13 +6,6 @@
 /* The columns that a search goes over at once. */
 #define SEARCHED 8
 
-/* Gives the sums of each lane to its row, or adds them to what the row has. */
-FASTKL_INLINE void NAME(give_sum)(const NAME(lane_sum) *sum, double *to, int add) {
-    FASTKL_VECTORIZE
-    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
-        to[j] = (add ? to[j] : 0) + ((double)sum->sum[j] + (double)sum->low[j]);
-}
-
 /* Gives the bits of each lane to its row. */
 FASTKL_INLINE void NAME(give_bits)(const UINT *bits, uint64_t *to) {
     FASTKL_VECTORIZE
@@ -41,14 +34,11 @@ FASTKL_INLINE void NAME(give_compared)(const NAME(compared_lanes) *lanes, compar
 /* The second pass of the total variation. */
 FASTKL_NOINLINE void NAME(correct_tile)(NAME(columns) p, NAME(columns) q, int n, int row, compared_sums *to) {
     const double *const difference = to->difference + row, *const p_sum = to->p + row, *const q_sum = to->q + row;
-    NAME(lane_sum) sum;
     REAL shift[LANES];
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
         shift[j] = (REAL)(difference[j] / (p_sum[j] + q_sum[j]));
-    memset(&sum, 0, sizeof sum);
-    NAME(add_corrected)(NAME(known)(p, REAL_DTYPE, 0), NAME(known)(q, REAL_DTYPE, 0), n, 0, shift, &sum);
-    NAME(give_sum)(&sum, to->variation + row, 0);
+    NAME(correct_lanes)(p, q, n, shift, to->variation + row, 0);
 }
 
 /* The pass over rows of up to TILE entries. */

@@ -236,8 +236,8 @@ static double hellinger_distance_fallback(const weights *p, const weights *q) {
     return total(sum) / 2 < 1 ? total(sum) / 2 : 1;
 }
 
-/* The total variation, of y (1 - e^x) with the same y and x, with the sign of q - p. Their sum is 0, but for the error of
-   the logarithms of the rows' sums: each entry gets its share of it, as in total_variation.inc.h. */
+/* The total variation, of y (1 - e^x) with the same y and x, with the sign of q - p. Their sum is 0, except for the error
+   of the logarithms of the rows' sums: each entry gets its share of it, as in total_variation.inc.h. */
 static double total_variation_fallback(const weights *p, const weights *q) {
     fastkl_parts rest = {0, 0}, sum = {0, 0};
     for (int pass = 0; pass < 2; pass++)

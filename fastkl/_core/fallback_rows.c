@@ -179,16 +179,15 @@ static double js_divergence_value(double term, double weight, double difference,
     return value < FASTKL_LN2 * weight ? value : FASTKL_LN2 * weight;
 }
 
-static double hellinger_distance_far(double x, double y, scaled ratio, const fastkl_task *task) {
-    (void)task;
-    const double roots = sqrt(x) - sqrt(y);
-    (void)ratio;
-    return roots * roots;
-}
 static double hellinger_distance_term(double a, double b, factor_f64 c, double difference, const fastkl_task *task) {
     (void)task;
     const double root = difference / (sqrt(a) + sqrt(b * c.high));
     return root * root;
+}
+static double hellinger_distance_far(double x, double y, scaled ratio, const fastkl_task *task) {
+    const double roots = sqrt(x) - sqrt(y);
+    (void)task, (void)ratio;
+    return roots * roots;
 }
 static double hellinger_distance_value(double term, double weight, double difference, const fastkl_task *task) {
     (void)task;
@@ -370,9 +369,7 @@ static double generalized(const fastkl_task *task, fastkl_operand p, fastkl_oper
 static double exact_divergence(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const int renyi = task->measure == FASTKL_renyi_divergence;
     if (renyi && task->alpha < 0.5) { /* alpha D_beta(y || x) / beta */
-        fastkl_task exchanged = *task;
-        exchanged.alpha = task->beta, exchanged.beta = task->alpha;
-        exchanged.p_eps = task->eps, exchanged.eps = task->p_eps;
+        const fastkl_task exchanged = fastkl_exchanged(task);
         return exact_divergence(&exchanged, q, p, n) * (task->alpha / task->beta);
     }
     const scaled P = sum_of(p, n, task->p_eps), Q = sum_of(q, n, task->eps);

@@ -86,6 +86,15 @@ static inline int fastkl_zero_is_infinite(const fastkl_task *task) {
     return fastkl_is_infinite(task->measure) && (task->measure != FASTKL_renyi_divergence || task->alpha > 1);
 }
 
+/* The task for operands that are exchanged. Of a Renyi divergence, alpha D_beta(y || x) / beta is D_alpha(x || y). */
+static inline fastkl_task fastkl_exchanged(const fastkl_task *task) {
+    fastkl_task exchanged = *task;
+    exchanged.p_tolerance = task->q_tolerance, exchanged.q_tolerance = task->p_tolerance;
+    exchanged.p_eps = task->eps, exchanged.eps = task->p_eps;
+    exchanged.alpha = task->beta, exchanged.beta = task->alpha;
+    return exchanged;
+}
+
 /* The smoothed loss of a label, from its own loss and the mean of all. 0 times an infinite loss would be NaN. */
 static inline double fastkl_smoothed(const fastkl_task *task, double loss, double mean) {
     return (task->smoothing < 1 ? (1 - task->smoothing) * loss : 0) + (task->smoothing > 0 ? task->smoothing * mean : 0);

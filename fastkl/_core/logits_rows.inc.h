@@ -130,22 +130,13 @@ static int evaluate_pair(logits_pair *pair, double *value, moments *sums) {
     }
 }
 
-/* The task for operands that are exchanged. */
-static fastkl_task exchange(const fastkl_task *task) {
-    fastkl_task exchanged = *task;
-    exchanged.p_tolerance = task->q_tolerance, exchanged.q_tolerance = task->p_tolerance;
-    exchanged.p_eps = task->eps, exchanged.eps = task->p_eps;
-    exchanged.alpha = task->beta, exchanged.beta = task->alpha;
-    return exchanged;
-}
-
 /* The value of the first row, and what is wrong with it. That of Jeffreys is the sum of D in both directions. */
 FASTKL_NOINLINE void logits_row_alone(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q,
                                       ptrdiff_t n, double *value, uint8_t *status) {
     if (task->measure == FASTKL_jeffreys_divergence) {
         fastkl_task forward = *task;
         forward.measure = FASTKL_kl_divergence;
-        const fastkl_task reverse = exchange(&forward);
+        const fastkl_task reverse = fastkl_exchanged(&forward);
         double other = 0;
         logits_row_alone(&forward, p, q, n, value, status);
         if (!*status && !is_wanted(task))
@@ -153,7 +144,7 @@ FASTKL_NOINLINE void logits_row_alone(const fastkl_task *task, const fastkl_oper
         *value += other;
         return;
     }
-    const fastkl_task exchanged = exchange(task);
+    const fastkl_task exchanged = fastkl_exchanged(task);
     /* The same row is p in either order, so that a symmetric measure has the same bits. */
     const int by_order = task->measure == FASTKL_renyi_divergence && task->alpha < 0.5; /* alpha D_beta(y || x) / beta */
     const int exchanges = by_order || (fastkl_is_symmetric(task->measure) &&

@@ -86,7 +86,6 @@ FASTKL_INLINE NAME(logarithms) NAME(compare_logarithms)(REAL p, REAL q, REAL log
    with the larger and the smaller of p and q by p + q, g(u) = 2 log(2 larger) - 2 smaller |x|. */
 FASTKL_INLINE REAL NAME(js_divergence_of_ratio)(NAME(ratio) r, NAME(factor) c) {
     (void)c;
-
     const REAL x = r.x, p = 1 / (1 + r.exp), q = r.exp * p, u = r.exp_less_1 * p;
     const REAL larger = NAME(greater)(p, q), smaller = NAME(lesser)(p, q);
     const int close = x * x < 1;
@@ -112,7 +111,6 @@ FASTKL_INLINE NAME(entry) NAME(hellinger_distance)(REAL p, REAL q, NAME(factor) 
 }
 FASTKL_INLINE REAL NAME(hellinger_distance_of_ratio)(NAME(ratio) r, NAME(factor) c) {
     (void)c;
-
     const REAL root = r.exp_less_1 / (ROOT(r.exp) + 1);
     return root * root;
 }

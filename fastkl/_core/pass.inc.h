@@ -103,6 +103,13 @@ FASTKL_NOINLINE void NAME(give_low)(const NAME(lanes) *lanes, group_sums *to, in
     }
 }
 
+/* Gives the sums of each lane to its row, or adds them to what the row has. */
+FASTKL_INLINE void NAME(give_sum)(const NAME(lane_sum) *sum, double *to, int add) {
+    FASTKL_VECTORIZE
+    for (int j = 0; j < FASTKL_TRIPS(LANES); j++)
+        to[j] = (add ? to[j] : 0) + ((double)sum->sum[j] + (double)sum->low[j]);
+}
+
 #include "total_variation.inc.h"
 #include "tiles.inc.h"
 
@@ -170,11 +177,9 @@ FASTKL_NOINLINE void NAME(correct_strips)(const fastkl_operand *p, const fastkl_
         const fastkl_operand p_strip = moved(p, 0, start), q_strip = moved(q, 0, start);
         for (int i = 0; i < rows; i += LANES) {
             const int now = rows - i < LANES ? rows - i : LANES;
-            NAME(lane_sum) sum;
-            memset(&sum, 0, sizeof sum);
-            NAME(add_corrected)(NAME(strip_of)(p_copy, i > 0, &p_strip, count, i, now, none),
-                                NAME(strip_of)(q_copy, i > 0, &q_strip, count, i, now, none), count, 0, shift + i, &sum);
-            NAME(give_corrected)(&sum, start > 0, to, i);
+            const NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, i, now, none);
+            const NAME(columns) q_now = NAME(strip_of)(q_copy, i > 0, &q_strip, count, i, now, none);
+            NAME(correct_lanes)(p_now, q_now, count, shift + i, to->term + i, start > 0);
         }
     }
 }

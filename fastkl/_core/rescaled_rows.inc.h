@@ -4,10 +4,10 @@
 /* Longer rows are rescaled one by one: a pass over a few of them, in as many lanes as are used, would take longer. */
 #define MOST_RESCALED 32
 
-/* Rows of a group: their number and indices; their sums, and the OR of bits whose sign says that these cannot be trusted;
-   whether a value is `wanted` of a row, and then, whether it was found; whether its p and q are `exchanged`; and the factor
-   by which q is then multiplied, or p where there is no q: power x high with high in [1, 2). Of lanes without a row nothing
-   is wanted. */
+/* Rows of a group: their number and indices; their sums, and the OR of bits whose sign says that these cannot be trusted.
+   The value of a row is at first `wanted`, and remains so only where this pass gives it. Where p and q are `exchanged`,
+   they change places; then q is multiplied by power x high, with high in [1, 2), or p where there is no q. Of lanes without
+   a row nothing is wanted. */
 typedef struct {
     int count, index[DOUBLES];
     double term[DOUBLES], other[DOUBLES], weight[DOUBLES], high[DOUBLES], power[DOUBLES], value[DOUBLES];
@@ -54,26 +54,21 @@ FASTKL_INLINE void prepare_tiles(traits of, int symmetric, double *p, double *q,
 
 /* Adds the columns of tiles of which one is multiplied. */
 FASTKL_INLINE void add_rescaled(lanes_f64 *lanes, term_f64 *term, traits of, const double *p, const double *q, int n,
-                                const double *high, factor_f64 c) {
-    c.low = 0, c.scaled = 1;
+                                const double *high) {
     for (int i = 0; i < n % 4; i++, p += DOUBLES, q += DOUBLES) {
         FASTKL_VECTORIZE
-        for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
-            c.high = high[j];
-            add_one_f64(lanes, term(p[j], q[j], c), j, of, p[j], least_of_f64(of, p[j], q[j]));
-        }
+        for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++)
+            add_one_f64(lanes, term(p[j], q[j], (factor_f64){high[j], 0, 1}), j, of, p[j], q[j]);
     }
     for (int i = 0; i < n / 4; i++, p += 4 * DOUBLES, q += 4 * DOUBLES) {
         const double *const p1 = p + DOUBLES, *const p2 = p1 + DOUBLES, *const p3 = p2 + DOUBLES;
         const double *const q1 = q + DOUBLES, *const q2 = q1 + DOUBLES, *const q3 = q2 + DOUBLES;
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
-            c.high = high[j];
+            const factor_f64 c = {high[j], 0, 1};
             const entry_f64 e = both_f64(both_f64(term(p[j], q[j], c), term(p1[j], q1[j], c)),
                                          both_f64(term(p2[j], q2[j], c), term(p3[j], q3[j], c)));
-            add_one_f64(lanes, e, j, of, p[j],
-                        lesser_f64(lesser_f64(least_of_f64(of, p[j], q[j]), least_of_f64(of, p1[j], q1[j])),
-                                   lesser_f64(least_of_f64(of, p2[j], q2[j]), least_of_f64(of, p3[j], q3[j]))));
+            add_one_f64(lanes, e, j, of, p[j], lesser_f64(lesser_f64(q[j], q1[j]), lesser_f64(q2[j], q3[j])));
         }
     }
 }
@@ -93,7 +88,7 @@ FASTKL_NOINLINE void gather_rows(double *tile, const fastkl_operand *from, int n
 
 /* The pass. */
 FASTKL_INLINE void rescaled_pass(term_f64 *term, traits of, int symmetric, const fastkl_operand *p, const fastkl_operand *q,
-                                 int n, factor_f64 c, rescaled_rows *rows) {
+                                 int n, rescaled_rows *rows) {
     _Alignas(COLUMN_BYTES) double p_tile[MOST_RESCALED * DOUBLES], q_tile[MOST_RESCALED * DOUBLES], high[DOUBLES];
     double *const second = of.pair ? q_tile : p_tile;
     uint64_t small = 0;
@@ -104,7 +99,7 @@ FASTKL_INLINE void rescaled_pass(term_f64 *term, traits of, int symmetric, const
     if (of.pair)
         gather_rows(q_tile, q, n, rows);
     prepare_tiles(of, symmetric, p_tile, second, n, rows);
-    add_rescaled(&lanes, term, of, p_tile, second, n, high, c);
+    add_rescaled(&lanes, term, of, p_tile, second, n, high);
     for (int j = 0; of.infinite && j < DOUBLES; j++)
         small |= is_small_f64(lanes.least_q[j]);
     if (small & FASTKL_SIGN) {
@@ -135,17 +130,16 @@ FASTKL_INLINE void finish_rescaled(int measure, const fastkl_task *task, const l
     }
 }
 
-/* The functions that do it all, for the measures that have one. */
+/* Each finds the factors, does the pass and gives the values. There is one for each measure that is rescaled in groups. */
 typedef void rescaler(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, int n,
                       rescaled_rows *rows);
 
-#define ROW(name, pair, infinite, symmetric)                                                             \
+#define ROW(name, pair, infinite, symmetric)                                                                         \
     static void rescale_##name(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, int n,     \
                                rescaled_rows *rows) {                                                                \
         const limits *const within = limits_of(task, p, q);                                                          \
         find_factors(FASTKL_##name, task, within, rows);                                                             \
-        rescaled_pass(name##_f64, (traits){pair, infinite, FASTKL_float64}, symmetric, p, q, n, no_factor_f64(task), \
-                      rows);                                                                                         \
+        rescaled_pass(name##_f64, (traits){pair, infinite, FASTKL_float64}, symmetric, p, q, n, rows);               \
         finish_rescaled(FASTKL_##name, task, within, rows);                                                          \
     }
 ROW(entropy, 0, 0, 0)

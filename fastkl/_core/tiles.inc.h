@@ -23,7 +23,8 @@ FASTKL_INLINE NAME(columns) NAME(columns_of_tile)(const NAME(tiles) *from, int n
 /* The sums of the first `count` columns, of one to four; `count` is a constant in every use. Where there were no sums
    before, there is nothing that rounding could take from them. */
 FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, traits of, NAME(columns) p, NAME(columns) q,
-                               int count, NAME(factor) one) {
+                               int count) {
+    const NAME(factor) one = {.high = 1};
     const NAME(loose) *const p0 = NAME(column)(p, 0, 4, NULL), *const q0 = NAME(column)(q, 0, 4, NULL);
     const NAME(loose) *const p1 = NAME(column)(p, 1, 4, NULL), *const q1 = NAME(column)(q, 1, 4, NULL);
     const NAME(loose) *const p2 = NAME(column)(p, 2, 4, NULL), *const q2 = NAME(column)(q, 2, 4, NULL);
@@ -37,19 +38,19 @@ FASTKL_INLINE void NAME(start)(NAME(lanes) *lanes, NAME(term) *term, traits of, 
     for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
         NAME(entry) e = term(p0[j], q0[j], one);
         UINT p_bits = NAME(bits)(p0[j]);
-        REAL least_q = NAME(least_of)(of, p0[j], q0[j]);
+        REAL least_q = q0[j];
         if (count > 1) {
             e = NAME(both)(e, term(p1[j], q1[j], one)), p_bits |= NAME(bits)(p1[j]);
-            least_q = NAME(lesser)(least_q, NAME(least_of)(of, p1[j], q1[j]));
+            least_q = NAME(lesser)(least_q, q1[j]);
         }
         if (count > 3)
             e = NAME(both)(e, NAME(both)(term(p2[j], q2[j], one), term(p3[j], q3[j], one)));
         else if (count > 2)
             e = NAME(both)(e, term(p2[j], q2[j], one));
         if (count > 2)
-            p_bits |= NAME(bits)(p2[j]), least_q = NAME(lesser)(least_q, NAME(least_of)(of, p2[j], q2[j]));
+            p_bits |= NAME(bits)(p2[j]), least_q = NAME(lesser)(least_q, q2[j]);
         if (count > 3)
-            p_bits |= NAME(bits)(p3[j]), least_q = NAME(lesser)(least_q, NAME(least_of)(of, p3[j], q3[j]));
+            p_bits |= NAME(bits)(p3[j]), least_q = NAME(lesser)(least_q, q3[j]);
         lanes->term.sum[j] = e.term, lanes->other.sum[j] = e.other, lanes->weight.sum[j] = e.weight;
         lanes->term.low[j] = lanes->other.low[j] = lanes->weight.low[j] = 0;
         lanes->p_bits[j] = p_bits, lanes->guard_bits[j] = 0, lanes->least_q[j] = of.pair ? least_q : 1;
@@ -68,13 +69,14 @@ FASTKL_INLINE void NAME(give_tile)(NAME(lanes) *now, int infinite, group_sums *t
 
 /* Adds up the columns of LANES rows, which are those from row `first` of a group on. */
 FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int n,
-                                  NAME(factor) one, group_sums *to, int first) {
+                                  group_sums *to, int first) {
+    const NAME(factor) one = {.high = 1};
     NAME(lanes) now;
     const int first_columns = (n - 1) % 4 + 1;
     switch (first_columns) {
 #define CASE(count)                                         \
     case count:                                             \
-        NAME(start)(&now, term, of, *p, *q, count, one); \
+        NAME(start)(&now, term, of, *p, *q, count); \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4)
 #undef CASE
@@ -94,21 +96,22 @@ FASTKL_INLINE void NAME(add_tile)(NAME(term) *term, traits of, const NAME(column
 /* Adds up n columns, of which the first are one to four, and the others a group, if any. As n is a constant, and no
    function has the address of `now`, it stays in registers. */
 FASTKL_INLINE void NAME(add_known)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int n,
-                                   NAME(factor) one, group_sums *to, int first) {
+                                   group_sums *to, int first) {
+    const NAME(factor) one = {.high = 1};
     const int count = (n - 1) % 4 + 1;
     NAME(lanes) now;
-    NAME(start)(&now, term, of, *p, *q, count, one);
+    NAME(start)(&now, term, of, *p, *q, count);
     if (n > 4)
         NAME(add_groups)(&now, term, of, NAME(advance)(*p, count), NAME(advance)(*q, count), 1, one);
     NAME(give_tile)(&now, of.infinite, to, first);
 }
 
 FASTKL_INLINE void NAME(add_few)(NAME(term) *term, traits of, const NAME(columns) *p, const NAME(columns) *q, int n,
-                                 NAME(factor) one, group_sums *to, int first) {
+                                 group_sums *to, int first) {
     switch (n) {
-#define CASE(count)                                             \
-    case count:                                                 \
-        NAME(add_known)(term, of, p, q, count, one, to, first); \
+#define CASE(count)                                        \
+    case count:                                            \
+        NAME(add_known)(term, of, p, q, count, to, first); \
         break;
         CASE(1) CASE(2) CASE(3) CASE(4) CASE(MOST_FEW)
 #undef CASE
@@ -117,13 +120,13 @@ FASTKL_INLINE void NAME(add_few)(NAME(term) *term, traits of, const NAME(columns
 
 /* The functions that add up tiles, for each common measure: of any number of columns, and of few. */
 #define ADDER(adder, add, name, pair, infinite)                                                                         \
-    static void NAME(adder##name)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows,                          \
-                                  const NAME(factor) *one, group_sums *to, int first) {                                 \
+    static void NAME(adder##name)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to,          \
+                                  int first) {                                                                          \
         const traits of = {pair, infinite, REAL_DTYPE};                                                                 \
         for (int i = 0; i < rows; i += LANES) {                                                                         \
             NAME(columns) p_now = NAME(columns_of_tile)(p, n, i), q_now = NAME(columns_of_tile)(pair ? q : p, n, i);    \
             p_now.far = pair && p->far, q_now.far = pair && q->far;                                                     \
-            NAME(add)(NAME(name), of, &p_now, &q_now, n, NAME(unscaled)(*one), to, first + i);                          \
+            NAME(add)(NAME(name), of, &p_now, &q_now, n, to, first + i);                                                \
         }                                                                                                               \
     }
 #define ROW(name, pair, infinite)                           \
@@ -154,13 +157,13 @@ FASTKL_INLINE void NAME(add_any_tiles)(int measure, const NAME(tiles) *p, const 
     const int few = n <= MOST_FEW && !to->keeps_low;
     switch (measure) {
     case FASTKL_entropy:
-        (few ? NAME(add_few_tiles_entropy) : NAME(add_tiles_entropy))(p, q, n, rows, one, to, first);
+        (few ? NAME(add_few_tiles_entropy) : NAME(add_tiles_entropy))(p, q, n, rows, to, first);
         break;
     case FASTKL_cross_entropy:
-        (few ? NAME(add_few_tiles_cross_entropy) : NAME(add_tiles_cross_entropy))(p, q, n, rows, one, to, first);
+        (few ? NAME(add_few_tiles_cross_entropy) : NAME(add_tiles_cross_entropy))(p, q, n, rows, to, first);
         break;
     case FASTKL_kl_divergence:
-        (few ? NAME(add_few_tiles_kl_divergence) : NAME(add_tiles_kl_divergence))(p, q, n, rows, one, to, first);
+        (few ? NAME(add_few_tiles_kl_divergence) : NAME(add_tiles_kl_divergence))(p, q, n, rows, to, first);
         break;
     default:
         NAME(add_other_tiles)(measure, p, q, n, rows, one, to, first);
@@ -199,12 +202,10 @@ FASTKL_NOINLINE void NAME(find_zeros_in_tiles)(const NAME(tiles) *p, const NAME(
 FASTKL_NOINLINE void NAME(correct_tiles)(const NAME(tiles) *p, const NAME(tiles) *q, int n, int rows, group_sums *to,
                                          int first) {
     for (int i = 0; i < rows; i += LANES) {
-        NAME(lane_sum) sum;
+        const NAME(columns) p_now = NAME(columns_of_tile)(p, n, i), q_now = NAME(columns_of_tile)(q, n, i);
         REAL shift[LANES];
-        memset(&sum, 0, sizeof sum);
         NAME(shifts_of)(to, first + i, 0, shift);
-        NAME(add_corrected)(NAME(columns_of_tile)(p, n, i), NAME(columns_of_tile)(q, n, i), n, 0, shift, &sum);
-        NAME(give_corrected)(&sum, 0, to, first + i);
+        NAME(correct_lanes)(p_now, q_now, n, shift, to->term + first + i, 0);
     }
 }
 

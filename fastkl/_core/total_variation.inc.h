@@ -46,14 +46,13 @@ FASTKL_INLINE void NAME(shifts_of)(const group_sums *of, int first, int one_row,
     }
 }
 
-/* Gives LANES rows the corrected sums of their columns, or adds these. */
-FASTKL_INLINE void NAME(give_corrected)(const NAME(lane_sum) *sum, int add, group_sums *to, int first) {
-    double *const term = to->term + first;
-    FASTKL_VECTORIZE_INNER
-    for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
-        const double now = (double)sum->sum[j] + (double)sum->low[j];
-        term[j] = add ? term[j] + now : now;
-    }
+/* Gives the corrected sums of columns of LANES rows to these, or adds them to what these have. */
+FASTKL_INLINE void NAME(correct_lanes)(NAME(columns) p, NAME(columns) q, ptrdiff_t count, const REAL *shift, double *to,
+                                       int add) {
+    NAME(lane_sum) sum;
+    memset(&sum, 0, sizeof sum);
+    NAME(add_corrected)(NAME(known)(p, REAL_DTYPE, 0), NAME(known)(q, REAL_DTYPE, 0), count, 0, shift, &sum);
+    NAME(give_sum)(&sum, to, add);
 }
 
 /* The pass over a row, which is row i of a group. Meanwhile the row that is DOUBLES rows further on is prefetched. */
