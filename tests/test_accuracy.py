@@ -129,6 +129,18 @@ def test_any_row(width, data):
             assert_right_everywhere(measure, pairs[np.newaxis, :, 0], pairs[np.newaxis, :, 1])
 
 
+@pytest.mark.parametrize("n", [2, 5, 40])
+def test_values_near_the_largest_number(n):
+    """The divergence times the sum of p is infinite before the divergence is."""
+    rng = np.random.default_rng(27)
+    p, q = rng.random((2, 50, n)) + 0.5
+    x, largest = p[:, 0] / p.sum(axis=1), np.finfo("f8").max
+    q[:, 0] = x / largest * x * q[:, 1:].sum(axis=1) * np.linspace(0.9, 1.5, 50)
+    right = exact(fastkl.chi2_divergence, p, q)
+    assert 1 < np.isinf(right.high).sum() < 49
+    assert_right_everywhere(fastkl.chi2_divergence, p, q, right)
+
+
 COUNT_ROWS = [
     lambda rng, n: rng.integers(0, 100, n),
     lambda rng, n: rng.integers(1, 100, n),

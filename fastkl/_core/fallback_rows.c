@@ -14,8 +14,11 @@
 #include "logratio.inc.h"
 #include "exponential.inc.h"
 
-/* Terms are kept 2^HEADROOM times larger than p relative to its largest entry: room for small divergences. */
+/* Terms are kept 2^HEADROOM times larger than p relative to its largest entry: room for small divergences. Where their sum
+   is infinite then, they are added again without it, and at last 2^LEAST_HEADROOM times as large: a divergence times the
+   sum of p, which is below 2^64, then cannot become infinite before the divergence does. */
 #define HEADROOM 900
+#define LEAST_HEADROOM -64
 /* Below this, the square of the sums' rounding to 2^-53 could show: of nearly equal rows, no measure is less than an eighth
    of D, as JS is. */
 #define SMALL_DIVERGENCE 0x1p-103
@@ -343,9 +346,9 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
     const divergence_sums sums = sum_terms(task, p, q, n, P, Q, headroom);
     const fastkl_parts term = sums.term, difference = sums.difference;
     const double weight = ldexp(sum.significand, sum.exponent - P.exponent + headroom);
-    const int retries = headroom > 0 && task->measure != FASTKL_renyi_divergence; /* renyi_apart has its large values */
+    const int retries = headroom >= 0 && task->measure != FASTKL_renyi_divergence; /* renyi_apart has its large values */
     if (!isfinite(term.high)) /* with less room for small terms, it may be finite */
-        return retries ? divergence(task, p, q, n, sum, P, Q, 0) : INFINITY;
+        return retries ? divergence(task, p, q, n, sum, P, Q, headroom > 0 ? 0 : LEAST_HEADROOM) : INFINITY;
     const double part =
         divergences[task->measure].value(term.high + term.low, weight, difference.high + difference.low, task);
     const double value = part > 0 || isnan(part) ? part / weight : 0;
