@@ -86,7 +86,6 @@ def test_exchanged_and_equal_rows(tier, dtype, widths):
                 assert np.all((values == 0) & ~np.signbit(values)), source
 
 
-@pytest.mark.skipif(not hasattr(fastkl, "renyi_divergence"), reason="fastkl does not have this measure")
 @some_widths
 @dtypes
 def test_renyi_divergences_of_order_1_and_infinity(tier, dtype, widths):

@@ -164,7 +164,6 @@ def test_an_invalid_entry_in_any_column(tier, dtype, form):
                 assert np.isnan(values).all(), f"p = {special_p}, q = {special_q}, {keywords}"
 
 
-@pytest.mark.skipif(not hasattr(fastkl, "generalized_kl"), reason="fastkl does not have this measure")
 @forms
 @dtypes
 def test_generalized_kl_takes_rows_as_they_are(tier, dtype, form):

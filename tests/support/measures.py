@@ -35,7 +35,7 @@ def accepted(measure, **keywords):
 
 # Every measure, with each choice of its keywords; one of each function; and those of distributions. Those with eps are
 # infinite where q = 0 < p.
-EVERY = [function(name) for name, definition in reference.DEFINITIONS.items() if hasattr(fastkl, definition.function)]
+EVERY = [function(name) for name in reference.DEFINITIONS]
 _FIRST = {definition.function: name for name, definition in [*reference.DEFINITIONS.items()][::-1]}
 ONE_EACH = [x for x in EVERY if x.__name__ in _FIRST.values()]
 MEASURES = [x for x in ONE_EACH if accepted(x, normalize=True)]
