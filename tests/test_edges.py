@@ -19,10 +19,6 @@ dtypes = pytest.mark.parametrize("dtype", ["f8", "f4"])
 # All measures; the distance is the root of a divergence from the same passes, so that sweeps of it are slow.
 ALL = [pytest.param(x, marks=slow) if x is fastkl.js_distance else x for x in MEASURES]
 every_measure = pytest.mark.parametrize("measure", ALL)
-# Those whose bound does not depend on the row: of the others, numbers may be so far apart that no bound is promised.
-every_bounded = pytest.mark.parametrize(
-    "measure", [x for x in ALL if x not in MEASURES or not measures.reference.DEFINITIONS[x.__name__].row_bound]
-)
 
 
 def least(dtype):
@@ -85,7 +81,7 @@ def test_rows_beside_extreme_neighbours_have_their_bits(tier, measure, dtype, n)
     measures.assert_same_bits(among, alone)
 
 
-@every_bounded
+@every_measure
 @dtypes
 def test_pairs_of_special_numbers(dtype, measure):
     """A valid row has the right value and the same bits in every mode, also among invalid ones, which are refused."""

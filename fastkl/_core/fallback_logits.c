@@ -20,6 +20,9 @@
 #define MIN_LOG_BY_DIFFERENCE -1456
 /* The exponential of a larger logarithm of a sum may overflow, if multiplied further. */
 #define MAX_LOG 600
+/* The exponential of a larger number is so much more than any usual order of Rényi's divergence that a power of an order
+   above 1 loses nothing when multiples of p and q are subtracted from it. */
+#define FAR_POWER 16
 /* If the largest logits of the rows differ by more, by temperature, the differences of their logits have lost too many
    digits to be shifted by that. */
 #define MAX_EXACT_DIFFERENCE 1e9
@@ -193,17 +196,36 @@ static double kl_divergence_fallback(const weights *p, const weights *q) {
     return non_negative(log1p(total(excess) / weight + left) - left);
 }
 
-/* An entry of a row's distribution. */
-static double probability(const weights *of, ptrdiff_t i) { return exp(log_weight(of, i) - of->log_sum); }
+/* The logarithm of an entry of a row's distribution. */
+static fastkl_parts log_probability(const weights *of, ptrdiff_t i) {
+    const double logarithm = log_weight(of, i);
+    fastkl_parts result = minus(logarithm, of->log_sum);
+    if (isfinite(result.high))
+        result.low += log_weight_low(of, i, logarithm);
+    return result;
+}
+
+/* e^x; what rounding took from a large logarithm counts, unless it took so much that the power is 0 or infinite. */
+static double exp_of(fastkl_parts x) { return exp(x.high) * (fabs(x.low) < 1 ? 1 + x.low : 1); }
+
+static double probability(const weights *of, ptrdiff_t i) { return exp_of(log_probability(of, i)); }
 
 /* log(q/p) of an entry of the distributions: infinite where one is absent or next to it, and 0 where both are. */
-static double log_ratio_of_rows(const weights *p, const weights *q, ptrdiff_t i) {
-    fastkl_parts apart;
-    const fastkl_parts ratio = log_ratio(p, q, i, &apart);
+static fastkl_parts log_ratio_in_parts(const weights *p, const weights *q, ptrdiff_t i) {
     const double log_p = log_weight(p, i), log_q = log_weight(q, i);
     if (log_p == -INFINITY || log_q == -INFINITY)
-        return log_q > log_p ? INFINITY : log_q < log_p ? -INFINITY : 0;
-    return ((ratio.high - apart.high) - (q->log_sum - p->log_sum)) + (ratio.low - apart.low);
+        return (fastkl_parts){log_q > log_p ? INFINITY : log_q < log_p ? -INFINITY : 0, 0};
+    fastkl_parts apart;
+    const fastkl_parts ratio = log_ratio(p, q, i, &apart);
+    fastkl_parts result = minus(ratio.high, apart.high);
+    if (isfinite(result.high)) {
+        add(&result, p->log_sum - q->log_sum);
+        result.low += ratio.low - apart.low;
+    }
+    return result;
+}
+static double log_ratio_of_rows(const weights *p, const weights *q, ptrdiff_t i) {
+    return total(log_ratio_in_parts(p, q, i));
 }
 
 /* JS, of (p + q) g(u), u = tanh(x/2): measures.inc.h has g. */
@@ -269,38 +291,53 @@ static double jeffreys_divergence_fallback(const weights *p, const weights *q) {
     return kl_divergence_fallback(p, q) + kl_divergence_fallback(q, p);
 }
 
-/* D_alpha of an order of at least ½, as fallback_rows.c has it, from x = log(p/q). A power is e^(gamma v), of which v may
-   be a number where gamma v overflows; `size` is |gamma|. */
+/* A power p^alpha q^beta of an entry by the larger one whose logarithm is |beta| max, from its logarithm by |beta|, which may
+   be a number where the logarithm overflows. */
+static fastkl_parts log_power(const weights *p, const weights *q, ptrdiff_t i) {
+    const double size = fabs(p->task->beta), sign = p->task->beta > 0 ? 1 : -1;
+    const fastkl_parts log_p = log_probability(p, i), x = log_ratio_in_parts(p, q, i);
+    const double quotient = log_p.high / size;
+    fastkl_parts result = minus(quotient, -sign * x.high);
+    if (isfinite(result.high))
+        result.low += (fma(-quotient, size, log_p.high) + log_p.low) / size + sign * x.low;
+    return result;
+}
+static double power_of(const weights *p, fastkl_parts logarithm, double max) {
+    add(&logarithm, -max);
+    const double size = fabs(p->task->beta), product = size * logarithm.high;
+    return exp_of((fastkl_parts){product, fma(size, logarithm.high, -product) + size * logarithm.low});
+}
+
+/* D_alpha of an order of at least ½, as fallback_rows.c has it. Where a power is far from p, it is taken itself: the product
+   of p and the exponential could overflow. */
 static double renyi_divergence_fallback(const weights *p, const weights *q) {
-    const double alpha = p->task->alpha, beta = p->task->beta, size = fabs(beta), sign = beta > 0 ? -1 : 1;
-    double largest = -INFINITY, unused;
+    const double alpha = p->task->alpha, beta = p->task->beta;
+    double max = -INFINITY, unused;
     fastkl_parts excess = {0, 0}, sum = {0, 0};
     for (ptrdiff_t i = 0; i < p->n; i++) {
-        const double x = -log_ratio_of_rows(p, q, i), log_p = log_weight(p, i) - p->log_sum, a = exp(log_p);
-        const double w = -beta * x, b = probability(q, i), power = isinf(alpha) ? x : log_p / size + sign * x;
+        const double x = -log_ratio_of_rows(p, q, i), w = -beta * x, a = probability(p, i), b = probability(q, i);
         if (alpha > 1 && ((!is_absent(p, i) && is_absent(q, i)) || x == INFINITY))
             return INFINITY;
-        if (isinf(x) || log_p == -INFINITY) { /* there is a gap, and no power */
+        if (isinf(x) || log_weight(p, i) == -INFINITY) { /* there is a gap, and no power */
             add(&excess, x > 0 ? a / beta : b / alpha);
             continue;
         }
-        largest = power > largest ? power : largest;
+        const fastkl_parts logarithm = isinf(alpha) ? (fastkl_parts){x, 0} : log_power(p, q, i);
+        max = logarithm.high > max ? logarithm.high : max;
         const double phi = fabs(x) < 1 ? a * psi_f64(-x, &unused) : a * (x - 1) + b;
-        add(&excess, w > MAX_LOG          ? INFINITY
-                     : beta > 0 && w < -1 ? (a + beta * (b - a) - a * exp(w)) / (alpha * beta)
-                                          : (phi - a * psi_f64(w, &unused) / beta) / alpha);
+        add(&excess, (beta > 0 ? fabs(w) > 1 : w > FAR_POWER)
+                         ? (a + beta * (b - a) - power_of(p, logarithm, 0)) / (alpha * beta)
+                         : (phi - a * psi_f64(w, &unused) / beta) / alpha);
     }
     const double z = -alpha * beta * total(excess);
-    if (isinf(alpha) || largest == -INFINITY)
-        return largest == -INFINITY ? INFINITY : non_negative(largest);
-    if (fabs(z) < 0.5)
+    if (isinf(alpha) || max == -INFINITY)
+        return max == -INFINITY ? INFINITY : non_negative(max);
+    if (z > -0.5 && z < INFINITY)
         return non_negative(fabs(z) < 0x1p-60 ? alpha * total(excess) : log1p(z) / -beta);
-    for (ptrdiff_t i = 0; i < p->n; i++) {
-        const double x = -log_ratio_of_rows(p, q, i), log_p = log_weight(p, i) - p->log_sum;
-        if (isfinite(x) && log_p > -INFINITY)
-            add(&sum, exp(size * ((log_p / size + sign * x) - largest)));
-    }
-    return non_negative(sign * largest + log(total(sum)) / -beta);
+    for (ptrdiff_t i = 0; i < p->n; i++)
+        if (isfinite(log_ratio_of_rows(p, q, i)) && log_weight(p, i) > -INFINITY)
+            add(&sum, power_of(p, log_power(p, q, i), max));
+    return non_negative((beta > 0 ? -max : max) + log(total(sum)) / -beta);
 }
 
 double fastkl_fallback_logits(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {

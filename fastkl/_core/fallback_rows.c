@@ -24,8 +24,11 @@
 #define SMALL_DIVERGENCE 0x1p-103
 /* Exponents of p and q that are farther apart leave no digit of the smaller in a sum of both. */
 #define COMPARABLE 64
-/* The exponential of a larger logarithm of a power may overflow where it is multiplied by others. */
+/* The exponential of a larger logarithm of a power may overflow where it is multiplied by others; next to it, the logarithm
+   does not count. */
 #define MOST_LOG_POWER 100
+/* Any double but 0, times 2 to this, is infinite. */
+#define MOST_EXPONENT_STEP 2100
 /* Numbers with a smaller exponent are near the smallest double. */
 #define LEAST_EXPONENT -1000
 
@@ -122,14 +125,18 @@ static ptrdiff_t largest(fastkl_operand operand, ptrdiff_t n) {
     return at;
 }
 
-/* A row's sum; the exponent is that of its largest entry. */
+/* A row's sum; the exponent is that of its largest entry. The total variation of proportional rows is of first order in the
+   sum's error, so that the sum of what rounding takes has two parts, too. */
 static scaled sum_of(fastkl_operand operand, ptrdiff_t n, double eps) {
     const int exponent = split(clipped_entry(operand, largest(operand, n), eps)).exponent;
-    fastkl_parts sum = {0, 0};
-    for (ptrdiff_t i = 0; i < n; i++)
+    fastkl_parts sum = {0, 0}, rest = {0, 0};
+    for (ptrdiff_t i = 0; i < n; i++) {
         add(&sum, ldexp(clipped_entry(operand, i, eps), -exponent));
-    const double rounded = sum.high + sum.low;
-    return (scaled){rounded, exponent, (sum.high - rounded) + sum.low};
+        add(&rest, sum.low);
+        sum.low = 0;
+    }
+    const double rounded = sum.high + rest.high;
+    return (scaled){rounded, exponent, ((sum.high - rounded) + rest.high) + rest.low};
 }
 
 double fastkl_ratio_of_sums(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
@@ -239,13 +246,19 @@ static double jeffreys_divergence_value(double term, double weight, double diffe
     return term + difference * log1p(-difference / weight);
 }
 
+/* x e^y for a large y. */
+static double times_exp(double x, double y) {
+    const double k = rint(y / FASTKL_LN2);
+    return k < MOST_EXPONENT_STEP ? ldexp(x * exp(fma(-k, FASTKL_LN2, y) - k * FASTKL_LN2_LOW), (int)k) : INFINITY;
+}
+
 /* Of an order of at least ½: the g of measures.inc.h, from phi(a, b) and log(a/b). */
 static double renyi_gap(double a, double b, double phi, double log_ratio, const fastkl_task *task) {
     const double gamma = -task->beta, w = gamma * log_ratio;
     double power;
     const double psi = psi_f64(w, &power);
     if (w > MOST_LOG_POWER)
-        return INFINITY;
+        return a > 0 || gamma < 0 ? (phi + times_exp(a, w) / gamma) / task->alpha : INFINITY; /* `a` underflows */
     return (gamma < 0 && w < -1 ? (a * power - (a + gamma * (a - b))) / gamma : phi + a * psi / gamma) / task->alpha;
 }
 static double renyi_divergence_term(double a, double b, factor_f64 c, double difference, const fastkl_task *task) {
@@ -253,8 +266,10 @@ static double renyi_divergence_term(double a, double b, factor_f64 c, double dif
     return renyi_gap(a, y, phi, fabs(difference) < a / 4 ? -log1p(-difference / a) : log(a / y), task);
 }
 static double renyi_divergence_far(double x, double y, scaled ratio, const fastkl_task *task) {
-    if (x == 0 || y == 0)
-        return x == 0 ? y / task->alpha : x / task->beta;
+    if (ratio.significand == 0) /* x and y may be 0 because they underflow */
+        return y / task->alpha;
+    if (isinf(ratio.significand))
+        return task->beta > 0 ? x / task->beta : INFINITY;
     return renyi_gap(x, y, kl_divergence_far(x, y, ratio, task), log_of(ratio), task);
 }
 static double renyi_divergence_value(double term, double weight, double difference, const fastkl_task *task) {
@@ -357,13 +372,17 @@ static double divergence(const fastkl_task *task, fastkl_operand p, fastkl_opera
     return task->root ? sqrt(value) : value;
 }
 
-/* That of weights as they are: both are divided by a power of two. */
+/* That of weights as they are: both are divided by a power of two that takes no digit of the smallest number, or else, if a
+   sum overflows, takes those that the value does not have. */
 static double generalized(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n) {
     const double largest_p = fastkl_entry(p, largest(p, n)), largest_q = clipped_entry(q, largest(q, n), task->eps);
     const scaled unit = {0.5, split(largest_p > largest_q ? largest_p : largest_q).exponent + 1, 0};
-    const divergence_sums sums = sum_terms(task, p, q, n, unit, unit, HEADROOM);
+    int headroom = unit.exponent > HEADROOM ? unit.exponent : HEADROOM;
+    divergence_sums sums = sum_terms(task, p, q, n, unit, unit, headroom);
+    if (headroom > HEADROOM && !(isfinite(sums.term.high) && isfinite(sums.difference.high)))
+        sums = sum_terms(task, p, q, n, unit, unit, headroom = HEADROOM);
     const double rest = (1 - task->alpha) * (sums.difference.high + sums.difference.low);
-    return ldexp((sums.term.high + sums.term.low) + rest, unit.exponent - HEADROOM);
+    return ldexp((sums.term.high + sums.term.low) + rest, unit.exponent - headroom);
 }
 
 /* Scaled to equal sums, which loses nothing unless the divergence is so small that the rounding of the sums counts. (A

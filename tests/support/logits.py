@@ -15,8 +15,6 @@ MASK = -np.inf
 DTYPES = ["f8", "f4"]
 MEASURES = [measure.__name__ for measure in EVERY if accepted(measure, from_logits=True)]
 DIVERGENCES = [name for name in MEASURES if not reference.DEFINITIONS[name].offset]
-# Those whose bound does not depend on the row: logits may be so far apart that no bound is promised of the others.
-BOUNDED = [name for name in MEASURES if not reference.DEFINITIONS[name].row_bound]
 
 # Up to so many entries, the definition takes less time than double-double arithmetic.
 FEW = 48

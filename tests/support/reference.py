@@ -366,10 +366,12 @@ ALPHAS = (2.0, 0.01, 0.3, 0.5, 0.999999999, 1.000000001, 100.0)
 
 def _largest_exponent(alpha, p, q):
     """The largest |(alpha - 1) log(x/y)| of each row."""
-    x, y = (np.ldexp(rows.astype(float), -exponents(rows.astype(float))) for rows in (p, q))
+    powers = [exponents(rows) for rows in (p, q)]
+    sums = [np.ldexp(rows, -power).sum(axis=-1, keepdims=True) for rows, power in zip((p, q), powers, strict=True)]
+    of_sums = np.log(sums[0] / sums[1]) + (powers[0] - powers[1]) * np.log(2)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.log(x) - np.log(y) - np.log(x.sum(axis=-1, keepdims=True) / y.sum(axis=-1, keepdims=True))
-    return abs(alpha - 1) * np.abs(ratios).max(axis=-1, where=(x > 0) & (y > 0), initial=0)
+        ratios = np.log(p) - np.log(q) - of_sums
+    return abs(alpha - 1) * np.abs(ratios).max(axis=-1, where=(p > 0) & (q > 0), initial=0)
 
 
 def renyi_divergence(x, y, alpha):
