@@ -86,6 +86,12 @@ static inline int fastkl_zero_is_infinite(const fastkl_task *task) {
     return fastkl_is_infinite(task->measure) && (task->measure != FASTKL_renyi_divergence || task->alpha > 1);
 }
 
+/* The measure whose terms a pass adds up: of an order of 2, an entry of chi^2 is that of a Renyi divergence. */
+static inline int fastkl_terms_of(const fastkl_task *task) {
+    return task->measure == FASTKL_renyi_divergence && task->alpha == 2 ? FASTKL_chi2_divergence
+                                                                        : fastkl_entries_of(task->measure);
+}
+
 /* The task for operands that are exchanged. Of a Renyi divergence, alpha D_beta(y || x) / beta is D_alpha(x || y). */
 static inline fastkl_task fastkl_exchanged(const fastkl_task *task) {
     fastkl_task exchanged = *task;

@@ -210,9 +210,14 @@ FASTKL_INLINE double renyi_divergence_finish_ratios(double mean, const fastkl_ta
     return renyi_of_excess(mean, task);
 }
 
-/* D_alpha of rows whose sums agree, from the sum of their powers. */
+/* Are rows of which a Renyi divergence of an order below 1 is wanted so far apart that it takes the sum of powers itself? */
+FASTKL_INLINE int needs_powers(const fastkl_task *task, const finished *row) {
+    return (task->measure == FASTKL_renyi_divergence) & (task->alpha < 1) & isnan(row->value) &
+           is_near(row->sum_of_p, row->excess);
+}
+/* That divergence, of rows whose sums agree. */
 FASTKL_INLINE double renyi_of_powers(row_sums sum, const fastkl_task *task) {
-    return non_negative(log(sum.term / sum.weight) / -task->beta);
+    return non_negative(log_f64(sum.term / sum.weight) / -task->beta);
 }
 
 /* `near` is a constant, and says that has_near_sums is known to hold; no value depends on it. The measure is a constant,

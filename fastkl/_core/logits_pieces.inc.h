@@ -220,10 +220,10 @@ static int run_weights(const logits_pair *pair, logits_row *p, logits_row *q, in
 
 static int run_ratios(const logits_pair *pair, logits_row *p, logits_row *q, const ratio_reference *from, term_sums *sums) {
     if (pair->n <= FASTKL_PIECE) {
-        pair->lanes->ratio_pass(p, q, pair->n, pair->c, pair->task->measure, from, sums);
+        pair->lanes->ratio_pass(p, q, pair->n, pair->c, fastkl_terms_of(pair->task), from, sums);
         return PASS_ACCEPTED;
     }
-    wide_pass over = {.pass = RATIO_PASS, .kind = pair->task->measure, .reference = from,
+    wide_pass over = {.pass = RATIO_PASS, .kind = fastkl_terms_of(pair->task), .reference = from,
                       .lanes = pair->lanes, .n = pair->n, .c = pair->c};
     pass_sums found;
     pass_over_pieces(pair->task, &over, p, q, &found);

@@ -42,7 +42,7 @@ FASTKL_INLINE void NAME(add_row)(const fastkl_task *task, const fastkl_operand *
         if (c)
             for (int i = 0; i < count; i++)
                 scaled[i] *= power;
-        NAME(adders)[fastkl_entries_of(task->measure)][c != NULL](lanes, &p_now, &q_now, count / LANES, c ? c : &one);
+        NAME(adders)[fastkl_terms_of(task)][c != NULL](lanes, &p_now, &q_now, count / LANES, c ? c : &one);
     }
 }
 
@@ -152,7 +152,7 @@ FASTKL_NOINLINE void NAME(strips_pass)(const fastkl_task *task, const fastkl_ope
             NAME(columns) p_now = NAME(strip_of)(p_copy, i > 0, &p_strip, count, first + i, now, of_p);
             NAME(columns) q_now = pair ? NAME(strip_of)(q_copy, i > 0, &q_strip, count, first + i, now, of_q) : p_now;
             p_now.ahead += ahead * p->col, q_now.ahead += ahead * q->col;
-            NAME(adders)[fastkl_entries_of(task->measure)][0](&lanes[i / LANES], &p_now, &q_now, count, &one);
+            NAME(adders)[fastkl_terms_of(task)][0](&lanes[i / LANES], &p_now, &q_now, count, &one);
             if (start + count < n && (start + count) % MOST_COLUMNS)
                 continue;
             NAME(give)(&lanes[i / LANES], to, first + i, start >= MOST_COLUMNS);

@@ -24,31 +24,26 @@ static double rescale(const fastkl_task *task, fastkl_operand p, fastkl_operand 
     }
     if (!(c > 0 && c < FACTOR_MOST))
         c = fastkl_ratio_of_sums(task, p, q, n);
+    int powers = needs_powers(task, first);
     for (int i = 0; i < RESCALED_PASSES; i++) {
         int exponent = 0; /* frexp need not set it where c is infinite, the quotient of sums that are far apart */
         const double high = 2 * frexp(c, &exponent), power = ldexp(1, exponent - 1);
         factor_f64 factor = no_factor_f64(task);
-        factor.high = high, factor.low = c_low / power, factor.scaled = 1;
+        factor.high = high, factor.low = c_low / power, factor.scaled = 1, factor.powers = powers;
         fastkl_sums sums;
         row_pass_f64(task, &p, &q, n, power, &factor, &sums);
         const finished row = finish_sums(task->measure, task, rounded(&sums), 0);
-        /* Rows that are far apart need the sum of powers itself. */
-        if (task->measure == FASTKL_renyi_divergence && task->alpha < 1 && isnan(row.value) && isfinite(sums.term) &&
-            fabs(row.excess) <= limits_f64.excess_most * row.sum_of_p) {
-            factor.powers = 1;
-            row_pass_f64(task, &p, &q, n, power, &factor, &sums);
-            if (!trusted(sums.term, sums.guard_bits, &row, &limits_f64))
-                break;
-            return renyi_of_powers(rounded(&sums), task);
-        }
         if (!trusted(sums.term, sums.guard_bits, &row, &limits_f64))
             break;
-        if (acceptable(task->measure, &row, &limits_f64) && row.value >= least)
+        if (powers && fabs(row.excess) <= limits_f64.excess_most * row.sum_of_p)
+            return renyi_of_powers(rounded(&sums), task);
+        if (!powers && acceptable(task->measure, &row, &limits_f64) && row.value >= least)
             return apply_root(task->root, row.value);
         const double before = c;
         c_low += c * (row.excess / row.sum_of_q);
         c += c_low;
         c_low -= c - before;
+        powers |= needs_powers(task, &row);
     }
     return fastkl_fallback(task, p, q, n);
 }

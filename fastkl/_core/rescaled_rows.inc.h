@@ -15,10 +15,12 @@ typedef struct {
     int64_t wanted[DOUBLES], exchanged[DOUBLES];
 } rescaled_rows;
 
-/* The factors of valid rows without small entries, from the sums of their first passes. */
-FASTKL_INLINE void find_factors(int measure, const fastkl_task *task, const limits *within, rescaled_rows *to) {
+/* The factors of valid rows without small entries, from the sums of their first passes; and whether any pass is wanted. Of
+   Renyi's divergences, those of rows far apart are, by the sum of powers. */
+FASTKL_INLINE int find_factors(int measure, const fastkl_task *task, const limits *within, rescaled_rows *to) {
     const fastkl_task constant = *task;
     const limits bounds = *within;
+    int64_t any = 0;
     FASTKL_VECTORIZE
     for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
         const finished row = finish_sums(measure, &constant, (row_sums){to->term[j], to->other[j], to->weight[j], 0}, 0);
@@ -26,13 +28,15 @@ FASTKL_INLINE void find_factors(int measure, const fastkl_task *task, const limi
         const double c = to->exchanged[j] ? of_p : of_q;
         const int valid = trusted(to->term[j], to->signs[j], &row, &bounds) &
                           (fabs(row.sum_of_p - 1) <= constant.p_tolerance) &
-                          (fabs(row.sum_of_q - 1) <= constant.q_tolerance);
+                          (fabs(row.sum_of_q - 1) <= constant.q_tolerance) &
+                          (measure != FASTKL_renyi_divergence || needs_powers(&constant, &row));
         const int64_t wanted = to->wanted[j] & valid & (to->term[j] != 0) & (c > 1 / FACTOR_MOST) & (c < FACTOR_MOST);
         const uint64_t factor = bits_f64(wanted ? c : 1);
-        to->wanted[j] = wanted;
+        to->wanted[j] = wanted, any |= wanted;
         to->high[j] = from_bits_f64((factor & 0x000fffffffffffff) | 0x3ff0000000000000);
         to->power[j] = from_bits_f64(factor & 0x7ff0000000000000);
     }
+    return any != 0;
 }
 
 /* Exchanges the entries of p and q in tiles where these are, and multiplies by the powers of two. */
@@ -52,22 +56,28 @@ FASTKL_INLINE void prepare_tiles(traits of, int symmetric, double *p, double *q,
     }
 }
 
+/* The factor for a row. */
+FASTKL_INLINE factor_f64 with_high(factor_f64 c, double high) {
+    c.high = high, c.low = 0, c.scaled = 1;
+    return c;
+}
+
 /* Adds the columns of tiles of which one is multiplied. */
 FASTKL_INLINE void add_rescaled(lanes_f64 *lanes, term_f64 *term, traits of, const double *p, const double *q, int n,
-                                const double *high) {
+                                factor_f64 c, const double *high) {
     for (int i = 0; i < n % 4; i++, p += DOUBLES, q += DOUBLES) {
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++)
-            add_one_f64(lanes, term(p[j], q[j], (factor_f64){high[j], 0, 1}), j, of, p[j], q[j]);
+            add_one_f64(lanes, term(p[j], q[j], with_high(c, high[j])), j, of, p[j], q[j]);
     }
     for (int i = 0; i < n / 4; i++, p += 4 * DOUBLES, q += 4 * DOUBLES) {
         const double *const p1 = p + DOUBLES, *const p2 = p1 + DOUBLES, *const p3 = p2 + DOUBLES;
         const double *const q1 = q + DOUBLES, *const q2 = q1 + DOUBLES, *const q3 = q2 + DOUBLES;
         FASTKL_VECTORIZE
         for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
-            const factor_f64 c = {high[j], 0, 1};
-            const entry_f64 e = both_f64(both_f64(term(p[j], q[j], c), term(p1[j], q1[j], c)),
-                                         both_f64(term(p2[j], q2[j], c), term(p3[j], q3[j], c)));
+            const factor_f64 own = with_high(c, high[j]);
+            const entry_f64 e = both_f64(both_f64(term(p[j], q[j], own), term(p1[j], q1[j], own)),
+                                         both_f64(term(p2[j], q2[j], own), term(p3[j], q3[j], own)));
             add_one_f64(lanes, e, j, of, p[j], lesser_f64(lesser_f64(q[j], q1[j]), lesser_f64(q2[j], q3[j])));
         }
     }
@@ -87,8 +97,8 @@ FASTKL_NOINLINE void gather_rows(double *tile, const fastkl_operand *from, int n
 }
 
 /* The pass. */
-FASTKL_INLINE void rescaled_pass(term_f64 *term, traits of, int symmetric, const fastkl_operand *p, const fastkl_operand *q,
-                                 int n, rescaled_rows *rows) {
+FASTKL_INLINE void rescaled_pass(term_f64 *term, traits of, factor_f64 c, int symmetric, const fastkl_operand *p,
+                                 const fastkl_operand *q, int n, rescaled_rows *rows) {
     _Alignas(COLUMN_BYTES) double p_tile[MOST_RESCALED * DOUBLES], q_tile[MOST_RESCALED * DOUBLES], high[DOUBLES];
     double *const second = of.pair ? q_tile : p_tile;
     uint64_t small = 0;
@@ -99,7 +109,7 @@ FASTKL_INLINE void rescaled_pass(term_f64 *term, traits of, int symmetric, const
     if (of.pair)
         gather_rows(q_tile, q, n, rows);
     prepare_tiles(of, symmetric, p_tile, second, n, rows);
-    add_rescaled(&lanes, term, of, p_tile, second, n, high);
+    add_rescaled(&lanes, term, of, p_tile, second, n, c, high);
     for (int j = 0; of.infinite && j < DOUBLES; j++)
         small |= is_small_f64(lanes.least_q[j]);
     if (small & FASTKL_SIGN) {
@@ -125,8 +135,11 @@ FASTKL_INLINE void finish_rescaled(int measure, const fastkl_task *task, const l
     for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
         const row_sums sums = {rows->term[j], rows->other[j], rows->weight[j], 0};
         const finished row = finish_sums(measure, &constant, sums, 0);
-        rows->value[j] = row.value;
-        rows->wanted[j] &= trusted(rows->term[j], rows->signs[j], &row, &bounds) & acceptable(measure, &row, &bounds);
+        const int powers = measure == FASTKL_renyi_divergence;
+        const int near = fabs(row.excess) <= bounds.excess_most * row.sum_of_p;
+        rows->value[j] = powers ? renyi_of_powers(sums, &constant) : row.value;
+        rows->wanted[j] &= trusted(rows->term[j], rows->signs[j], &row, &bounds) &
+                           (powers ? near : acceptable(measure, &row, &bounds));
     }
 }
 
@@ -138,18 +151,23 @@ typedef void rescaler(const fastkl_task *task, const fastkl_operand *p, const fa
     static void rescale_##name(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, int n,     \
                                rescaled_rows *rows) {                                                                \
         const limits *const within = limits_of(task, p, q);                                                          \
-        find_factors(FASTKL_##name, task, within, rows);                                                             \
-        rescaled_pass(name##_f64, (traits){pair, infinite, FASTKL_float64}, symmetric, p, q, n, rows);               \
-        finish_rescaled(FASTKL_##name, task, within, rows);                                                          \
+        const traits of = {pair, infinite, FASTKL_float64};                                                          \
+        factor_f64 c = no_factor_f64(task);                                                                          \
+        c.powers = 1;                                                                                                \
+        if (find_factors(FASTKL_##name, task, within, rows)) {                                                       \
+            rescaled_pass(name##_f64, of, c, symmetric, p, q, n, rows);                                              \
+            finish_rescaled(FASTKL_##name, task, within, rows);                                                      \
+        }                                                                                                            \
     }
 ROW(entropy, 0, 0, 0)
 ROW(cross_entropy, 1, 1, 0)
 ROW(kl_divergence, 1, 1, 0)
 ROW(js_divergence, 1, 0, 1)
+ROW(renyi_divergence, 1, 0, 0)
 #undef ROW
 #define ENTRY(name) [FASTKL_##name] = rescale_##name
 static rescaler *const rescalers[FASTKL_MEASURE_COUNT] = {ENTRY(entropy), ENTRY(cross_entropy), ENTRY(kl_divergence),
-                                                          ENTRY(js_divergence)};
+                                                          ENTRY(js_divergence), ENTRY(renyi_divergence)};
 #undef ENTRY
 
 /* Enters row i of a group. */

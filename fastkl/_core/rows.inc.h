@@ -324,8 +324,9 @@ static void finish_rows(const fastkl_task *task, const fastkl_operand *p, const 
     for (int i = 0; sums->scales && i < count; i++)
         if (!accepts[i] || sums->refused[i])
             finish_refused(task, moved(p, i, 0), moved(q, i, 0), n, sums, i, &value[i], &status[i]);
-    /* What clips, and entropies of whole numbers, have ways of their own. */
-    if (!all && !sums->scales && n <= MOST_RESCALED && task->eps == 0 && rescalers[task->measure] &&
+    /* What clips, entropies of whole numbers, and Renyi's orders above 1 have ways of their own. */
+    const int alone = task->measure == FASTKL_renyi_divergence && task->alpha >= 1;
+    if (!all && !sums->scales && n <= MOST_RESCALED && task->eps == 0 && rescalers[task->measure] && !alone &&
         !fastkl_is_whole(p->dtype) && !fastkl_is_whole(q->dtype))
         rescale_group(task, p, q, (int)n, count, sums, value, accepts);
     for (int i = 0; !all && !sums->scales && i < count; i++) {

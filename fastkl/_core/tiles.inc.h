@@ -246,7 +246,7 @@ FASTKL_NOINLINE void NAME(tiles_pass)(const fastkl_task *task, const fastkl_oper
         const NAME(tiles) q_now = pair ? NAME(tiles_of)(q_copy, holds, q, n, first, now, of_q) : p_now;
         if (scales)
             NAME(scale_tiles)(task, p_copy, pair ? q_copy : NULL, n, now, to->refused + first);
-        NAME(add_any_tiles)(fastkl_entries_of(task->measure), &p_now, &q_now, n, now, &one, to, first);
+        NAME(add_any_tiles)(fastkl_terms_of(task), &p_now, &q_now, n, now, &one, to, first);
         if (task->measure == FASTKL_total_variation && !to->keeps_low)
             NAME(correct_tiles)(&p_now, &q_now, n, now, to, first);
         if (fastkl_is_common(task->measure) && pair) /* the others have found theirs */

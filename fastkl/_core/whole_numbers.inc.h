@@ -97,7 +97,7 @@ FASTKL_NOINLINE uint64_t NAME(whole_row_pass)(const fastkl_task *task, const fas
         p_now.ahead += p->row - count * p->col, q_now.ahead += q->row - count * q->col;
         for (int i = 0; i < count; i++)
             p_chunk[i] *= p_factor, q_chunk[i] *= q_factor;
-        NAME(adders)[fastkl_entries_of(task->measure)][0](&lanes, &p_now, &q_now, count / LANES, &one);
+        NAME(adders)[fastkl_terms_of(task)][0](&lanes, &p_now, &q_now, count / LANES, &one);
     }
     NAME(collect)(&lanes, sums);
     sums->clipped = sums->p_clipped = 0;
