@@ -175,13 +175,14 @@ FASTKL_NOINLINE void NAME(find_small_p)(int infinite, NAME(columns) p, NAME(colu
 FASTKL_INLINE void NAME(find_renyi_terms)(NAME(columns) p, NAME(columns) q, int count, int below, NAME(factor) c,
                                           REAL *terms) {
     const NAME(columns) a_now = c.exchanged ? q : p, b_now = c.exchanged ? p : q;
-    REAL log[4 * LANES], log_low[4 * LANES], phi[4 * LANES];
+    REAL k_of[4 * LANES], s_of[4 * LANES], tail[4 * LANES], phi[4 * LANES];
     for (int i = 0; i < count; i++) {
         const NAME(loose) *const a = NAME(column)(a_now, i, 4, NULL), *const b = NAME(column)(b_now, i, 4, NULL);
         FASTKL_VECTORIZE_INNER
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const NAME(renyi_logs) of = NAME(find_renyi_logs)(a[j], b[j], b[j], NAME(unscaled)(c));
-            log[i * LANES + j] = of.log, log_low[i * LANES + j] = of.log_low, phi[i * LANES + j] = of.phi;
+            k_of[i * LANES + j] = of.k, s_of[i * LANES + j] = of.s;
+            tail[i * LANES + j] = of.tail, phi[i * LANES + j] = of.phi;
         }
     }
     for (int i = 0; i < count; i++) {
@@ -189,7 +190,8 @@ FASTKL_INLINE void NAME(find_renyi_terms)(NAME(columns) p, NAME(columns) q, int 
         FASTKL_VECTORIZE_INNER
         for (int j = 0; j < FASTKL_TRIPS(LANES); j++) {
             const int k = i * LANES + j;
-            terms[k] = NAME(renyi_term)(a[j], b[j], (NAME(renyi_logs)){log[k], log_low[k], phi[k]}, below, c);
+            const NAME(renyi_logs) of = {k_of[k], s_of[k], tail[k], phi[k]};
+            terms[k] = NAME(renyi_term)(a[j], b[j], of, below, c);
         }
     }
 }

@@ -147,47 +147,42 @@ FASTKL_INLINE NAME(entry) NAME(jeffreys_divergence)(REAL p, REAL q, NAME(factor)
     return (NAME(entry)){.term = apart * log, .other = difference, .weight = p + y};
 }
 
-/* log(a/b) = k ln 2 + 2 atanh(s) in two parts, from that k and what phi has. An exponential of gamma times the logarithm
-   has gamma log(a/b) times its relative error, so that rounding may take no more from it than from s. */
-FASTKL_INLINE REAL NAME(log_in_parts)(REAL s, REAL k, REAL *low) {
-    const REAL z = s * s, tail = s * (z * NAME(T)(z)), k_ln2 = k * ((FASTKL_FMA ? LN2_HIGH : LN2_HEAD) * K_UNIT);
-    const REAL k_low = FASTKL_FMA ? FMA(k, LN2_LOW * K_UNIT, FMA(k, LN2_HIGH * K_UNIT, -k_ln2)) : k * (LN2_REST * K_UNIT);
-    const REAL high = k_ln2 + 2 * s, rest = ((k_ln2 - high) + 2 * s) + (tail + k_low), log = high + rest;
-    *low = (high - log) + rest;
-    return log;
-}
-
 /* D_alpha(x || y) = log1p(alpha (alpha - 1) E) / (alpha - 1), where E is nearly (sum of g) / P: with a = p, b = q, gamma =
    alpha - 1 and w = gamma log(a/b),
        g = (a e^w - (1 + gamma) a + gamma b) / (gamma (1 + gamma)) = (phi(a, b) + a psi(w) / gamma) / (1 + gamma),
    which is never negative, and the same for a = q, b = p, gamma = -alpha. So gamma is at least -1/2, and the second
    form loses at most two bits: its parts have the same sign, or w >= -1; else the first form is taken. An entry's term
    is g times |gamma (1 + gamma)|, or infinite or NaN where the power is too large. */
+/* log(a/b) = k K_UNIT ln 2 + 2s + tail, and phi(a, b). */
 typedef struct {
-    REAL log, log_low, phi;
+    REAL k, s, tail, phi;
 } NAME(renyi_logs);
 
-/* log(a/b) and phi(a, b), where `apart` is a better a - b than can be had from b if the pass scales. */
+/* Where `apart` is a better a - b than can be had from b if the pass scales. */
 FASTKL_INLINE NAME(renyi_logs) NAME(find_renyi_logs)(REAL a, REAL b, REAL apart, NAME(factor) c) {
     const UINT step = NAME(exponent_step)(NAME(bits)(a + TINY), NAME(bits)(b));
     const REAL near = NAME(from_bits)(NAME(bits)(b) + step), k = NAME(exponent)(step);
-    const REAL e = !c.scaled || near != b ? a - near : apart;
-    NAME(renyi_logs) of;
-    of.log = NAME(log_in_parts)(e / (a + near), k, &of.log_low);
-    of.phi = NAME(phi_reduced)(a, k, e, a + near, b - near, -0.0f);
-    return of;
+    const REAL e = !c.scaled || near != b ? a - near : apart, s = e / (a + near), z = s * s;
+    return (NAME(renyi_logs)){k, s, s * (z * NAME(T)(z)), NAME(phi_reduced)(a, k, e, a + near, b - near, -0.0f)};
 }
 
-/* The term; `below`, which may be a constant, says that the order is below 1. */
+/* The term; `below`, which may be a constant, says that the order is below 1. With the integer m next to w / ln 2, w is m ln
+   2 + r and e^w is 2^m e^r. The difference of gamma k and m is exact where the tier fuses, so that r has no error of a large
+   k; that of a large gamma is kept as small as what s has. */
 FASTKL_INLINE REAL NAME(renyi_term)(REAL a, REAL b, NAME(renyi_logs) of, int below, NAME(factor) c) {
-    const REAL w = c.gamma * of.log, least = NAME(greater)(w, -APART);
-    const REAL w_low = NAME(mul_add)(c.gamma, of.log_low, FASTKL_FMA ? FMA(c.gamma, of.log, -w) : 0);
-    REAL exp;
-    const REAL of_w = NAME(psi_and_exp)(w, below ? least : NAME(lesser)(least, MOST_EXPONENT), 1, &exp);
-    const REAL psi = NAME(mul_add)(of_w + w, w_low, of_w), near_gap = NAME(mul_add)(c.size, of.phi, c.sign * a * psi);
-    const REAL power = b > 0 ? a * NAME(mul_add)(exp, w_low, exp) : 0, far_gap = (a + c.gamma * (a - b)) - power;
+    const REAL gamma_k = c.gamma * K_UNIT, log_near = NAME(mul_add)(2, of.s, of.tail);
+    const REAL rounded = NAME(mul_add)(gamma_k, of.k, c.gamma * LOG2E * log_near) + ROUNDER, m = rounded - ROUNDER;
+    const REAL of_s = 2 * c.gamma * of.s, of_s_low = FASTKL_FMA ? FMA(2 * c.gamma, of.s, -of_s) : 0;
+    const REAL rest = NAME(mul_add)(gamma_k, of.k, -m), low = NAME(mul_add)(c.gamma, of.tail, of_s_low);
+    const REAL r = NAME(mul_add)(rest, (REAL)FASTKL_LN2, of_s) + low, w = NAME(mul_add)(m, (REAL)FASTKL_LN2, r);
+    const REAL least = NAME(greater)(rounded, ROUNDER + LEAST_POWER);
+    const REAL clamped = below ? least : NAME(lesser)(least, ROUNDER + INFINITE_POWER);
+    const REAL power = NAME(from_bits)(ONE_BITS + (NAME(bits)(clamped) << MANTISSA_BITS)), of_r = r * r * NAME(E)(r);
+    const REAL psi = NAME(mul_add)(power, of_r, (power - 1) + NAME(mul_add)(power, r, -w));
+    const REAL near_gap = NAME(mul_add)(c.size, of.phi, c.sign * a * psi);
+    const REAL product = b > 0 ? a * (power * (1 + (r + of_r))) : 0, far_gap = (a + c.gamma * (a - b)) - product;
     const REAL gap = below & ((w < -1) | !(b > 0)) ? far_gap : near_gap;
-    return c.scaled && c.powers ? power : gap;
+    return c.scaled && c.powers ? product : gap;
 }
 
 FASTKL_INLINE NAME(entry) NAME(renyi_divergence)(REAL p, REAL q, NAME(factor) c) {

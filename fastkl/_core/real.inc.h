@@ -34,8 +34,9 @@
    LEAST_WEIGHT
                = 2^-LOST
    WINDOW_BITS the exponents of weights may have 2^WINDOW_BITS values, from -LOST on: no sum of theirs overflows
-   MOST_EXPONENT
-               the exponential of it is infinite, or a NaN
+   LEAST_POWER 2 to this, and less, does not count beside 1
+   INFINITE_POWER
+               2 to this, by its bit pattern, is infinite
    APART       the logarithm of a quotient of weights must be below it: no weight then overflows that counts from 2^-LOST
 
    tests/test_constants.py finds the coefficients again and holds them to the errors stated. */
@@ -78,7 +79,8 @@
 #define LEAST_WEIGHT PICK(0x1p-900, 0x1p-100f)
 #define WINDOW_BITS PICK(10, 7)
 #define APART PICK(700, 80)
-#define MOST_EXPONENT PICK(710, 89)
+#define LEAST_POWER PICK(-1000, -100)
+#define INFINITE_POWER PICK(1024, 128)
 
 /* largest error of s T(s^2) on [0, 0.2]: 3.0e-16 in double, 5.4e-8 in float */
 #define T_HIGHEST PICK(0x1.386bb3dc5d62ep-3, 0x1.35386cp-2f)
