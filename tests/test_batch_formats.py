@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.batch_files import FORMATS, ROWS, WIDTH, npy, parquet, refused, rows, small_parts, zarr_array
+from support.batch_files import FORMATS, ROUNDED, ROWS, WIDTH, npy, parquet, refused, rows, small_parts, zarr_array
 from support.batch_runs import call_after, interrupt, without_speed
 from support.measures import assert_same_bits
 from support.processes import NIGHT, program
@@ -48,7 +48,7 @@ def only(*forms):
 
 
 def save(form, **arrays):
-    return [FORMATS[form](name, values) for name, values in arrays.items()]
+    return [(FORMATS | ROUNDED)[form](name, values) for name, values in arrays.items()]
 
 
 def bytes_of(path):
@@ -82,7 +82,7 @@ def test_read_from_anywhere(form):
             assert_same_bits(source.read(start, stop), values[start:stop])
 
 
-@only("npy", "npz", "npz compressed", "parquet list", "zarr")
+@only("npy", "npz", "npz compressed", "parquet list", "zarr", "safetensors", "safetensors shards")
 def test_labels(form):
     p, q, labels = rows(2, "f4"), rows(1, "f4"), np.random.default_rng(3).integers(0, WIDTH, ROWS).astype("i4")
     if form == "parquet list":
@@ -90,7 +90,8 @@ def test_labels(form):
     elif form == "zarr":
         saved = zarr_array((20,), "labels", labels)
     else:
-        saved = FORMATS[form]("labels", labels.astype(labels.dtype.newbyteorder()))
+        swapped = form.startswith("np")  # .npy has a byte order, and .safetensors has one for all
+        saved = FORMATS[form]("labels", labels.astype(labels.dtype.newbyteorder()) if swapped else labels)
     score(*npy(p=p, q=q), labels=saved, out="out.npy")
     assert_same_bits(np.load("out.npy")["nll_p"], fastkl.compare(p, q, labels=labels).nll_p)
     score("p.npy", labels=saved, measure="nll", out="out.npy")
@@ -163,7 +164,7 @@ def test_full_disk_names_the_file(suffix):
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet", ".zarr"], indirect=True)
-@only("npz compressed", "parquet list", "parquet folder", "zarr", "zarr columns")
+@only("npz compressed", "parquet list", "parquet folder", "zarr", "zarr columns", "safetensors shards", "kld")
 @pytest.mark.parametrize("measure", [pytest.param("kl", marks=slow), "compare"])
 def test_resumed_results_have_the_same_bytes(form, suffix, measure, monkeypatch):
     saved = save(form, p=rows(0), q=rows(1))
@@ -213,6 +214,15 @@ CHANGES = {
     "edited": ("npy", lambda: rewrite(Path("p.npy"), lambda data: data[:999] + b"\0" + data[1000:])),
     "made invalid": ("npy", lambda: rewrite(Path("p.npy"), lambda data: data[:9000] + b"\xff" * 56 + data[9056:])),
     "replaced": ("npy", lambda: Path(shutil.copy("p.npy", "copy")).replace("p.npy")),
+    "safetensors truncated": ("safetensors", lambda: rewrite(Path("p.safetensors"), lambda data: data[:5000])),
+    "safetensors edited": ("safetensors", lambda: rewrite(Path("p.safetensors"), lambda data: data[:-9] + bytes(9))),
+    "shard truncated": ("safetensors shards", lambda: rewrite(Path("p-2.safetensors"), lambda data: data[:5000])),
+    "shard replaced": ("safetensors shards", lambda: Path(shutil.copy("p-2.safetensors", "c")).replace("p-2.safetensors")),
+    "index edited": ("safetensors shards", lambda: rewrite(Path("p.safetensors.index.json"), lambda data: data + b" ")),
+    "kld truncated": ("kld", lambda: rewrite(Path("p.kld"), lambda data: data[:2500])),
+    "kld emptied": ("kld", lambda: rewrite(Path("p.kld"), lambda _: b"")),
+    "kld grown": ("kld", lambda: grow(Path("p.kld"))),
+    "kld made invalid": ("kld", lambda: rewrite(Path("p.kld"), lambda data: data[:4000] + b"\xff" * 48 + data[4048:])),
     "npz truncated": ("npz", lambda: rewrite(Path("p.npz"), lambda data: data[: len(data) // 2])),
     "parquet truncated": ("parquet list", lambda: rewrite(Path("p.parquet"), lambda data: data[: len(data) // 2])),
     "parquet emptied": ("parquet list", lambda: rewrite(Path("p.parquet"), lambda _: b"")),
@@ -271,7 +281,7 @@ def test_missing_library_is_named(module, library, files, monkeypatch):
     refused(message, *npy(p=rows(1)), measure="entropy", out=f"out{path.suffix}", error=ImportError)
 
 
-@only("npz", "parquet list", "zarr")
+@only("npz", "parquet list", "zarr", "safetensors", "kld")
 @pytest.mark.parametrize("count", [60, pytest.param(20_000 if NIGHT else 500, marks=slow)])
 def test_damaged_files(form, count):
     """The command never crashes or needs much memory: it prints a line that names the file, or nothing if it can be read.

@@ -18,9 +18,10 @@ from .files import check_apart, check_place, replace
 from .operands import open_operands
 from .output import Draft
 from .progress import bar
+from .readers import own_labels
 from .report import html
 from .results import Results, joint
-from .scoring import Options, unit
+from .scoring import WITH_LABELS, Options, unit
 from .workers import Run, Worker, ignored_rows, in_threads
 
 
@@ -150,6 +151,8 @@ def score(
     array([0.        , 0.18872188])
     >>> folder.cleanup()
     """
+    if labels is None and measure in (None, *WITH_LABELS):
+        labels = own_labels(p, q)
     measure = ("kl" if labels is None else "compare") if measure is None else measure
     options = Options(
         measure, from_logits, temperature, normalize, base, eps, alpha, invalid, ignore_index, labels=labels is not None
@@ -166,6 +169,7 @@ def score(
     with ExitStack() as stack:
         others = {name: x for name, x in (("q", q), ("labels", labels)) if x is not None}
         operands = stack.enter_context(closing(open_operands(options, {"p": p} | others)))
+        options = operands.options(options)
         Worker(operands, options).check_options()
         inputs = [path for x in operands.values() for path in x.paths]
         if report is not None:
@@ -202,6 +206,8 @@ def score(
         speed = (operands.rows - done) / seconds if seconds else math.inf
         speeds = {"seconds": seconds, "rows_per_second": speed, "bytes_per_second": speed * operands.row_bytes}
         result = results.result(speeds)
+        if notes := operands.notes():
+            result["notes"] = notes
         if report is not None:
             facts = {name: x.name for name, x in operands.items()} | options.facts() | dict(joint(result))
             summaries = {name or measure: summary for name, summary in results.summaries.items()}

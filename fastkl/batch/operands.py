@@ -50,6 +50,19 @@ class Operands(dict[str, Source]):
         """The dtype of the result."""
         return options.dtype(*(x.dtype for x in self.values() if not x.are_labels))
 
+    def options(self, options: Options) -> Options:
+        """The options with every operand of log-probabilities among the logits, which these are."""
+        for name in ("p", "q"):
+            if (x := self.get(name)) is not None and x.log_probabilities:
+                if "from_logits" not in MEASURES[options.measure].arguments:
+                    raise ValueError(f"{x.name} holds log-probabilities: must hold numbers for {options.measure}")
+                options = options.with_logits(name)
+        return options
+
+    def notes(self) -> dict[str, Any]:
+        """What has to be known of how the rows of some operands were read."""
+        return {name: note for name, x in self.items() if (note := x.note())}
+
     def identity(self, options: Options) -> dict[str, Any]:
         """What a checkpoint belongs to: inputs, options, and the code, as other versions or tiers may round otherwise.
 
@@ -93,6 +106,18 @@ def _check_coordinates(p: Source, q: Source) -> None:
             )
 
 
+def _check_tokens(p: Source, q: Source) -> None:
+    """Raise ValueError where the rows of p and q belong to different texts, if both files have them."""
+    at = 0
+    for one, other in zip(p.tokens(), q.tokens(), strict=False):
+        same = one.shape == other.shape
+        if not same or not np.array_equal(one, other):
+            place = int(np.flatnonzero(one != other)[0]) if same else 0
+            differ = f"{one.flat[place]} and {other.flat[place]} at position {at + place}" if same else "of other lengths"
+            raise ValueError(f"{p.name} and {q.name} have different tokens, {differ}: both must be of one text")
+        at += one.size
+
+
 def _views(options: Options, in_memory: Mapping[str, Any]) -> dict[str, Any]:
     """The operands in memory as arrays, if the measure itself would take them; its errors if not."""
     loss = options.measure == "nll"  # whose q is p here
@@ -133,6 +158,7 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
             )
         if q is not None:
             _check_coordinates(p, q)
+            _check_tokens(p, q)
         for x in operands.values():
             if x.rows != 1 and x.leading != operands.leading:
                 other = next(other for other in operands.values() if other.leading == operands.leading)

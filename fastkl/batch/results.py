@@ -110,5 +110,9 @@ def joint(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"perplexity of {name}", f"{result[f'perplexity_{name}']:.6g}"
     if "top1_agreement" in result:
         yield "same argmax", f"{result['top1_agreement']:.4%}"
+    notes = {name: note for name, note in result.get("notes", {}).items() if note["rows"]}
+    for text in dict.fromkeys(note["text"] for note in notes.values()):
+        rows = (f"{note['rows']:,} rows of {name}" for name, note in notes.items() if note["text"] == text)
+        yield "note", f"{' and '.join(rows)}: {text}"
     yield "rows", f"{result['rows']:,} in {result['seconds']:.3g} s"
     yield "speed", f"{result['rows_per_second']:.3g} rows/s, {result['bytes_per_second'] / 1e9:.3g} GB/s"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from inspect import signature
 from typing import Any, Final, Literal, NamedTuple
 
@@ -35,6 +35,7 @@ def _measure(name: str) -> Measure:
 _NAMES: Final = {"kl_divergence": "kl", "cross_entropy": "ce", "js_divergence": "js"}
 _ORDER: Final = (*_NAMES, "entropy", "nll", "compare", *_kernels.MEASURES)
 MEASURES: Final = {_NAMES.get(name, name): _measure(name) for name in _ORDER}
+WITH_LABELS: Final = tuple(name for name, x in MEASURES.items() if "labels" in x.arguments)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Options:
         """The options that differ from the defaults."""
         options = (x for x in fields(self) if x.name not in ("measure", "labels"))
         return {x.name: value for x in options if (value := getattr(self, x.name)) != x.default}
+
+    def with_logits(self, name: Literal["p", "q"]) -> Options:
+        """The options with that operand among those that hold logits."""
+        alone = MEASURES[self.measure].q and self.from_logits in (False, name)
+        return replace(self, from_logits=name if alone else True)
 
     def facts(self) -> dict[str, str]:
         """The measure, and the options that differ from the defaults, as a report lists them."""

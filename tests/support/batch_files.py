@@ -3,12 +3,14 @@
 A function writes an array in the current folder, and returns the operand of that name. It needs the library of its format.
 """
 
+import json
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from fastkl.batch import operands, score, workers
+from support.kld import save_kld
 
 ROWS, WIDTH = 211, 7  # primes: no part, chunk or row group ends at the same row as another
 
@@ -139,6 +141,46 @@ def zarr_group(name, values):
     return f"{name}:a/x"
 
 
+def tensors(**arrays):
+    """The bytes of a .safetensors file. Metadata and padding are there as in files of the library."""
+    codes = {"f": "F", "i": "I", "u": "U"}
+    header, start = {"__metadata__": {"format": "pt"}}, 0
+    for name, x in arrays.items():
+        code = {"b": "BOOL", "V": "BF16"}.get(x.dtype.kind, f"{codes.get(x.dtype.kind)}{8 * x.itemsize}")
+        header[name] = {"dtype": code, "shape": list(x.shape), "data_offsets": [start, start + x.nbytes]}
+        start += x.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    data = b"".join(x.astype(x.dtype.newbyteorder("<")).tobytes() for x in arrays.values())
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def safetensors(name, values):
+    Path(f"{name}.safetensors").write_bytes(tensors(y=values[::-1], x=values, z=values[:0]))
+    return f"{name}.safetensors:x"
+
+
+def one_tensor(name, values):
+    Path(f"{name}.safetensors").write_bytes(tensors(logits=values))
+    return f"{name}.safetensors"
+
+
+def shards(name, values):
+    """Tensors in two files, and the index that says which is where."""
+    files = {f"{name}-1.safetensors": {"y": values[::-1]}, f"{name}-2.safetensors": {"x": values, "z": values[:1]}}
+    for file, arrays in files.items():
+        Path(file).write_bytes(tensors(**arrays))
+    index = {"metadata": {}, "weight_map": {tensor: file for file, arrays in files.items() for tensor in arrays}}
+    Path(f"{name}.safetensors.index.json").write_text(json.dumps(index, indent=2))
+    return f"{name}.safetensors.index.json:x"
+
+
+def kld(name, values):
+    """A .kld file, of which rows are near those given, as their logarithms are rounded to steps of 2.4e-4."""
+    with np.errstate(divide="ignore"):
+        return save_kld(f"{name}.kld", np.log(values))
+
+
 FORMATS = {
     "npy": npy_2,
     "npz": partial(npz, np.savez, ""),
@@ -154,4 +196,8 @@ FORMATS = {
     "zarr 2": partial(zarr_array, (16, 4), zarr_format=2),
     "zarr shards": partial(zarr_array, (16, 4), shards=(64, 8)),
     "zarr group": zarr_group,
+    "safetensors": safetensors,
+    "safetensors alone": one_tensor,
+    "safetensors shards": shards,
 }
+ROUNDED = {"kld": kld}  # formats that do not keep every bit of the values

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from support.batch_files import FORMATS, npy, parquet, rows, zarr_array
+from support.batch_files import FORMATS, ROUNDED, npy, parquet, rows, zarr_array
 from support.batch_runs import peak, scored
 
-FORMS = {name: save for name, save in FORMATS.items() if name != "parquet folder"} | {
+FORMS = {name: save for name, save in (FORMATS | ROUNDED).items() if name != "parquet folder"} | {
     "parquet plain": partial(parquet, "fixed", use_dictionary=False, compression="none"),
     "parquet pages": partial(parquet, "fixed", write_page_checksum=True, data_page_version="2.0", data_page_size=2000),
     "parquet gzip": partial(parquet, "list", compression="gzip", use_dictionary=False, store_schema=False),
@@ -33,8 +33,8 @@ for codec in "blosc", "zstd", "zlib", "lz4":
 EXTREMES = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**63, 2**64 - 1]
 NUMBERS = ["0", "-1", "1", "3", "4294967296", "9" * 18, "9" * 25, "1e400", "0.5", "null", '"7"', "[]", "{}", "[" * 3000]
 WORDS = ["float64", "<f8", "<f4", "|O", "|V2", "bytes", "zstd", "blosc", "gzip", "null", "pickle", "vlen-utf8", "array"]
-WORDS += ["group"]
-METADATA = ("zarr.json", ".zarray")
+WORDS += ["group", "F64", "F32", "BF16", "F8_E4M3", "U8", "x", "y", "dtype", "p-1.safetensors", "../p.safetensors"]
+METADATA = ("zarr.json", ".zarray", ".safetensors", ".safetensors.index.json")
 
 
 def headers(name, data):
@@ -44,7 +44,12 @@ def headers(name, data):
     if name.endswith(".parquet"):
         length = int.from_bytes(data[-8:-4], "little")
         return [*(i for start in pages(data) for i in range(start, start + 40)), *range(len(data) - 8 - length, len(data))]
-    return list(range(len(data) if name in METADATA else min(len(data), 32)))
+    if name.endswith(".kld"):  # the header, and the first row's numbers
+        begin = 20 + 4 * int.from_bytes(data[8:12], "little") * int.from_bytes(data[16:20], "little")
+        return [*range(24), *range(begin, begin + 16)]
+    if name.endswith(".safetensors"):
+        return list(range(8 + int.from_bytes(data[:8], "little")))
+    return list(range(len(data) if name.endswith(METADATA) else min(len(data), 32)))
 
 
 def pages(data):
@@ -60,9 +65,10 @@ def damaged(rng, name, data):
     """A description of the damage, and the damaged data."""
     new, places = bytearray(data), headers(name, data)
     kind = rng.choice(["bits", "bytes", "extreme", "text", "truncated", "other"], p=[0.25, 0.1, 0.25, 0.1, 0.25, 0.05])
-    if kind == "text" and name in METADATA:
+    if kind == "text" and name.endswith(METADATA):
         words = rng.random() < 0.3
-        found = list(re.finditer(rb'(?<=")[^"]+(?=")' if words else rb"-?\b[0-9.]+\b", data))
+        text = data[: places[-1] + 1]
+        found = list(re.finditer(rb'(?<=")[^"]+(?=")' if words else rb"-?\b[0-9.]+\b", text))
         match, word = found[rng.integers(len(found))], str(rng.choice(WORDS if words else NUMBERS))
         return f"{word[:9]!r} at {match.start()}", data[: match.start()] + word.encode() + data[match.end() :]
     if kind in ("bits", "bytes"):

@@ -9,7 +9,7 @@ from typing import Any
 from .. import formats
 from .source import ArraySource, Source
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Source", "open_source", "own_labels"]
 
 
 def open_source(name: str, operand: Any) -> Source:
@@ -23,5 +23,15 @@ def open_source(name: str, operand: Any) -> Source:
         if not os.path.exists(path):
             raise FileNotFoundError(2, os.strerror(2), text)
     kind = formats.of_path(Path(path))
-    source: Source = getattr(formats.load(__name__, kind), formats.FORMATS[kind].reader)(text, Path(path), member)
+    read = getattr(formats.load(__name__, kind), formats.FORMATS[kind].reader)
+    source: Source = read(text, Path(path), member)
     return source
+
+
+def own_labels(*operands: Any) -> str | None:
+    """The operand with the labels that come with the rows of one of these, in its file; None if none come with any."""
+    for operand in operands:
+        is_file = isinstance(operand, (str, os.PathLike)) and os.path.isfile(operand)
+        if is_file and (labels := formats.FORMATS[formats.of_path(Path(operand))].labels):
+            return f"{os.fspath(operand)}:{labels}"
+    return None

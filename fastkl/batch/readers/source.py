@@ -34,6 +34,7 @@ class Source(ABC):
     chunk_rows = 1  # rows that the format stores in one piece; a part of whole pieces decodes each only once
     small_reads = False  # whether reading few rows at a time, into a buffer, is as fast as reading many
     stop: Stop | None = None  # set when the run has ended: a long read then ends with CancelledError
+    log_probabilities = False  # whether rows are logarithms of probabilities, whatever the options say
     sequential = False  # whether only one thread may read, and reads fastest from each part to the next
 
     def __init__(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -80,6 +81,14 @@ class Source(ABC):
     def coordinate(self, axis: int) -> Array | None:
         """The names of the indices along an axis, counted from the end; None if the format or the array has none."""
         return None
+
+    def tokens(self) -> Iterator[Array]:
+        """The text of which the rows are the distributions, in parts; nothing if the file does not have it."""
+        return iter(())
+
+    def note(self) -> dict[str, Any]:
+        """What has to be known of how rows were read, at the end of a run: how many `rows`, and a `text`; or nothing."""
+        return {}
 
     def place(self, row: int) -> tuple[int, int] | None:
         """The number of an open file, and where the row begins there; None if rows do not follow each other in one."""

@@ -15,7 +15,7 @@ from ..readers import Source
 
 def find(path: Path, p: Source, keys: Sequence[str], dtype: np.dtype[Any], shape: tuple[int, ...]) -> Write | None:
     """The function that writes the values in the format of the path; None for .npy, the format of a draft."""
-    kind = formats.of_suffix(path.suffix)
+    kind = formats.of_name(path.name)
     if keys and kind != "parquet":
         raise ValueError(f"keys: only for Parquet, and out is {path}")
     if kind == "npy":
