@@ -1,5 +1,5 @@
 # What the compiled core offers: externs only. The facts about each name stand in _core/fastkl.h.
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t
 
 
 cdef extern from "_core/fastkl.h" nogil:
@@ -77,6 +77,7 @@ cdef extern from "_core/fastkl.h" nogil:
             const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
             ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status
         ) noexcept nogil
+        int (*decode)(const uint16_t *record, ptrdiff_t n, float floor_scale, float *values) noexcept nogil
         void (*pass_shared)(const fastkl_shared *row, ptrdiff_t index, void *sums) noexcept nogil
         void (*join_shared)(fastkl_shared *row, const void *sums, ptrdiff_t pieces, int begins, int ends) noexcept nogil
         size_t shared_size, sums_size

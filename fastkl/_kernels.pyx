@@ -18,7 +18,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.limits cimport INT_MAX
 from libc.math cimport INFINITY, NAN, fabs, isfinite, isnan, log, log1p, signbit, sqrt
-from libc.stdint cimport int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
@@ -398,6 +398,30 @@ def evaluate_files(Request request not None, cnp.ndarray out not None, list read
                     continue
             break
     return done
+
+
+def decode(
+    cnp.ndarray records not None, float floor_scale, cnp.ndarray values not None, cnp.ndarray floored not None,
+):
+    """Fill `values`, rows of float32, and `floored`, of int8, from records of uint16 as a tier decodes them; all in C order.
+
+    The result is the number of the first record that is impossible, or -1.
+    """
+    cdef const char *record = cnp.PyArray_BYTES(records)
+    cdef float *value = <float *>cnp.PyArray_DATA(values)
+    cdef signed char *kind = <signed char *>cnp.PyArray_DATA(floored)
+    cdef ptrdiff_t rows = values.shape[0], n = values.shape[1], step = records.strides[0], row, impossible = -1
+    cdef const fastkl_tier *now = tier
+    cdef fastkl_mode caller
+    with nogil:
+        caller = fastkl_mode_enter()
+        for row in range(rows):
+            kind[row] = now.decode(<const uint16_t *>(record + row * step), n, floor_scale, value + row * n)
+            if kind[row] < 0:
+                impossible = row
+                break
+        fastkl_mode_leave(caller)
+    return impossible
 
 
 include "_compiled.pxi"

@@ -17,8 +17,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.batch_files import FORMATS, ROUNDED, ROWS, WIDTH, npy, parquet, refused, rows, small_parts, zarr_array
-from support.batch_runs import call_after, interrupt, without_speed
+from support.batch_files import (
+    FORMATS,
+    ROUNDED,
+    ROWS,
+    WIDTH,
+    npy,
+    parquet,
+    refused,
+    rows,
+    small_parts,
+    sparse,
+    zarr_array,
+)
+from support.batch_runs import call_after, interrupt, output_of, without_speed
+from support.kld import header
 from support.measures import assert_same_bits
 from support.processes import NIGHT, program
 
@@ -309,6 +322,51 @@ def test_damaged_files(form, count):
             assert stderr.count("\n") == 1, message
             assert path in stderr, message
     assert refused > count // 2
+
+
+WIDE = 1 << 15  # entries in a row
+
+
+def sparse_npy(name, rows):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (rows, WIDE)})
+    sparse(name, header.getvalue(), 4 * rows * WIDE)
+
+
+def sparse_safetensors(name, rows):
+    end = 4 * rows * WIDE
+    text = json.dumps({"x": {"dtype": "F32", "shape": [rows, WIDE], "data_offsets": [0, end]}}).encode()
+    sparse(name, len(text).to_bytes(8, "little") + text, end)
+
+
+def sparse_kld(name, rows):
+    """Chunks of three tokens have a row each."""
+    sparse(name, header(3, WIDE, rows), rows * (12 + 8 + 2 * WIDE))
+
+
+SPARSE = {".npy": sparse_npy, ".safetensors": sparse_safetensors, ".kld": sparse_kld}
+
+
+def peak_of(suffix, rows):
+    """The peak resident bytes while two files of that many rows are scored."""
+    files = f"p{suffix}", f"q{suffix}"
+    for name in files:
+        SPARSE[suffix](name, rows)
+    arguments = *files, "--out", "out.npy", "--json", "--threads=2", "--measure=kl", "--from-logits"
+    said = output_of("run", json.dumps({"large": True, "peak": True}), *arguments)
+    *_, summary, peak = map(json.loads, said.splitlines())
+    assert (summary["rows"], summary["max"]) == (rows, 0)
+    return int(peak)
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="no sparse files here, or another measure of the peak")
+@pytest.mark.parametrize("ending", SPARSE)
+@pytest.mark.parametrize("growth", [2, pytest.param(7 if NIGHT else 4, marks=slow)])
+def test_memory_does_not_grow_with_the_files(ending, growth):
+    small = peak_of(ending, 1 << 9)
+    large = peak_of(ending, 1 << (9 + growth))
+    assert large <= 400_000_000
+    assert large - small <= 16_000_000, "the size of one part of an operand"
 
 
 def change_archive(entry, place, number):

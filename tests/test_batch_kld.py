@@ -39,6 +39,7 @@ LARGEST = (0.8123904923517633, 5)  # KL and its row
 SUMS = (1.0009181592380132, 1.0005690143709096)  # the means of the sums of the probabilities as they are stored
 # From 8 to 32, float32 rounds the product to 2^-21 and the sum to 2^-20.
 ROUNDING = 2.0**-21 + 2.0**-20
+SUM = 7.6e-7  # of the sum of a row's weights, from which the floor follows (coded_rows.inc.h)
 FLOOR = np.float32(16 / 65535)
 
 
@@ -57,17 +58,21 @@ def read(path, member=""):
         return source.read(0, source.rows)
 
 
-def defined(scales, least, codes):
-    """The log-probabilities of rows, in float64 by the definition, one row at a time."""
-    rows = []
-    for scale, low, row in zip(scales[:, 0], least[:, 0], codes, strict=True):
-        stored = float(scale) * row.astype(float) + float(low)
-        missing = 1 - math.fsum(np.exp(stored[row > 0]))
-        if scale == FLOOR and missing > 0 and (row == 0).any():
-            share = math.log(missing) - math.log(np.count_nonzero(row == 0))
-            stored[row == 0] = min(share, float(low))
-        rows.append(stored)
-    return np.array(rows)
+def assert_rows(values, scales, least, codes):
+    """They are the log-probabilities of these numbers and codes: in float64, by the definition, one row at a time."""
+    assert values.dtype == np.float32
+    assert len(values) == len(codes)
+    for read, scale, low, row in zip(values.astype(float), scales[:, 0], least[:, 0], codes, strict=True):
+        expected = float(scale) * row.astype(float) + float(low)
+        bounds = np.where(row == 0, 0, ROUNDING)
+        missing = 1 - math.fsum(np.exp(expected[row > 0]))
+        if scale == FLOOR and (row == 0).any():
+            shares = [(missing + error) / np.count_nonzero(row == 0) for error in (-SUM, 0, SUM)]
+            lowest, middle, highest = (min(math.log(x), float(low)) if x > 0 else float(low) for x in shares)
+            expected[row == 0] = middle
+            bounds[row == 0] = max(middle - lowest, highest - middle) if shares[0] > 0 else math.inf
+        assert (np.abs(read - expected) <= bounds + 2.0**-24 * np.abs(expected)).all()
+        assert (read[row == 0] <= low).all()
 
 
 def parts_of(path, width):
@@ -91,14 +96,13 @@ def test_real_pair_agrees_with_uncoded_logits(pair):
     assert result["rows"] == 14
 
 
-def test_real_rows_are_those_of_the_definition(pair):
+def test_real_rows_are_those_of_the_definition(pair, tier):
     for path, mean_of_sums in zip(pair, SUMS, strict=True):
         stored = parts_of(path, 49152)
         assert np.exp(stored[0] * stored[2].astype(float) + stored[1]).sum(axis=1).mean() == pytest.approx(mean_of_sums)
-        values, expected = read(path), defined(*stored)
-        assert values.dtype == np.float32
-        np.testing.assert_allclose(values, expected, rtol=2.0**-24, atol=ROUNDING)
-        np.testing.assert_allclose(np.exp(values.astype(float)).sum(axis=1), 1, atol=ROUNDING)
+        values = read(path)
+        assert_rows(values, *stored)
+        np.testing.assert_allclose(np.exp(values.astype(float)).sum(axis=1), 1, atol=ROUNDING + SUM)
 
 
 def test_one_real_file_has_rows_and_labels(pair):
@@ -116,11 +120,10 @@ def logits(seed, shape=(40, 9), size=8.0):
 
 @pytest.mark.parametrize("width", [1, 2, 3, 7, 64, 1000, 1001])
 @pytest.mark.parametrize("size", [0.0, 1.0, 8.0, 100.0])
-def test_any_vocabulary(width, size):
+def test_any_vocabulary(width, size, tier):
     """Rows with a floor and without one, and rows of equal logits; an odd vocabulary has a code that means nothing."""
-    made = encoded(logits(width, (12, width), size))
     save_kld("p.kld", logits(width, (12, width), size), 9)
-    np.testing.assert_allclose(read("p.kld"), defined(*made), rtol=2.0**-24, atol=ROUNDING)
+    assert_rows(read("p.kld"), *encoded(logits(width, (12, width), size)))
 
 
 @pytest.mark.parametrize("context", [3, 4, 5, 6, 7, 8, 80, 81])
@@ -147,36 +150,37 @@ def test_file_without_a_row(context, chunks):
     assert score("p.kld", "p.kld")["rows"] == 0
 
 
-def floored(codes, least, scale=FLOOR):
-    """A file of one row; and its log-probabilities as they are read."""
-    codes = np.array([codes], np.uint16)
-    Path("p.kld").write_bytes(header(3, codes.shape[1], 1) + bytes(12) + records(np.full((1, 1), scale), [[least]], codes))
-    return read("p.kld")[0].astype(float)
+def row_of(codes, least, scale=FLOOR):
+    """The values that are read from a file of one row; they are checked."""
+    codes, least, scales = np.array([codes], np.uint16), np.array([[least]], np.float32), np.full((1, 1), scale, np.float32)
+    Path("p.kld").write_bytes(header(3, codes.shape[1], 1) + bytes(12) + records(scales, least, codes))
+    values = read("p.kld")
+    assert_rows(values, scales, least, codes)
+    return values[0].astype(float)
 
 
-def test_floor_shares_what_is_missing_to_one():
-    values = floored([65535, 0, 0, 30000], -16.5)
-    missing = 1 - math.exp(65535 * float(FLOOR) - 16.5) - math.exp(30000 * float(FLOOR) - 16.5)
-    assert missing > 2 * math.exp(-16.5)
-    assert values[1] == values[2] == pytest.approx(-16.5)  # no more than what is stored
-    codes = [65535, 0, *[30000] * 597]  # which leave 2.1e-8
-    missing = 1 - math.exp(65535 * float(FLOOR) - 16.5) - 597 * math.exp(30000 * float(FLOOR) - 16.5)
-    if missing <= 0:
-        pytest.fail("the case has nothing missing")
-    values = floored(codes, -16.5)
-    np.testing.assert_allclose(values[1], min(math.log(missing), -16.5), rtol=1e-6)
+@pytest.mark.parametrize("zeros", [1, 2, 10, 100_000, 1_000_003])
+def test_floor_shares_what_is_missing_to_one(zeros, tier):
+    """But no entry gets more than is stored."""
+    values = row_of([65535, *[30000] * 20, *[0] * zeros], -16.01)
+    stored = float(np.float32(-16.01))
+    missing = 1 - math.exp(65535 * float(FLOOR) + stored) - 20 * math.exp(30000 * float(FLOOR) + stored)
+    assert missing == pytest.approx(0.00657, rel=0.01)
+    assert len({*values[21:]}) == 1
+    assert math.exp(values[-1]) == pytest.approx(min(missing / zeros, math.exp(stored)), rel=SUM / missing + 2.0**-19)
+    assert (math.exp(values[-1]) < 0.99 * math.exp(stored)) == (zeros >= 100_000)
 
 
-def test_floor_stays_where_nothing_is_missing():
-    values = floored([65535, 0, 0, 1], -15.9)
+def test_floor_stays_where_nothing_is_missing(tier):
+    values = row_of([65535, 0, 0, 1], -15.9)
     assert values[0] > 0
-    np.testing.assert_allclose(values[1:3], -15.9, rtol=2.0**-24)
+    assert [*values[1:3]] == [np.float32(-15.9)] * 2
 
 
 def test_other_scales_have_no_floor():
     """Code 0 is then the smallest logit, exactly."""
     for scale in np.nextafter(FLOOR, np.float32(0)), np.nextafter(FLOOR, np.float32(1)), np.float32(1e-5):
-        values = floored([65535, 0, 100], -17, scale)
+        values = row_of([65535, 0, 100], -17, scale)
         assert values[1] == -17
 
 

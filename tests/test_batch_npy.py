@@ -1,10 +1,9 @@
-"""The .npy reader: values of every layout and dtype, damaged and truncated files, memory.
+"""The .npy reader: values of every layout and dtype, damaged and truncated files.
 
 Damaged files are read by `fastkl score` in another process (support/batch_runs.py), which may crash or run out of memory.
 """
 
 import io
-import json
 import os
 import random
 import sys
@@ -16,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.batch_files import refused, small_parts
-from support.batch_runs import many, output_of
+from support.batch_files import refused, small_parts, sparse
+from support.batch_runs import many
 from support.inputs import BFLOATS
 from support.measures import assert_same_bits
-from support.processes import NIGHT
 
 import fastkl
 from fastkl import call
@@ -282,12 +280,6 @@ def test_threads_that_open_files_keep_the_filters(monkeypatch):
     assert after == before
 
 
-def sparse(name, header, size):
-    """Write a file of zeros after the header, which take no room."""
-    Path(name).write_bytes(header)
-    os.truncate(name, len(header) + size)
-
-
 def test_rows_too_wide_for_memory_are_an_error():
     """No rows need no memory; each of three rows takes 8 GB."""
     header = "{'descr': '<f8', 'fortran_order': False, 'shape': (%d, %d), }"
@@ -299,27 +291,6 @@ def test_rows_too_wide_for_memory_are_an_error():
         assert status == 1
         assert message.startswith("fastkl: Unable to allocate 7.45 GiB")
         assert message.count("\n") == 1
-
-
-def peak_of(size):
-    """The peak resident bytes while two files of that size are scored."""
-    rows, width = size >> 17, 1 << 15
-    for name in "p.npy", "q.npy":
-        sparse(name, npy(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {width})}}", b""), size)
-    arguments = "p.npy", "q.npy", "--out", "out.npy", "--from-logits", "--json", "--threads=2"
-    said = output_of("run", json.dumps({"large": True, "peak": True}), *arguments)
-    *_, summary, peak = map(json.loads, said.splitlines())
-    assert (summary["rows"], summary["max"]) == (rows, 0)
-    return int(peak)
-
-
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="no sparse files here, or another measure of the peak")
-@pytest.mark.parametrize("growth", [2, pytest.param(7 if NIGHT else 4, marks=pytest.mark.slow)])
-def test_memory_does_not_grow_with_the_files(growth):
-    small = peak_of(1 << 26)
-    large = peak_of(1 << (26 + growth))
-    assert large <= 400_000_000
-    assert large - small <= 16_000_000, "the size of one part of an operand"
 
 
 @pytest.mark.parametrize("width", [7, 200])

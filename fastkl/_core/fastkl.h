@@ -149,6 +149,9 @@ typedef struct {
        logits   `rows` where an operand holds logits
        nll      of q and labels: -log(q[label] / sum of q); the statuses are those of q and of labels
        compare  the fields of `count` rows, field after field, the last two only if the labels have data
+       decode   the values scale * code + least of a record, which has scale, least and n codes; the result is 1 if the scale
+                is that of a floor. Then the codes that are 0 share what the probabilities of the others, e^value, leave of
+                1, up to e^least each. -1, and no values, if the scale is negative or least positive
        pass_shared, join_shared, shared_size, sums_size
                 for a row of logits, wider than FASTKL_PIECE, that threads share: the sums of piece `index` of the pass that
                 it wants; and those of the next pieces, of sums_size bytes each, joined to those of the pieces before them,
@@ -170,6 +173,7 @@ typedef struct {
     fastkl_rows_function *logits, *nll;
     void (*compare)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
                     ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status);
+    int (*decode)(const uint16_t *record, ptrdiff_t n, float floor_scale, float *values);
     void (*pass_shared)(const fastkl_shared *, ptrdiff_t index, void *sums);
     void (*join_shared)(fastkl_shared *, const void *sums, ptrdiff_t pieces, int begins, int ends);
     size_t shared_size, sums_size;

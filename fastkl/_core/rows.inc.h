@@ -425,3 +425,4 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
 #include "logits_compare.inc.h"
 #include "logits_short_compare.inc.h"
 #include "compare.inc.h"
+#include "coded_rows.inc.h"

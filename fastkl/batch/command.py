@@ -13,7 +13,9 @@ from .scoring import MEASURES, unit
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `fastkl score`."""
     parser.add_argument(
-        "p", metavar="P", help="the reference: .npy, FILE.npz:NAME, FILE.parquet:COLUMN or a folder of such, .zarr"
+        "p",
+        metavar="P",
+        help="the reference: .npy, .kld, .zarr, FILE.npz:NAME, FILE.safetensors:NAME, FILE.parquet:COLUMN or a folder",
     )
     parser.add_argument(
         "q", metavar="Q", nargs="?", help="what is compared with it, row by row; one row serves all; not for entropy, nll"
@@ -22,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--measure", choices=list(MEASURES), help="default: kl, or with labels compare, which is all of them")
     what.add_argument("--from-logits", action="store_true", help="rows are logits, of which the softmax is taken")
     what.add_argument("--temperature", type=float, default=1.0, metavar="T", help="what logits are divided by (default: 1)")
-    what.add_argument("--labels", metavar="L", help="the right class of every row: adds losses and perplexities of P and Q")
+    what.add_argument(
+        "--labels",
+        metavar="L",
+        help="the right class of every row: adds losses and perplexities (default: those of a .kld file)",
+    )
     what.add_argument("--ignore-index", type=int, metavar="N", help="a label whose rows have no loss, such as -100")
     what.add_argument("--normalize", action="store_true", help="rows are weights: counts, histograms, scores")
     what.add_argument("--base", type=float, metavar="B", help="base of the logarithm; 2 gives bits (default: e, nats)")

@@ -56,12 +56,15 @@ def score(
     p : path or array_like
         The reference ("true") distributions, of shape (..., n): a row is a slice along the last axis. A path is that of a
         `.npy` file, of a member of an archive (``file.npz:name``), of a column of a Parquet file or of a folder of them
-        (``file.parquet:column``, lists of equal length), or of a Zarr array (``store.zarr``, ``store.zarr:name``).
+        (``file.parquet:column``, lists of equal length), of a Zarr array (``store.zarr``, ``store.zarr:name``), of a tensor
+        (``file.safetensors:name``, or ``model.safetensors.index.json:name``, which says in which file it is), or of a file
+        that llama.cpp wrote (``file.kld``): its rows are log-probabilities, whatever `from_logits` says.
     q : path or array_like, optional
         The distributions that `p` is compared with, of the same shape; measures ``"entropy"`` and ``"nll"`` take none. If
         one operand has a single row, that row serves all rows of the other.
     labels : path or array_like of int, optional
-        The class of every row, for measures ``"compare"`` and ``"nll"``.
+        The class of every row, for measures ``"compare"`` and ``"nll"``. None means those of a ``.kld`` file, if `p` or `q`
+        is one; ``file.kld:labels`` is their own path.
     measure : str, optional
         ``"kl"``, ``"ce"`` or ``"js"`` for `kl_divergence`, `cross_entropy` or `js_divergence`; ``"nll"`` for that of labels
         and the rows of `p`; ``"compare"`` for all fields of `compare`; the name of the function for `entropy`,
@@ -69,7 +72,7 @@ def score(
         `generalized_kl`. None means ``"compare"`` with labels, else ``"kl"``. An option that the function of a measure does
         not take is an error.
     from_logits : {False, True, "p", "q"}, default False
-        Which operands hold logits: none, both, or the one that is named.
+        Which operands hold logits: none, both, or the one that is named. Those of ``.kld`` files always do.
     temperature : float, default 1.0
         What logits are divided by, a positive finite number.
     normalize : bool, default False
@@ -109,7 +112,9 @@ def score(
         The result of `Summary.result`, and `seconds`, `rows_per_second`, `bytes_per_second`. For a comparison, there is
         such a dict for each field, and beside them `top1_agreement`, the share of valid rows that have their largest entry
         in the same place, and with labels `perplexity_p` and `perplexity_q`; the mean of the field `nll_increase`,
-        nll_q - nll_p, is the logarithm of their ratio.
+        nll_q - nll_p, is the logarithm of their ratio. `notes`, where a ``.kld`` file is read, has a dict for ``"p"`` or
+        ``"q"`` or both: `rows`, how many have entries 16 or more below the largest, of which only that is stored, and a
+        `text` that says how these are read.
 
     Raises
     ------

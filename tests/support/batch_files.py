@@ -4,6 +4,7 @@ A function writes an array in the current folder, and returns the operand of tha
 """
 
 import json
+import os
 from functools import partial
 from pathlib import Path
 
@@ -52,6 +53,12 @@ def npy(**arrays):
     for name, values in arrays.items():
         np.save(f"{name}.npy", values)
     return [f"{name}.npy" for name in arrays]
+
+
+def sparse(name, header, size):
+    """Write a file of zeros after the header, which take no room."""
+    Path(name).write_bytes(header)
+    os.truncate(name, len(header) + size)
 
 
 def npy_2(name, values):

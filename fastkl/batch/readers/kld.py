@@ -26,6 +26,7 @@ from typing import IO, Any, Final
 
 import numpy as np
 
+from ..._kernels import decode
 from ...call import Array
 from .flat import FileSource
 from .source import Source
@@ -41,8 +42,6 @@ _NOTE: Final = (
     "llama.cpp stored entries from 16 below the largest down as one code, and they share what the others leave of 1. "
     "llama.cpp itself leaves them out, and takes Q from uncoded logits: its figures differ in the fourth digit"
 )
-_WEIGHTS: Final = np.exp(float(_FLOOR_SCALE) * np.arange(1 << 16))  # exp(scale * code), and nothing for the floor
-_WEIGHTS[0] = 0
 
 
 def open_kld(name: str, path: Path, member: str | None) -> Source:
@@ -119,7 +118,7 @@ class KldSource(_KldFile):
     log_probabilities = True
 
     def array_of(self, rows: int, width: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
-        self._floored = np.full(rows, -1, np.int8)  # whether a row has the scale of a floor; -1: not read yet
+        self._floored = np.full(rows, -1, np.int8)  # whether a row's scale is that of a floor; -1: it was not read here
         return (rows, width), np.dtype(np.float32)
 
     def read(self, start: int, stop: int, buffer: Array | None = None) -> Array:
@@ -129,21 +128,15 @@ class KldSource(_KldFile):
         for first in range(start, stop, step or 1):
             read = records[: min(step, stop - first)]
             self.fill(read, self._begin + first * self._record, first)
-            scales, least = self._scales(read, first)
-            decode(read[:, _BEFORE : _BEFORE + self.width], scales, least, values[first - start :][: len(read)])
+            filled, floored = (x[: len(read)] for x in (values[first - start :], self._floored[first:]))
+            at = decode(read.astype(np.uint16, copy=False), _FLOOR_SCALE, filled, floored)
+            if at >= 0:
+                scale, least = read[at, :_BEFORE].copy().view("<f4")
+                raise ValueError(
+                    f"{self.name}: is damaged in row {first + at}: its scale {scale} must not be negative, and its "
+                    f"min_log_prob {least} not positive"
+                )
         return values
-
-    def _scales(self, records: Array, row: int) -> tuple[Array, Array]:
-        """The scale and min_log_prob of rows from `row` on."""
-        scales, least = np.ascontiguousarray(records[:, :_BEFORE]).view("<f4").astype(np.float32).T
-        if (impossible := (scales < 0) | (least > 0)).any():
-            at = int(np.argmax(impossible))
-            raise ValueError(
-                f"{self.name}: is damaged in row {row + at}: its scale {scales[at]} must not be negative, and its "
-                f"min_log_prob {least[at]} not positive"
-            )
-        self._floored[row : row + len(records)] = scales == _FLOOR_SCALE
-        return scales, least
 
     def tokens(self) -> Iterator[Array]:
         step = max(1, _READ // (self.context * _TOKEN.itemsize))
@@ -155,23 +148,5 @@ class KldSource(_KldFile):
         self.stop = None  # it was set when the last row was computed
         for row in np.flatnonzero(self._floored < 0).tolist():  # another process read it
             self.fill(record, self._begin + row * self._record, row)
-            self._scales(record, row)
+            self._floored[row] = record[0, :2].view("<f4")[0] == _FLOOR_SCALE
         return {"rows": int(np.count_nonzero(self._floored)), "text": _NOTE}
-
-
-@np.errstate(all="ignore")  # of damaged rows
-def decode(codes: Array, scales: Array, least: Array, values: Array) -> None:
-    """Fill `values` with the log-probabilities of rows, of which `least` has the smallest ones that are stored.
-
-    The sums of floored rows are of float64, because what is missing to 1 is the small difference of large numbers.
-    """
-    np.multiply(codes, scales[:, None], out=values)
-    values += least[:, None]
-    with_floor = np.flatnonzero(scales == _FLOOR_SCALE)
-    for row in with_floor.tolist():
-        at_floor = codes[row] == 0
-        count = np.count_nonzero(at_floor)
-        missing = 1 - np.exp(float(least[row])) * np.take(_WEIGHTS, codes[row], mode="clip").sum()
-        if count and missing > 0:
-            share = min(np.log(missing / count), float(least[row]))
-            values[row, at_floor] = share
