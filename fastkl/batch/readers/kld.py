@@ -37,7 +37,7 @@ _TOKEN: Final = np.dtype("<i4")
 _CODE: Final = np.dtype("<u2")
 _BEFORE: Final = 4  # codes' places before a row's codes: of its scale and min_log_prob
 _FLOOR_SCALE: Final = np.float32(16 / 65535)
-_READ: Final = 1 << 18  # bytes that are read and decoded at once: with what decoding needs, they fit in the second cache
+_READ: Final = 1 << 20  # bytes that are read and decoded at once: those of a block that is computed; less costs a tenth
 _NOTE: Final = (
     "llama.cpp stored entries from 16 below the largest down as one code, and they share what the others leave of 1. "
     "llama.cpp itself leaves them out, and takes Q from uncoded logits: its figures differ in the fourth digit"
