@@ -403,7 +403,7 @@ def evaluate_files(Request request not None, cnp.ndarray out not None, list read
 def decode(
     cnp.ndarray records not None, float floor_scale, cnp.ndarray values not None, cnp.ndarray floored not None,
 ):
-    """Fill `values`, rows of float32, and `floored`, of int8, from records of uint16 as a tier decodes them; all in C order.
+    """Fill `values`, rows of float32, and `floored`, of int8, from records of uint16 as a tier does. All are in C order.
 
     The result is the number of the first record that is impossible, or -1.
     """

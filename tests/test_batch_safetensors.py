@@ -137,7 +137,7 @@ INDICES = {
     "no JSON": ("{", "is no index of .safetensors files"),
     "no map": ("{}", "is no index of .safetensors files: 'weight_map'"),
     "a list": ('{"weight_map": []}', "is no index of .safetensors files: weight_map is no object"),
-    "a number": ('{"weight_map": {"x": 1}}', "has 1 as the file of 'x': must be a name in the same folder"),
+    "a number": ('{"weight_map": {"x": 1}}', "has '1' as the file of 'x': must be a name in the same folder"),
     "another folder": ('{"weight_map": {"x": "../p.safetensors"}}', "has '../p.safetensors' as the file of 'x'"),
     "no name": ('{"weight_map": {"x": ""}}', "has '' as the file of 'x'"),
     "twice": ('{"weight_map": {"x": "a", "x": "b"}}', "is no index of .safetensors files: it has 'x' twice"),
@@ -160,7 +160,11 @@ def test_missing_shard_is_named():
     operand = shards("p", rows(1))
     Path("p-2.safetensors").unlink()
     error = refused("No such file", operand, error=FileNotFoundError)
-    assert error.filename == "p.safetensors.index.json:x: p-2.safetensors"
+    assert error.filename == "p.safetensors.index.json:x: 'p-2.safetensors'"
+    for name in "[" * 3000, "a\nb", "a\0b", "..":
+        Path("p.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
+        error = refused("No such file|too long", operand, error=OSError)
+        assert error.filename == f"p.safetensors.index.json:x: {name[:100]!r}"
 
 
 def test_results_never_replace_a_shard_or_its_index():

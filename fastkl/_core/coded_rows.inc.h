@@ -1,7 +1,7 @@
 /* Owns the decoding of a row of 16-bit codes of log-probabilities, as llama.cpp stores them (batch/readers/kld.py has the
    format, and the reasons for the floor). In float. Knows nothing of files and measures.
 
-   A weight is e^(scale code), and scale code is at most 16 and rounded by 2^-21, or 4.8e-7. With the polynomial's 1.1e-7, what
+   A weight is e^(scale code). scale code is at most 16 and rounded by 2^-21, or 4.8e-7. With the polynomial's 1.1e-7, what
    the remainder lacks, 4.4e-8, a unit in the last place and two additions in float, the sum is right to 8.8e-7; the other
    additions are in double. What it is multiplied by, e^least, is not known better: a stored `least` between 16 and 32 below
    0 is rounded by 2^-20, or 9.5e-7. */

@@ -149,9 +149,9 @@ typedef struct {
        logits   `rows` where an operand holds logits
        nll      of q and labels: -log(q[label] / sum of q); the statuses are those of q and of labels
        compare  the fields of `count` rows, field after field, the last two only if the labels have data
-       decode   the values scale * code + least of a record, which has scale, least and n codes; the result is 1 if the scale
-                is that of a floor. Then the codes that are 0 share what the probabilities of the others, e^value, leave of
-                1, up to e^least each. -1, and no values, if the scale is negative or least positive
+       decode   the values scale * code + least of a record, which has scale, least and n codes; the result is 1 if the
+                scale is that of a floor. Then the codes that are 0 share what the probabilities of the others, e^value,
+                leave of 1, up to e^least each. -1, and no values, if the scale is negative or least positive
        pass_shared, join_shared, shared_size, sums_size
                 for a row of logits, wider than FASTKL_PIECE, that threads share: the sums of piece `index` of the pass that
                 it wants; and those of the next pieces, of sums_size bytes each, joined to those of the pieces before them,

@@ -19,5 +19,6 @@ static int usable(void) {
 }
 
 const fastkl_tier fastkl_tier_avx512 = {"avx512", usable, group, piece, rows, pass, finish, logits, nll, compare,
-                                        decode, pass_over_shared, join_shared, sizeof(struct shared_passes), sizeof(pass_sums)};
+                                        decode, pass_over_shared, join_shared, sizeof(struct shared_passes),
+                                        sizeof(pass_sums)};
 #endif

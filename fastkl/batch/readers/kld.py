@@ -36,7 +36,7 @@ _HEADER: Final = struct.Struct("<8s3i")
 _TOKEN: Final = np.dtype("<i4")
 _CODE: Final = np.dtype("<u2")
 _BEFORE: Final = 4  # codes' places before a row's codes: of its scale and min_log_prob
-_FLOOR_SCALE: Final = np.float32(16 / 65535)
+_FLOOR_SCALE: Final = float(np.float32(16 / 65535))
 _READ: Final = 1 << 20  # bytes that are read and decoded at once: those of a block that is computed; less costs a tenth
 _NOTE: Final = (
     "llama.cpp stored entries from 16 below the largest down as one code, and they share what the others leave of 1. "

@@ -16,10 +16,12 @@ from typing import IO, Any, Final
 
 import numpy as np
 
+from ..files import naming
 from .flat import FlatSource, check_shape, short
 from .source import Stamp, choose, damage
 
 _MOST_HEADER: Final = 100_000_000  # bytes: the format's limit
+_SHOWN: Final = 100  # characters of a name in a message
 _FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "V2"}  # V2: as .npy files have bfloat16
 _INTEGERS: Final = {f"{kind}{8 * size}": f"<{kind.lower()}{size}" for kind in "IU" for size in (8, 4, 2, 1)}
 _DTYPES: Final = {code: np.dtype(x) for code, x in (_FLOATS | _INTEGERS | {"BOOL": "?"}).items()}
@@ -48,10 +50,14 @@ class SafetensorsSource(FlatSource):
         self._member = choose(name, "tensors", files, self._member)
         file = files[self._member]
         if not isinstance(file, str) or not file or Path(file).name != file:
-            raise ValueError(f"{name}: has {file!r} as the file of {self._member!r}: must be a name in the same folder")
-        if not path.with_name(file).is_file():
-            raise FileNotFoundError(2, os.strerror(2), f"{name}: {file}")
-        return path.with_name(file)
+            raise ValueError(
+                f"{name}: has {str(file)[:_SHOWN]!r} as the file of {self._member!r}: must be a name in the same folder"
+            )
+        shard = path.with_name(file)
+        with naming(f"{name}: {file[:_SHOWN]!r}"):
+            if not shard.is_file():
+                raise FileNotFoundError(2, os.strerror(2))
+        return shard
 
     def read_header(self, name: str, file: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype[Any]]:
         length = int.from_bytes(file.read(8), "little")
@@ -97,7 +103,7 @@ def _check(name: str, tensors: dict[str, Any]) -> int:
     """
     places = []
     for key, tensor in tensors.items():
-        what = f"{name}: its header is damaged: {key!r}"
+        what = f"{name}: its header is damaged: {key[:_SHOWN]!r}"
         try:
             code, shape, (start, stop) = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
         except (KeyError, TypeError, ValueError):
@@ -115,7 +121,7 @@ def _check(name: str, tensors: dict[str, Any]) -> int:
     for start, stop, key in sorted(places):
         if start != end:
             raise ValueError(
-                f"{name}: its header is damaged: {key!r} begins at {start}, the tensor before it ends at {end}"
+                f"{name}: its header is damaged: {key[:_SHOWN]!r} begins at {start}, the tensor before it ends at {end}"
             )
         end = stop
     return end
