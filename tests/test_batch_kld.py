@@ -20,7 +20,7 @@ from support.measures import assert_same_bits
 import fastkl
 from fastkl.__main__ import main
 from fastkl.batch import score
-from fastkl.batch.readers import open_source
+from fastkl.batch.readers import kld, open_source
 
 _in_small_parts = small_parts(2000, 300)
 
@@ -247,6 +247,9 @@ def test_pair_of_different_texts_is_refused():
     message = rf"p\.kld and q\.kld have different tokens, {tokens[7, 4]} and {other[7, 4]} at position 67: "
     for options in {}, {"measure": "kl"}:
         refused(message, "p.kld", "q.kld", **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kld, "_READ", 80)  # two chunks at once
+        refused(message, "p.kld", "q.kld")
     save_kld("q.kld", logits(2), 10, tokens_of(10, 9, 10))
     refused(r"p\.kld and q\.kld have different tokens, of other lengths", "p.kld", "q.kld")
     save_kld("q.kld", logits(2, (40, 8)), 9)
@@ -344,6 +347,10 @@ def test_notes_say_how_many_rows_have_a_floor(capsys):
     npy(q=np.exp(read("q.kld")))
     assert score("p.kld", "q.npy")["notes"] == {"p": notes["p"]}
     assert "notes" not in score("q.npy", measure="entropy")
+    save_kld("none.kld", np.zeros((40, 9)))
+    assert score("none.kld", measure="entropy")["notes"]["p"]["rows"] == 0
+    assert main(["score", "none.kld", "--measure", "entropy"]) == 0
+    assert "note" not in capsys.readouterr().out
     arguments = ["score", "p.kld", "q.kld", "--report", "r.html"]
     assert main(arguments) == 0
     said = capsys.readouterr().out

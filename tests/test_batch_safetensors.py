@@ -108,6 +108,7 @@ DAMAGED = {
     "truncated": (written({"p": GOOD}, bytes(15)), "is truncated, which end at byte"),
     "longer": (written({"p": GOOD}, bytes(17)), "has more bytes than its tensors"),
     "other size": (written({"p": tensor(shape=(1, 3))}), r"'p' has 16 bytes, which are not \(1, 3\) of F64"),
+    "smaller shape": (written({"p": tensor(shape=(1, 1))}), r"'p' has 16 bytes, which are not \(1, 1\) of F64"),
     "negative shape": (written({"p": tensor(shape=(-1, -2))}), r"has the shape \(-1, -2\): must be of non-negative"),
     "shape of fractions": (written({"p": tensor(shape=(1.0, 2))}), r"has the shape \(1.0, 2\): must be"),
     "huge shape": (written({"p": tensor(shape=(10**400, 2))}), r"\(a huge number, 2\): NumPy has no such arrays"),

@@ -5,12 +5,14 @@ the sum of both documented bounds. test_logits_calls has layouts, shapes, thread
 """
 
 import itertools
+import sys
 
 import numpy as np
 import pytest
 from support.logits import DTYPES, HOSTILE, drawn, operands
 from support.logits_reference import OF_LOGITS
 from support.measures import assert_same_bits
+from support.processes import python
 
 import fastkl
 
@@ -316,3 +318,24 @@ def test_data_frames_are_refused():
             fastkl.nll(its_labels, frame)
     with pytest.raises(TypeError, match=r"^labels is a pandas\.Series: nll takes NumPy arrays"):
         fastkl.nll(pandas.Series(labels), rows)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory that must not be read is made by Linux's mprotect")
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_nothing_is_read_behind_rows_of_negative_entries(dtype):
+    """No entry is the largest of them. The rows end where memory that must not be read begins."""
+    code = f"""
+import mmap
+page = mmap.PAGESIZE
+memory = mmap.mmap(-1, 257 * page)
+rows = np.frombuffer(memory, "{dtype}", 256 * page // np.dtype("{dtype}").itemsize).reshape(-1, 4096)
+rows[...] = -1 - np.random.default_rng(0).random(rows.shape)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + 256 * page
+assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address), page, 0) == 0
+for invalid in "nan", "raise":
+    try:
+        print(np.isnan(fastkl.compare(rows, rows[::-1], invalid=invalid, normalize=True).kl).all())
+    except fastkl.InvalidRowError as error:
+        print(error.index)
+"""
+    assert python(code).split("\n")[:2] == ["True", "(0, 0)"]

@@ -130,9 +130,9 @@ FASTKL_NOINLINE int NAME(largest_in_one_place)(const NAME(loose) *p, const NAME(
         for (int j = 0; j < LANES; j++)
             found |= in_lane[j];
     }
-    while (p[i] != p_max && q[i] != q_max)
+    while (i < n && p[i] != p_max && q[i] != q_max) /* of a row of negative entries, neither is there */
         i++;
-    return p[i] == p_max && q[i] == q_max;
+    return i < n && p[i] == p_max && q[i] == q_max;
 }
 
 /* The sums of the lanes of as many rows as a vector has doubles, as fold_doubles takes them: of each sum, and of what
