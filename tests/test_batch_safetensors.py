@@ -174,6 +174,14 @@ def test_results_never_replace_a_shard_or_its_index():
         refused("is an input", operand, report=name, error=OSError)
 
 
+def test_cluster_gives_the_same_result():
+    pytest.importorskip("distributed")
+    files = shards("p", rows(1)), shards("q", rows(2))
+    score(*files, out="a.npy")
+    score(*files, out="b.npy", threads=1, dask="")
+    assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()
+
+
 def test_files_of_the_library_have_its_values():
     library = pytest.importorskip("safetensors.numpy")
     arrays = {f"of {dtype}": rows(i, dtype) for i, dtype in enumerate(DTYPES)}
