@@ -178,7 +178,7 @@ def test_statistics():
     assert [*statistics] == ["rows", "with a finite value", "mean", "its standard error", "min", "max"]
     assert [statistics[name] for name in ("rows", "with a finite value", "min", "max")] == ["7", "4", "-1.23457e6", "∞"]
     assert dict(found["Quantiles"])["50 %"] == "1"
-    assert [row[0] for row in found["Quantiles"]] == ["1 %", "5 %", "25 %", "50 %", "75 %", "95 %", "99 %"]
+    assert [row[0] for row in found["Quantiles"]] == [f"{x} %" for x in (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)]
     assert found["Rows without a finite value"] == [["infinite", "1", "2"], ["invalid", "2", "1, 4"]]
     assert found["Largest values; rows count from 0"][:3] == [["2", "∞"], ["6", "1.23457e7"], ["3", "1.5"]]
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import results
+from .conditions import ConditionError
 from .job import score
+from .results import models_of, to_json
 from .scoring import MEASURES, unit
+from .text import to_markdown, to_text
+
+FAILED, USAGE = 3, 2  # the exit status if a model fails a condition, and if a condition is none
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--normalize", action="store_true", help="rows are weights: counts, histograms, scores")
     what.add_argument("--base", type=float, metavar="B", help="base of the logarithm; 2 gives bits (default: e, nats)")
     what.add_argument("--eps", type=float, default=0.0, metavar="E", help="clip the entries of Q below it (default: 0)")
+    what.add_argument("--columns", type=int, metavar="N", help="use the first N columns of P and Q (default: all)")
     what.add_argument("--alpha", type=float, metavar="A", help="order of renyi_divergence, a positive number or inf")
     what.add_argument(
         "--invalid", choices=["raise", "nan"], default="raise", help="end at an invalid row, or write nan (default: raise)"
@@ -39,7 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     keys.type = lambda text: [key for key in text.split(",") if key]
     where.add_argument("--resume", action="store_true", help="continue a run with the same FILE that was interrupted")
     where.add_argument("--report", metavar="FILE", help="an HTML page: histogram, quantiles, worst rows")
-    where.add_argument("--json", action="store_true", help="print the summary as JSON")
+    form = where.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the summary as JSON")
+    form.add_argument("--markdown", action="store_true", help="print a Markdown table, for a model card")
+    where.add_argument(
+        "--cluster-by", metavar="C", help="integers, the cluster of every row, such as its document, for standard errors"
+    )
+    condition = where.add_argument("--fail-if", metavar="CONDITION", action="append", default=[])
+    condition.help = f"exit with status {FAILED} if it holds, such as 'kl.mean>0.06', or is not finite; may be repeated"
     how = parser.add_argument_group("threads and workers")
     how.add_argument("--threads", type=int, metavar="N", help="most threads (default: what this process may use)")
     how.add_argument(
@@ -47,13 +59,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Score, and print the summary."""
-    options = {name: value for name, value in vars(arguments).items() if name not in ("run", "json")}
+def run(arguments: argparse.Namespace) -> int:
+    """Score, print the summary, and return the exit status."""
+    options = {name: value for name, value in vars(arguments).items() if name not in ("run", "json", "markdown")}
     try:
         result = score(**options, progress=sys.stderr.isatty())
     except KeyboardInterrupt as stop:
         stop.args = stop.args or ("interrupted",)
         raise
-    measured = unit(arguments.measure or "compare", arguments.base)
-    print(results.to_json(result) if arguments.json else results.to_text(result, measured))
+    except ConditionError as error:
+        print(f"fastkl: {error}", file=sys.stderr)
+        return USAGE
+    models = models_of(result)
+    measure = arguments.measure or ("compare" if any("kl" in model for model in models.values()) else "kl")
+    measured = unit(measure, arguments.base)
+    named = f"{measure} in {measured}" if measured else measure
+    shown = to_json(result) if arguments.json else to_markdown(result, named) if arguments.markdown else None
+    print(to_text(result, named, measured) if shown is None else shown)
+    failed = {name: model.get("failed") for name, model in models.items()}
+    for name, reasons in failed.items():
+        for reason in reasons or ():
+            print(f"fastkl: {f'{name} ' if name else ''}fails {reason}", file=sys.stderr)
+    return FAILED if any(failed.values()) else 0

@@ -14,13 +14,15 @@ from typing import Any, Literal
 from .._build import default_workers
 from ..call import check_threads
 from . import writers
+from .conditions import Condition, failures
 from .files import check_apart, check_place, replace
-from .operands import open_operands
+from .operands import open_clusters, open_operands
 from .output import Draft
 from .progress import bar
 from .report import html
-from .results import Results, joint
+from .results import SPEED, Results, models_of
 from .scoring import Options, unit
+from .text import joint, speed
 from .workers import Run, Worker, ignored_rows, in_threads
 
 
@@ -36,12 +38,15 @@ def score(
     base: float | None = None,
     eps: float = 0.0,
     alpha: float | None = None,
+    columns: int | None = None,
     invalid: str = "raise",
     ignore_index: int | None = None,
     out: str | os.PathLike[str] | None = None,
     keys: Sequence[str] = (),
     resume: bool = False,
     report: str | os.PathLike[str] | None = None,
+    cluster_by: Any = None,
+    fail_if: Sequence[str] = (),
     threads: int | None = None,
     progress: bool = False,
     dask: Any = None,
@@ -79,6 +84,8 @@ def score(
         Smaller entries of `q` are clipped to it, or of `p` for ``"nll"``, or of both for ``"jeffreys_divergence"``.
     alpha : float, optional
         The order of ``"renyi_divergence"``, which needs one and alone takes one: a positive number or inf.
+    columns : int, optional
+        How many columns to use, of the first of `p` and of `q`: a vocabulary can be padded to two different widths.
     invalid : {"raise", "nan", "ignore"}, default "raise"
         What happens to an invalid row. ``"raise"`` raises InvalidRowError for the first one. ``"nan"`` makes its value NaN
         and counts it. ``"ignore"`` leaves out the check of the sum.
@@ -95,6 +102,12 @@ def score(
         result has the same bytes. If False, a checkpoint is an error, so that no work is lost.
     report : path, optional
         The file of an HTML page with a histogram, quantiles and the worst rows.
+    cluster_by : path or array_like of int, optional
+        The cluster of every row, such as the number of its document: any integers. Standard errors then allow for the
+        correlation of rows in a cluster; each field has the number of `clusters`. Memory: 16 bytes a cluster and field.
+    fail_if : sequence of str, default ()
+        Conditions under which the model fails, such as ``"kl.mean>0.06"`` or ``"top1_agreement<0.9"``: the keys of a number
+        in the result, joined by dots, then >, >=, < or <=, and a number. A number that is not finite fails, too.
     threads : int, optional
         The largest number of threads to use. None uses what OpenMP would.
     progress : bool, default False
@@ -107,8 +120,11 @@ def score(
     dict
         The result of `Summary.result`, and `seconds`, `rows_per_second`, `bytes_per_second`. For a comparison, there is
         such a dict for each field, and beside them `top1_agreement`, the share of valid rows that have their largest entry
-        in the same place, and with labels `perplexity_p` and `perplexity_q`; the mean of the field `nll_increase`,
-        nll_q - nll_p, is the logarithm of their ratio.
+        in the same place, and with labels `perplexity_p`, `perplexity_q` and `perplexity_ratio` (q's divided by p's), each
+        with its standard error (`perplexity_p_stderr`, ...), and `ln_ppl_correlation`, Pearson's correlation of the losses.
+        Then there are two more fields: `nll_increase`, nll_q - nll_p, whose mean is the logarithm of the ratio, and
+        `delta_p`, exp(-nll_q) - exp(-nll_p), by how much q raises the label's probability, with its root mean square `rms`.
+        With `fail_if`, `failed` lists the conditions that are met, with the number.
 
     Raises
     ------
@@ -119,7 +135,8 @@ def score(
         For an error of the system, with the file's name; for an `out` that is a link, an input, or written by another run.
     ValueError
         For damaged files and files that are changed while they are read, with the file's name and the row; for a checkpoint
-        of another job; for arguments out of their range and shapes that do not fit.
+        of another job; for a condition that names no number of the result, before a row is read; for arguments out of their
+        range and shapes that do not fit.
     TypeError
         For arguments and dtypes that are none of the above.
     ImportError
@@ -152,8 +169,9 @@ def score(
     """
     measure = ("kl" if labels is None else "compare") if measure is None else measure
     options = Options(
-        measure, from_logits, temperature, normalize, base, eps, alpha, invalid, ignore_index, labels=labels is not None
+        measure, from_logits, temperature, normalize, base, eps, alpha, invalid, ignore_index, labels is not None, columns
     )
+    conditions = [Condition.of(text) for text in fail_if]
     count = default_workers() if threads is None else check_threads(threads)
     run: Run = partial(in_threads, count)
     if dask is not None:
@@ -167,13 +185,21 @@ def score(
         others = {name: x for name, x in (("q", q), ("labels", labels)) if x is not None}
         operands = stack.enter_context(closing(open_operands(options, {"p": p} | others)))
         Worker(operands, options).check_options()
-        inputs = [path for x in operands.values() for path in x.paths]
+        clusters = None if cluster_by is None else stack.enter_context(closing(open_clusters(cluster_by, operands)))
+        inputs = [path for x in (*operands.values(), *([clusters] if clusters else [])) for path in x.paths]
         if report is not None:
             check_place(Path(report), inputs)
             if out is not None:
                 check_apart(Path(out), Path(report))
         dtype = operands.dtype(options)
-        results = Results(dtype.names, base)
+        results = Results(dtype, base, (), clusters is not None)
+        for model in models_of(results.result(dict.fromkeys(SPEED, math.nan))).values():
+            failures(conditions, measure, model)  # raises for fields that no result has
+
+        def add(rows: range, values: Any, ignored: Any) -> None:
+            of = None if clusters is None else clusters.get(rows.start, rows.stop)[:, 0]
+            results.update(values, ignored, of)
+
         draft = None
         if out is not None:
             check_place(Path(out), inputs, folder=Path(out).suffix == ".zarr")
@@ -183,28 +209,35 @@ def score(
             for rows in operands.ranges(0):  # the same updates as in the first run: the summary has the same bits
                 if rows.stop > draft.rows:
                     break
-                results.update(draft.read(rows), ignored_rows(operands, options, rows))
+                add(rows, draft.read(rows), ignored_rows(operands, options, rows))
         done = 0 if draft is None else draft.rows
         tell = stack.enter_context(bar(operands.rows, done, operands.row_bytes)) if progress else None
 
         start = time.perf_counter()
         with closing(run(operands, options, operands.ranges(done))) as computed:
+            at = done
             for values, ignored in computed:
                 if draft is not None:
                     draft.append(values)
-                results.update(values, ignored)
+                add(range(at, at + len(values)), values, ignored)
+                at += len(values)
                 if tell is not None:
                     tell(len(values))
         operands.check(operands.rows, thorough=True)
+        if clusters is not None:
+            clusters.check(operands.rows, thorough=True)
         seconds = time.perf_counter() - start
         if draft is not None:
             draft.finish(write)  # first: nothing that fails later may take the values away
-        speed = (operands.rows - done) / seconds if seconds else math.inf
-        speeds = {"seconds": seconds, "rows_per_second": speed, "bytes_per_second": speed * operands.row_bytes}
-        result = results.result(speeds)
+        rate = (operands.rows - done) / seconds if seconds else math.inf
+        result = results.result(dict(zip(SPEED, (seconds, rate, rate * operands.row_bytes), strict=True)))
+        for model in models_of(result).values() if conditions else ():
+            model["failed"] = failures(conditions, measure, model)
         if report is not None:
-            facts = {name: x.name for name, x in operands.items()} | options.facts() | dict(joint(result))
-            summaries = {name or measure: summary for name, summary in results.summaries.items()}
+            facts = (
+                {name: x.name for name, x in operands.items()} | options.facts() | dict([*joint(result), *speed(result)])
+            )
+            summaries = {name or measure: summary for name, summary in results.models[""].summaries.items()}
             units = {name: unit(name, base) for name in summaries}
             replace(Path(report), html("fastkl score", facts, summaries, units).encode())
     return result

@@ -80,6 +80,20 @@ class Operands(dict[str, Source]):
             x.close()
 
 
+def open_clusters(given: Any, operands: Operands) -> Source:
+    """The source of the numbers that name each row's cluster, opened and checked."""
+    with ExitStack() as stack:
+        x = open_source("cluster_by", given)
+        stack.callback(x.close)
+        if x.dtype.kind not in "iu":
+            raise TypeError(f"{x.name} has dtype {x.dtype}: clusters must be of an integer dtype")
+        x.set_labels(True)
+        if x.leading != operands.leading:
+            raise ValueError(f"{x.name} has shape {x.shape}: must have a cluster for each row, {operands.leading}")
+        stack.pop_all()
+    return x
+
+
 def _check_coordinates(p: Source, q: Source) -> None:
     """Raise ValueError where p and q name the indices along an axis otherwise."""
     for axis in range(-1, -1 - min(len(p.shape), len(q.shape)), -1):
@@ -126,7 +140,11 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
                 empty = "its last axis, that of the distributions, must not be empty"
                 raise ValueError(f"{x.name} has shape {x.shape}: {empty}")
         p, q = operands["p"], operands.get("q")
-        if q is not None and q.width != p.width:
+        if options.columns is not None:
+            for x in (p, *([] if q is None else [q])):
+                if x.width < options.columns:
+                    raise ValueError(f"columns={options.columns}: {x.name} has shape {x.shape}, and fewer columns")
+        elif q is not None and q.width != p.width:
             raise ValueError(
                 f"{p.name} has shape {p.shape} and {q.name} has shape {q.shape}: "
                 f"must have the same length along the last axis, not {p.width} and {q.width}"

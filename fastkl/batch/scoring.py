@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from inspect import signature
@@ -51,6 +52,7 @@ class Options:
     invalid: str = "raise"
     ignore_index: int | None = None
     labels: bool = False  # whether there are labels
+    columns: int | None = None  # how many entries of each row are used, of the first; None: all
 
     def __post_init__(self) -> None:
         """Check what the measures do not, because their arguments are others."""
@@ -60,6 +62,8 @@ class Options:
         for name, value in self._changed().items():
             if name not in taken:
                 raise ValueError(f"{name}={value!r}: only for measure {_takers(name)}")
+        if self.columns is not None and (isinstance(self.columns, bool) or operator.index(self.columns) < 1):
+            raise ValueError(f"columns={self.columns!r}: must be a positive integer")
         if self.labels and "labels" not in taken:
             raise ValueError(f"labels: only for measure {_takers('labels')}")
         if self.measure == "nll" and not self.labels:
@@ -69,12 +73,13 @@ class Options:
 
     def _changed(self) -> dict[str, Any]:
         """The options that differ from the defaults."""
-        options = (x for x in fields(self) if x.name not in ("measure", "labels"))
+        options = (x for x in fields(self) if x.name not in ("measure", "labels", "columns"))
         return {x.name: value for x in options if (value := getattr(self, x.name)) != x.default}
 
     def facts(self) -> dict[str, str]:
         """The measure, and the options that differ from the defaults, as a report lists them."""
-        return {"measure": self.measure} | {name.replace("_", " "): str(x) for name, x in self._changed().items()}
+        changed = self._changed() | ({} if self.columns is None else {"columns": f"the first {self.columns}"})
+        return {"measure": self.measure} | {name.replace("_", " "): str(x) for name, x in changed.items()}
 
     def dtype(self, *operands: np.dtype[Any]) -> np.dtype[Any]:
         """The dtype of a row's value, for operands of those dtypes: a number, or a field for each of a comparison's."""

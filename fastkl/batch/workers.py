@@ -43,7 +43,7 @@ class Worker:
             step = min(BLOCK // row_bytes, self._step)
             self._reads = {name: self._buffers[name][:step] for name, x in operands.items() if x.rows > 1}
             rows = {name: self._reads[name] if name in self._reads else x.get(0, 1) for name, x in operands.items()}
-            self._request = prepare(request_of(options, _labels_flat(rows)))
+            self._request = prepare(request_of(options, self._entries(rows)))
             self._request.stop = stop
 
     def __call__(self, rows: range, read: dict[str, Array]) -> Part:
@@ -79,17 +79,16 @@ class Worker:
 
     def _evaluate(self, first: int, blocks: dict[str, Array], values: Array) -> None:
         try:
-            evaluate(self._options, _labels_flat(blocks), values, self._stop)
+            evaluate(self._options, self._entries(blocks), values, self._stop)
         except InvalidRowError as error:
             self._operands.check(first, thorough=True)  # a file that is written to while it is read can hold anything
             x, (row, *entry) = self._operands[error.operand], error.index
             assert isinstance(row, int)  # a slice comes only with another axis than the last
             raise error.at((*x.index(first + row), *entry), f"{x.name}: ") from None
 
-
-def _labels_flat(blocks: dict[str, Array]) -> dict[str, Array]:
-    """The blocks, of which that of labels has no axis for entries."""
-    return {name: x[:, 0] if name == "labels" else x for name, x in blocks.items()}
+    def _entries(self, blocks: dict[str, Array]) -> dict[str, Array]:
+        """The entries of the blocks that are used; the block of labels has no axis for them."""
+        return {name: x[:, 0] if name == "labels" else x[:, : self._options.columns] for name, x in blocks.items()}
 
 
 def ignored_rows(operands: Operands, options: Options, rows: range, labels: Array | None = None) -> Array | None:
