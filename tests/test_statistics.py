@@ -229,7 +229,7 @@ def test_conditions(capsys):
         assert main([*plain, "--fail-if", "kl.max>=1e9", "--fail-if", condition]) == (3 if fails else 0)
         printed = capsys.readouterr()
         assert [x.partition(":")[0] for x in json.loads(printed.out)["failed"]] == ([condition] if fails else [])
-        assert printed.err.startswith(f"fastkl: fails {condition}: ") if fails else not printed.err
+        assert printed.err.startswith(f"fastkl: q fails {condition}: ") if fails else not printed.err
     q[5, right[5]] = -np.inf
     npy(q=q)
     compare = [*plain[:-1], "--labels", r_file]

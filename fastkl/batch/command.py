@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
+from collections.abc import Sequence
 
 from .conditions import ConditionError
 from .job import score
@@ -20,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "p", metavar="P", help="the reference: .npy, FILE.npz:NAME, FILE.parquet:COLUMN or a folder of such, .zarr"
     )
     parser.add_argument(
-        "q", metavar="Q", nargs="?", help="what is compared with it, row by row; one row serves all; not for entropy, nll"
+        "q", metavar="Q", nargs="*", help="what is compared with it, row by row, one or several; not for entropy, nll"
     )
     what = parser.add_argument_group("what is computed")
     what.add_argument("--measure", choices=list(MEASURES), help="default: kl, or with labels compare, which is all of them")
@@ -59,9 +62,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def names_of(paths: Sequence[str]) -> list[str]:
+    """A name for each Q: of its file or folder, and only if these are equal, the whole path without separators."""
+    short = (_stem, os.path.basename, lambda path: os.path.basename(os.path.dirname(path)), _joined)
+    for names in ([*map(name, paths)] for name in short):
+        if all(names) and len(set(names)) == len(names):
+            return names
+    raise ValueError(f"Q: {', '.join(paths)}: must be different files")
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _joined(path: str) -> str:
+    return re.sub(r"[/\\]+", "_", os.path.normpath(path)).lstrip("._")
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Score, print the summary, and return the exit status."""
     options = {name: value for name, value in vars(arguments).items() if name not in ("run", "json", "markdown")}
+    names = names_of(arguments.q)
+    options["q"] = dict(zip(names, arguments.q, strict=True)) if len(names) > 1 else next(iter(arguments.q), None)
     try:
         result = score(**options, progress=sys.stderr.isatty())
     except KeyboardInterrupt as stop:
@@ -70,14 +92,15 @@ def run(arguments: argparse.Namespace) -> int:
     except ConditionError as error:
         print(f"fastkl: {error}", file=sys.stderr)
         return USAGE
-    models = models_of(result)
+    models = models_of(result, "".join(names[:1]))
     measure = arguments.measure or ("compare" if any("kl" in model for model in models.values()) else "kl")
     measured = unit(measure, arguments.base)
     named = f"{measure} in {measured}" if measured else measure
-    shown = to_json(result) if arguments.json else to_markdown(result, named) if arguments.markdown else None
-    print(to_text(result, named, measured) if shown is None else shown)
-    failed = {name: model.get("failed") for name, model in models.items()}
-    for name, reasons in failed.items():
-        for reason in reasons or ():
-            print(f"fastkl: {f'{name} ' if name else ''}fails {reason}", file=sys.stderr)
-    return FAILED if any(failed.values()) else 0
+    if arguments.json:
+        print(to_json(result))
+    else:
+        print(to_markdown(models, named) if arguments.markdown else to_text(result, named, measured))
+    failed = [f"{name} fails {reason}" for name, model in models.items() for reason in model.get("failed", ())]
+    for line in failed:
+        print(f"fastkl: {line}", file=sys.stderr)
+    return FAILED if failed else 0

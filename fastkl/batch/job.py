@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -61,9 +61,10 @@ def score(
         The reference ("true") distributions, of shape (..., n): a row is a slice along the last axis. A path is that of a
         `.npy` file, of a member of an archive (``file.npz:name``), of a column of a Parquet file or of a folder of them
         (``file.parquet:column``, lists of equal length), or of a Zarr array (``store.zarr``, ``store.zarr:name``).
-    q : path or array_like, optional
+    q : path or array_like, or a dict of them, optional
         The distributions that `p` is compared with, of the same shape; measures ``"entropy"`` and ``"nll"`` take none. If
-        one operand has a single row, that row serves all rows of the other.
+        one operand has a single row, that row serves all rows of the other. A dict has several, of as many models, by their
+        names; `p` is read once for all.
     labels : path or array_like of int, optional
         The class of every row, for measures ``"compare"`` and ``"nll"``.
     measure : str, optional
@@ -124,6 +125,9 @@ def score(
         with its standard error (`perplexity_p_stderr`, ...), and `ln_ppl_correlation`, Pearson's correlation of the losses.
         Then there are two more fields: `nll_increase`, nll_q - nll_p, whose mean is the logarithm of the ratio, and
         `delta_p`, exp(-nll_q) - exp(-nll_p), by how much q raises the label's probability, with its root mean square `rms`.
+        With a dict `q` the result is ``{"models": [...], "paired": [...]}``: for each model such a dict, with its name `q`,
+        and for each two models a dict with their names `q` and the `mean` of the differences of their values in each row,
+        first minus second, its `stderr`, and the number of `rows` where it is finite; of a comparison, for each field.
         With `fail_if`, `failed` lists the conditions that are met, with the number.
 
     Raises
@@ -169,9 +173,22 @@ def score(
     """
     measure = ("kl" if labels is None else "compare") if measure is None else measure
     options = Options(
-        measure, from_logits, temperature, normalize, base, eps, alpha, invalid, ignore_index, labels is not None, columns
+        measure,
+        from_logits,
+        temperature,
+        normalize,
+        base,
+        eps,
+        alpha,
+        invalid,
+        ignore_index,
+        labels is not None,
+        columns,
+        tuple(q) if isinstance(q, Mapping) else (),
     )
     conditions = [Condition.of(text) for text in fail_if]
+    if isinstance(q, Mapping) and not q:
+        raise ValueError("q: must name at least one model")
     count = default_workers() if threads is None else check_threads(threads)
     run: Run = partial(in_threads, count)
     if dask is not None:
@@ -182,8 +199,9 @@ def score(
         raise ValueError(f"{'resume' if resume else 'keys'}: only with out")
 
     with ExitStack() as stack:
-        others = {name: x for name, x in (("q", q), ("labels", labels)) if x is not None}
-        operands = stack.enter_context(closing(open_operands(options, {"p": p} | others)))
+        models = zip(options.q_names.values(), q.values() if options.models else [q], strict=True)
+        given = {name: x for name, x in (("p", p), *models, ("labels", labels)) if x is not None}
+        operands = stack.enter_context(closing(open_operands(options, given)))
         Worker(operands, options).check_options()
         clusters = None if cluster_by is None else stack.enter_context(closing(open_clusters(cluster_by, operands)))
         inputs = [path for x in (*operands.values(), *([clusters] if clusters else [])) for path in x.paths]
@@ -192,7 +210,7 @@ def score(
             if out is not None:
                 check_apart(Path(out), Path(report))
         dtype = operands.dtype(options)
-        results = Results(dtype, base, (), clusters is not None)
+        results = Results(dtype, base, options.models, clusters is not None)
         for model in models_of(results.result(dict.fromkeys(SPEED, math.nan))).values():
             failures(conditions, measure, model)  # raises for fields that no result has
 

@@ -20,7 +20,7 @@ from .._build import build_info
 from .._version import __version__
 from ..containers import arrays_of
 from .readers import Source, open_source
-from .scoring import MEASURES, Options, request_of
+from .scoring import MEASURES, Options, operands_of, request_of
 
 # Bytes of an operand in a part that one thread computes; a quarter of it would make a run a tenth slower.
 PART: Final = 1 << 26
@@ -48,7 +48,7 @@ class Operands(dict[str, Source]):
 
     def dtype(self, options: Options) -> np.dtype[Any]:
         """The dtype of the result."""
-        return options.dtype(*(x.dtype for x in self.values() if not x.are_labels))
+        return options.dtype({name: x.dtype for name, x in self.items() if not x.are_labels})
 
     def identity(self, options: Options) -> dict[str, Any]:
         """What a checkpoint belongs to: inputs, options, and the code, as other versions or tiers may round otherwise.
@@ -109,20 +109,24 @@ def _check_coordinates(p: Source, q: Source) -> None:
 
 def _views(options: Options, in_memory: Mapping[str, Any]) -> dict[str, Any]:
     """The operands in memory as arrays, if the measure itself would take them; its errors if not."""
-    loss = options.measure == "nll"  # whose q is p here
-    try:
-        views = arrays_of(request_of(options, in_memory))
-    except (TypeError, ValueError) as error:
-        if not (loss and str(error).startswith("q")):
-            raise
-        raise type(error)("p" + str(error)[1:]) from None
-    return ({"p": views.pop("q")} if loss else {}) | views
+    arrays: dict[str, Any] = {}
+    for q in options.q_names.values():
+        name = "p" if options.measure == "nll" else q  # of the measure's q
+        try:
+            views = arrays_of(request_of(options, operands_of(q, in_memory)))
+        except (TypeError, ValueError) as error:
+            if name == "q" or not str(error).startswith("q"):
+                raise
+            raise type(error)(name + str(error)[1:]) from None
+        arrays |= {name if x == "q" else x: view for x, view in views.items()}
+    return arrays
 
 
 def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
     """The sources, opened, and checked against each other and the measure."""
-    if ("q" in given) != MEASURES[options.measure].q:
-        raise ValueError(f"q: must be {'left out' if 'q' in given else 'given'} for {options.measure}")
+    has_q = all(q in given for q in options.q_names.values())
+    if has_q != MEASURES[options.measure].q:
+        raise ValueError(f"q: must be {'left out' if has_q else 'given'} for {options.measure}")
     in_memory = {name: x for name, x in given.items() if not isinstance(x, (str, os.PathLike))}
     if in_memory.keys() - {"labels"}:
         given = dict(given) | _views(options, in_memory)
@@ -139,17 +143,17 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
             if x.rows and not x.width:
                 empty = "its last axis, that of the distributions, must not be empty"
                 raise ValueError(f"{x.name} has shape {x.shape}: {empty}")
-        p, q = operands["p"], operands.get("q")
-        if options.columns is not None:
-            for x in (p, *([] if q is None else [q])):
-                if x.width < options.columns:
-                    raise ValueError(f"columns={options.columns}: {x.name} has shape {x.shape}, and fewer columns")
-        elif q is not None and q.width != p.width:
-            raise ValueError(
-                f"{p.name} has shape {p.shape} and {q.name} has shape {q.shape}: "
-                f"must have the same length along the last axis, not {p.width} and {q.width}"
-            )
-        if q is not None:
+        p = operands["p"]
+        if options.columns is not None and p.width < options.columns:
+            raise ValueError(f"columns={options.columns}: {p.name} has shape {p.shape}, and fewer columns")
+        for q in (operands[name] for name in options.q_names.values() if name in operands):
+            if options.columns is not None and q.width < options.columns:
+                raise ValueError(f"columns={options.columns}: {q.name} has shape {q.shape}, and fewer columns")
+            if options.columns is None and q.width != p.width:
+                raise ValueError(
+                    f"{p.name} has shape {p.shape} and {q.name} has shape {q.shape}: "
+                    f"must have the same length along the last axis, not {p.width} and {q.width}"
+                )
             _check_coordinates(p, q)
         for x in operands.values():
             if x.rows != 1 and x.leading != operands.leading:

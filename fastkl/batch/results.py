@@ -158,9 +158,9 @@ class Model:
             return math.inf
 
 
-def models_of(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The result of each model by its name, which is empty where a run has one model."""
-    return {model["q"]: model for model in result["models"]} if "models" in result else {"": result}
+def models_of(result: dict[str, Any], name: str = "") -> dict[str, dict[str, Any]]:
+    """The result of each model by its name; that of a run with one model by the given name."""
+    return {model["q"]: model for model in result["models"]} if "models" in result else {name: result}
 
 
 def to_json(result: Mapping[str, Any]) -> str:

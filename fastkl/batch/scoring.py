@@ -53,6 +53,7 @@ class Options:
     ignore_index: int | None = None
     labels: bool = False  # whether there are labels
     columns: int | None = None  # how many entries of each row are used, of the first; None: all
+    models: tuple[str, ...] = ()  # the names of several q; a single one has none
 
     def __post_init__(self) -> None:
         """Check what the measures do not, because their arguments are others."""
@@ -64,6 +65,9 @@ class Options:
                 raise ValueError(f"{name}={value!r}: only for measure {_takers(name)}")
         if self.columns is not None and (isinstance(self.columns, bool) or operator.index(self.columns) < 1):
             raise ValueError(f"columns={self.columns!r}: must be a positive integer")
+        for name in self.models:
+            if not isinstance(name, str) or not name.isprintable() or name[:1] in ("", ".") or set(name) & {"/", "\\"}:
+                raise ValueError(f"q has the name {name!r}: must be text, without / or \\, that begins with no dot")
         if self.labels and "labels" not in taken:
             raise ValueError(f"labels: only for measure {_takers('labels')}")
         if self.measure == "nll" and not self.labels:
@@ -73,7 +77,7 @@ class Options:
 
     def _changed(self) -> dict[str, Any]:
         """The options that differ from the defaults."""
-        options = (x for x in fields(self) if x.name not in ("measure", "labels", "columns"))
+        options = (x for x in fields(self) if x.name not in ("measure", "labels", "columns", "models"))
         return {x.name: value for x in options if (value := getattr(self, x.name)) != x.default}
 
     def facts(self) -> dict[str, str]:
@@ -81,8 +85,19 @@ class Options:
         changed = self._changed() | ({} if self.columns is None else {"columns": f"the first {self.columns}"})
         return {"measure": self.measure} | {name.replace("_", " "): str(x) for name, x in changed.items()}
 
-    def dtype(self, *operands: np.dtype[Any]) -> np.dtype[Any]:
-        """The dtype of a row's value, for operands of those dtypes: a number, or a field for each of a comparison's."""
+    @property
+    def q_names(self) -> dict[str, str]:
+        """The name of each model's operand; a single model has no name."""
+        return {model: f"q[{model!r}]" for model in self.models} or {"": "q"}
+
+    def dtype(self, operands: Mapping[str, np.dtype[Any]]) -> np.dtype[Any]:
+        """The dtype of a row's value, for operands of those dtypes: of several models, a field each."""
+        if not self.models:
+            return self._dtype(*operands.values())
+        return np.dtype([(model, self._dtype(operands["p"], operands[q])) for model, q in self.q_names.items()])
+
+    def _dtype(self, *operands: np.dtype[Any]) -> np.dtype[Any]:
+        """The dtype of a value of one model: a number, or a field for each of a comparison's."""
         real = np.result_type(*(call.read_operand("", np.empty(0, x))[1].result for x in operands))
         if self.measure != "compare":
             return real
@@ -94,6 +109,11 @@ def _takers(argument: str) -> str:
     """The measures that take an argument, as words."""
     *names, last = (name for name, x in MEASURES.items() if argument in x.arguments)
     return f"{', '.join(names)} or {last}" if names else last
+
+
+def operands_of(q: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The operands of a measure by its own names, from those of a run in which the model's is named `q`."""
+    return {"q" if name == q else name: x for name, x in rows.items() if name in ("p", "labels", q)}
 
 
 def request_of(options: Options, rows: Mapping[str, Array], out: Array | None = None) -> Request:

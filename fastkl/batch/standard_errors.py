@@ -7,7 +7,7 @@ is
     C/(C - 1) * sum over c of (S_c - n_c m)^2 / N^2
 
 which is the estimator of Liang and Zeger (Biometrika 73, 1986, p. 13) for a mean, with the factor C/(C - 1) for few
-clusters that Cameron and Miller give (Journal of Human Resources 50, 2015, p. 317, section II). If every row is a cluster of
+clusters that Cameron and Miller give (Journal of Human Resources 50, 2015, p. 317). If every row is a cluster of
 its own, it is the usual one. Knows nothing of what the values mean.
 """
 
@@ -76,9 +76,11 @@ class Mean:
 
     def update(self, values: Floats, clusters: Integers | None) -> None:
         """Add values of rows, at most 2^17, and the numbers of their clusters if there are any."""
-        finite = values[np.isfinite(values)]
+        size = float(np.maximum(values.max(initial=-math.inf), -values.min(initial=math.inf)))
+        finite = values if math.isfinite(size) else values[np.isfinite(values)]  # most often, all are
         if len(finite):
-            self._moments = self._moments.plus(Moments.of(finite, float(np.abs(finite).max())))
+            size = size if math.isfinite(size) else float(np.abs(finite).max())
+            self._moments = self._moments.plus(Moments.of(finite, size))
         if self._sums is not None and clusters is not None:
             self._sums.update(values, clusters)
 

@@ -45,9 +45,8 @@ def differences(result: Result) -> list[list[str]]:
     return table
 
 
-def to_markdown(result: Result, measured: str) -> str:
+def to_markdown(models: Mapping[str, Result], measured: str) -> str:
     """The comparison as a Markdown table, and what its numbers are."""
-    models = models_of(result)
     head, *rows = ([cell.replace("|", "\\|") for cell in row] for row in comparison(models, measured))
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     some = next(iter(models.values()))
