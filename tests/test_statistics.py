@@ -287,6 +287,62 @@ def test_wrong_columns_and_clusters():
     refused(r"^out\.npy: is an input", p, q, cluster_by=npy(out=documents())[0], out="out.npy", error=OSError, **options)
 
 
+ML_DTYPES = pytest.importorskip("ml_dtypes")
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "f2", "bfloat16"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "array"])
+def test_rows_that_diverge_most(dtype, kind):
+    """Their labels, and the first of the largest entries of the columns that are compared, of either sign."""
+    cast = np.dtype(ML_DTYPES.bfloat16 if dtype == "bfloat16" else dtype)
+    p, q = (np.round(logits(seed) * 2).astype(cast) - cast.type(9) for seed in (1, 2))  # many are equal
+    p[:, 10:] = q[:, 10:] = 99
+    right = np.random.default_rng(9).integers(0, 10, ROWS)
+    operands = [p, q]
+    if kind == "npy":
+        operands = npy(p=p, q=q)
+    elif kind == "npz":
+        for name, x in ("p", p), ("q", q):
+            np.savez_compressed(f"{name}.npz", x)
+        operands = ["p.npz", "q.npz"]
+    options = {"from_logits": True, "columns": 10, "out": "out.npy"}
+    for threads, top in (1, 3), (2, 25):
+        result = fastkl.score(*operands, right, top=top, threads=threads, **options)
+        values = np.load("out.npy")["kl"]
+        worst = np.lexsort([np.arange(ROWS), -values])[:top]
+        expected = [
+            {
+                "row": int(row),
+                "value": values[row],
+                "label": right[row],
+                "argmax_p": p[row, :10].astype(float).argmax(),
+                "argmax_q": q[row, :10].astype(float).argmax(),
+            }
+            for row in worst
+        ]
+        assert result["top"] == expected
+        assert [len(result[name]["worst"]) for name in ("kl", "js")] == [top, 10]
+        agree = np.array([at["argmax_p"] == at["argmax_q"] for at in result["top"]])
+        np.testing.assert_array_equal(np.load("out.npy")["same_argmax"][worst], agree)
+    assert [*fastkl.score(*operands, top=1, **options)["top"][0]] == ["row", "value", "argmax_p", "argmax_q"]
+    alone = fastkl.score(operands[0], measure="entropy", from_logits=True, top=600)["top"]
+    assert (len(alone), [*alone[0]]) == (600, ["row", "value", "argmax_p"])
+
+
+def test_rows_that_diverge_most_are_described_when_wanted(capsys):
+    p, q, one = npy(p=logits(1), q=logits(2), one=logits(3)[:1])
+    assert "top" not in fastkl.score(p, q, from_logits=True, report="report.html")
+    assert main(["score", p, q, one, "--from-logits", "--top", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()[-5:]
+    assert lines[0].split() == ["row", "value", "argmax", "p", "argmax", "q"]
+    assert [line.split()[0] for line in lines[1:]] == ["q", "q", "one", "one"]
+    assert main(["score", p, one, "--from-logits", "--top", "2", "--markdown"]) == 0
+    table = capsys.readouterr().out.splitlines()[-4:]
+    assert table[0] == "|  | row | value | argmax p | argmax q |"
+    assert [line.split(" | ")[-1] for line in table[2:]] == [f"{np.argmax(logits(3)[0])} |"] * 2
+    refused(r"^worst=0: a positive number is wanted", p, q, from_logits=True, top=0)
+
+
 def test_markdown(capsys):
     p, q, right, of = npy(p=logits(1), q=logits(2), right=np.zeros(ROWS, int), of=documents())
     assert main(["score", p, q, "--from-logits", "--labels", right, "--markdown", "--cluster-by", of]) == 0

@@ -20,10 +20,11 @@ from .operands import open_clusters, open_operands
 from .output import Draft
 from .progress import bar
 from .report import html
-from .results import SPEED, Results, models_of
+from .results import SPEED, Results, main_of, models_of
 from .scoring import Options, unit
 from .text import joint, speed
 from .workers import Run, Worker, ignored_rows, in_threads
+from .worst_rows import describe
 
 
 def score(
@@ -47,6 +48,7 @@ def score(
     report: str | os.PathLike[str] | None = None,
     cluster_by: Any = None,
     fail_if: Sequence[str] = (),
+    top: int | None = None,
     threads: int | None = None,
     progress: bool = False,
     dask: Any = None,
@@ -109,6 +111,10 @@ def score(
     fail_if : sequence of str, default ()
         Conditions under which the model fails, such as ``"kl.mean>0.06"`` or ``"top1_agreement<0.9"``: the keys of a number
         in the result, joined by dots, then >, >=, < or <=, and a number. A number that is not finite fails, too.
+    top : int, optional
+        How many of the rows with the largest values (of `kl`, for a comparison) to describe: `top` in the result is a list
+        of dicts with `row`, `value`, the `label`, and the places of the largest entries, `argmax_p` and `argmax_q`. A
+        report has ten of them where this does not say otherwise.
     threads : int, optional
         The largest number of threads to use. None uses what OpenMP would.
     progress : bool, default False
@@ -199,8 +205,8 @@ def score(
         raise ValueError(f"{'resume' if resume else 'keys'}: only with out")
 
     with ExitStack() as stack:
-        models = zip(options.q_names.values(), q.values() if options.models else [q], strict=True)
-        given = {name: x for name, x in (("p", p), *models, ("labels", labels)) if x is not None}
+        of_models = zip(options.q_names.values(), q.values() if options.models else [q], strict=True)
+        given = {name: x for name, x in (("p", p), *of_models, ("labels", labels)) if x is not None}
         operands = stack.enter_context(closing(open_operands(options, given)))
         Worker(operands, options).check_options()
         clusters = None if cluster_by is None else stack.enter_context(closing(open_clusters(cluster_by, operands)))
@@ -210,7 +216,7 @@ def score(
             if out is not None:
                 check_apart(Path(out), Path(report))
         dtype = operands.dtype(options)
-        results = Results(dtype, base, options.models, clusters is not None)
+        results = Results(dtype, base, options.models, clusters is not None, top)
         for model in models_of(results.result(dict.fromkeys(SPEED, math.nan))).values():
             failures(conditions, measure, model)  # raises for fields that no result has
 
@@ -249,13 +255,20 @@ def score(
             draft.finish(write)  # first: nothing that fails later may take the values away
         rate = (operands.rows - done) / seconds if seconds else math.inf
         result = results.result(dict(zip(SPEED, (seconds, rate, rate * operands.row_bytes), strict=True)))
-        for model in models_of(result).values() if conditions else ():
+        models = models_of(result)
+        if top is not None or report is not None:
+            worst = [main_of(model)["worst"] for model in models.values()]
+            for model, described in zip(models.values(), describe(operands, options, worst), strict=True):
+                model["top"] = described
+        for model in models.values() if conditions else ():
             model["failed"] = failures(conditions, measure, model)
         if report is not None:
-            facts = (
-                {name: x.name for name, x in operands.items()} | options.facts() | dict([*joint(result), *speed(result)])
-            )
-            summaries = {name or measure: summary for name, summary in results.models[""].summaries.items()}
-            units = {name: unit(name, base) for name in summaries}
-            replace(Path(report), html("fastkl score", facts, summaries, units).encode())
+            facts = {name: x.name for name, x in operands.items()} | options.facts()
+            facts |= dict([*joint(result), *speed(next(iter(models.values())))])
+            summaries = {name: model.summaries for name, model in results.models.items()}
+            fields = {field or measure for of in summaries.values() for field in of}
+            units = {field: unit(field, base) for field in (measure, *sorted(fields - {measure}))}
+            replace(Path(report), html("fastkl score", facts, result, summaries, units).encode())
+            for model in models.values() if top is None else ():
+                del model["top"]  # which only the report has
     return result

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..call import Array
 from .standard_errors import Clusters, ClusterSums, Mean
-from .summary import BLOCK, Summary
+from .summary import BLOCK, NAMED, Summary
 from .totals import Floats, Integers, Moments, Products
 
 SPEED: Final = ("seconds", "rows_per_second", "bytes_per_second")
@@ -25,11 +25,13 @@ _DELTA_P: Final = "delta_p"  # exp(-nll_q) - exp(-nll_p), the change of the labe
 class Results:
     """The statistics of the values of a run: of its model, or of several models and the differences of each two."""
 
-    def __init__(self, dtype: np.dtype[Any], base: float | None, models: tuple[str, ...], clustered: bool) -> None:
+    def __init__(
+        self, dtype: np.dtype[Any], base: float | None, models: tuple[str, ...], clustered: bool, top: int | None = None
+    ) -> None:
         dtypes = {name: dtype[name] for name in models} or {"": dtype}
         self._several = bool(models)
         self._clusters = Clusters() if clustered else None
-        self.models = {name: Model(x.names, base, clustered) for name, x in dtypes.items()}
+        self.models = {name: Model(x.names, base, clustered, NAMED if top is None else top) for name, x in dtypes.items()}
         self._pairs = {
             pair: {name: Mean(clustered) for name in _of_q(dtypes[pair[0]].names)} for pair in combinations(models, 2)
         }
@@ -60,6 +62,11 @@ class Results:
         return {"models": [{"q": name} | result for name, result in results.items()], "paired": paired}
 
 
+def _main(names: tuple[str, ...] | None) -> str:
+    """The field that says how far a row diverges."""
+    return "kl" if names else ""
+
+
 def _of_q(names: tuple[str, ...] | None) -> list[str]:
     """The fields that depend on Q."""
     return [name for name in names or ("",) if not name.endswith("_p")]
@@ -68,7 +75,7 @@ def _of_q(names: tuple[str, ...] | None) -> list[str]:
 class Model:
     """The statistics of the values of one Q."""
 
-    def __init__(self, names: tuple[str, ...] | None, base: float | None, clustered: bool) -> None:
+    def __init__(self, names: tuple[str, ...] | None, base: float | None, clustered: bool, top: int) -> None:
         self._log_base = math.log(math.e if base is None else base)
         self._losses: Products | None = None
         fields = list(names or ("",))
@@ -76,7 +83,7 @@ class Model:
             fields += [_NLL_INCREASE, _DELTA_P]
             nothing = Moments(0, Fraction(0), Fraction(0))
             self._losses = Products(nothing, nothing, Fraction(0))
-        self.summaries = {name: Summary() for name in fields}
+        self.summaries = {name: Summary(top if name == _main(names) else NAMED) for name in fields}
         self._sums = {name: ClusterSums() for name in fields} if clustered else {}
 
     def update(self, values: Array, ignored: Array | None, clusters: Integers | None) -> dict[str, Floats]:
@@ -161,6 +168,12 @@ class Model:
 def models_of(result: dict[str, Any], name: str = "") -> dict[str, dict[str, Any]]:
     """The result of each model by its name; that of a run with one model by the given name."""
     return {model["q"]: model for model in result["models"]} if "models" in result else {name: result}
+
+
+def main_of(model: dict[str, Any]) -> dict[str, Any]:
+    """The summary of the divergence of a model: its measure, or the field `kl` of a comparison."""
+    main: dict[str, Any] = model.get("kl", model)
+    return main
 
 
 def to_json(result: Mapping[str, Any]) -> str:

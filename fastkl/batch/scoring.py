@@ -145,6 +145,8 @@ def evaluate(options: Options, rows: Mapping[str, Array], out: Array, stop: Stop
 def unit(name: str, base: float | None) -> str:
     """The unit of the values of a measure, or of a field of a comparison; nothing where no logarithm is in them."""
     has_base = name not in MEASURES or "base" in MEASURES[name].arguments
-    if name == "same_argmax" or not (has_base or name == "generalized_kl"):  # whose logarithm is the natural one
+    if name in ("same_argmax", "delta_p") or not (
+        has_base or name == "generalized_kl"
+    ):  # whose logarithm is the natural one
         return ""
     return "nats" if base is None else "bits" if base == 2 else f"units of log {base:g}"

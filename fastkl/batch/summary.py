@@ -15,7 +15,7 @@ from .totals import Bins, Moments
 
 QUANTILES: Final = ("0.001", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "0.999")
 TAIL: Final = 20  # one value of so many is among the largest, whose mean is "cvar95"
-NAMED: Final = 10  # rows that a result names: the worst, the first infinite, the first invalid
+NAMED: Final = 10  # rows that a result names: the first infinite, the first invalid, and unless told otherwise the worst
 BLOCK: Final = 1 << 17  # values counted together: their temporaries stay in the second cache or near it
 _BUFFER: Final = ("_waiting", "_left_out", "_waits", "_first_waiting")
 _quiet: Final = np.errstate(all="ignore")  # NaN, infinity and overflow are expected here
@@ -26,6 +26,11 @@ class Summary:
 
     `update` adds a block, and `merge` adds the summary of another part, in any order. A summary of any number of values
     takes 2 MB at most, and 1 MB when it is pickled.
+
+    Parameters
+    ----------
+    worst : int, default 10
+        How many of the largest values `result` names with their rows, at least 1.
 
     See Also
     --------
@@ -71,7 +76,10 @@ class Summary:
     {'row': 4, 'value': 1.5}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, worst: int = NAMED) -> None:
+        if operator.index(worst) < 1:
+            raise ValueError(f"worst={worst}: a positive number is wanted")
+        self._most = worst
         self._next_row = 0
         # How many values are not finite, and the first rows of them.
         self._rare: dict[str, tuple[int, list[int]]] = {"infinite": (0, []), "invalid": (0, [])}
@@ -191,7 +199,7 @@ class Summary:
         for kind, rare in other._rare.items():
             self._add_rare(kind, *rare)
         self._ignored += other._ignored
-        self._worst = _worst(self._worst, other._worst)
+        self._name(other._worst)
         self._least = float(np.fmin(self._least, other._least))
         self._low, self._high = min(self._low, other._low), max(self._high, other._high)
         self._moments = self._moments.plus(other._moments)
@@ -211,10 +219,10 @@ class Summary:
             and `max` of all values except NaN, and `max_row`; `quantiles` of the finite values, a dict with the keys
             "0.001", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "0.999"; `cvar95`, the mean of the largest 5 %
             of the n finite values: of n/20 of them, rounded up (the conditional value at risk, or expected shortfall);
-            `infinite`, the number of infinite values, and `first_infinite_rows`, up to ten;
-            `invalid` and `first_invalid_rows`; `worst`, up to ten {"row", "value"}, the largest value first, of equal ones
-            the first row first. What does not exist is nan (`max_row`: None): mean, quantiles and cvar95
-            without a finite value, std and stderr with fewer than two, extremes of NaN alone.
+            `infinite`, the number of infinite values, and `first_infinite_rows`, up to ten; `invalid` and
+            `first_invalid_rows`; `worst`, {"row", "value"} of ten values or of as many as the summary was made for, the
+            largest value first, of equal ones the first row first. What does not exist is nan (`max_row`: None): mean,
+            quantiles and cvar95 without a finite value, std and stderr with fewer than two, extremes of NaN alone.
 
         See Also
         --------
@@ -302,12 +310,12 @@ class Summary:
         values = values[places]
         values += 0.0  # -0.0 + 0.0 is 0.0: they are one value
         self._least = float(np.fmin(self._least, np.fmin.reduce(values)))
-        floor = self._worst[-1][0] if len(self._worst) == NAMED else -math.inf
+        floor = self._worst[-1][0] if len(self._worst) == self._most else -math.inf
         large = np.flatnonzero(values >= floor)
-        if len(large) > NAMED:
-            large = large[values[large] >= np.partition(values[large], -NAMED)[-NAMED]]
-            large = large[np.argsort(-values[large], kind="stable")[:NAMED]]  # of equal values, the first
-        self._worst = _worst(self._worst, [(float(values[i]), row + int(places[i])) for i in large.tolist()])
+        if len(large) > self._most:
+            large = large[values[large] >= np.partition(values[large], -self._most)[-self._most]]
+            large = large[np.argsort(-values[large], kind="stable")[: self._most]]  # of equal values, the first
+        self._name([(float(values[i]), row + int(places[i])) for i in large.tolist()])
 
         finite = np.isfinite(values)
         if not finite.all():
@@ -320,6 +328,10 @@ class Summary:
             self._low, self._high = min(self._low, low), max(self._high, high)
             self._moments = self._moments.plus(Moments.of(values, max(-low, high)))
             self._bins = self._bins.plus(Bins.of(values, self._bins.cut))
+
+    def _name(self, others: list[tuple[float, int]]) -> None:
+        """Keep the largest of the values that are known and of others, with their rows."""
+        self._worst = sorted([*self._worst, *others], key=lambda at: (-at[0], at[1]))[: self._most]
 
     def _add_rare(self, kind: str, count: int, rows: list[int]) -> None:
         known, first = self._rare[kind]
@@ -358,7 +370,3 @@ class Summary:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._make_room()
-
-
-def _worst(some: list[tuple[float, int]], others: list[tuple[float, int]]) -> list[tuple[float, int]]:
-    return sorted([*some, *others], key=lambda at: (-at[0], at[1]))[:NAMED]

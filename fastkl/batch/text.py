@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .chart import number
-from .results import models_of
+from .results import main_of, models_of
 
 Result = dict[str, Any]
 
@@ -19,8 +19,10 @@ def fields_of(model: Result) -> dict[str, Result]:
 def comparison(models: Mapping[str, Result], measured: str) -> list[list[str]]:
     """The most important numbers of models, a row each below a row of names; `measured` is the measure with its unit."""
     table: list[list[str]] = []
+    mains = {name: main_of(model) for name, model in models.items()}
+    rare = [kind for kind in ("infinite", "invalid") if any(main[kind] for main in mains.values())]
     for name, model in models.items():
-        main = model.get("kl", model)
+        main = mains[name]
         mean = f"{'kl' + measured.removeprefix('compare') if 'kl' in model else measured}, mean"
         cells = {"": name, mean: _with_error(main["mean"], main["stderr"])}
         cells |= {f"{100 * float(q):g} %": number(main["quantiles"][q], 4) for q in ("0.5", "0.99", "0.999")}
@@ -31,6 +33,7 @@ def comparison(models: Mapping[str, Result], measured: str) -> list[list[str]]:
             ratio = _with_error(model["perplexity_ratio"], model["perplexity_ratio_stderr"])
             cells |= {"perplexity": number(model["perplexity_q"], 5), "ratio to p": ratio}
             cells |= {f"Δp, {key}": _percent(model["delta_p"][key]) for key in ("mean", "rms")}
+        cells |= {f"{kind} rows": f"{main[kind]:,}" for kind in rare}
         table = [*(table or [[*cells]]), [*cells.values()]]
     return table
 
@@ -45,23 +48,40 @@ def differences(result: Result) -> list[list[str]]:
     return table
 
 
+def top_rows(models: Mapping[str, Result]) -> list[list[str]]:
+    """The rows of each model that diverge most, a row each below a row of names; nothing if they were not described."""
+    names = {"row": "row", "value": "value", "label": "label", "argmax_p": "argmax p", "argmax_q": "argmax q"}
+    table: list[list[str]] = []
+    for model, result in models.items():
+        for at in result.get("top", ()):
+            cells = {"": model} | {name: str(at[key]) for key, name in names.items() if key in at}
+            cells["value"] = number(at["value"], 4)
+            table = [*(table or [[*cells]]), [*cells.values()]]
+    return table
+
+
 def to_markdown(models: Mapping[str, Result], measured: str) -> str:
     """The comparison as a Markdown table, and what its numbers are."""
-    head, *rows = ([cell.replace("|", "\\|") for cell in row] for row in comparison(models, measured))
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     some = next(iter(models.values()))
-    summary = some.get("kl", some)
+    summary = main_of(some)
     by = f"{summary['clusters']:,} clusters of rows" if "clusters" in summary else "rows"
     note = f"{some['rows']:,} rows; ± is one standard error, by {by}."
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", note])
+    top = top_rows(models)
+    return "\n".join([*_markdown(comparison(models, measured)), "", note, *(["", *_markdown(top)] if top else [])])
+
+
+def _markdown(table: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, of numbers except for the first column."""
+    head, *rows = ([cell.replace("|", "\\|") for cell in row] for row in table)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def to_text(result: Result, measured: str, unit: str) -> str:
     """The result as lines of text. An empty unit is not shown."""
     models = models_of(result)
     if "models" in result:
-        lines = _aligned(comparison(models, measured))
-        lines += ["", *_aligned([[*row] for row in differences(result)])] if result["paired"] else []
+        lines = [*_aligned(comparison(models, measured)), *_below(differences(result))]
         pairs = [(kind, f"{text} ({name})") for name, x in models.items() for kind, text in _rare_of(x)]
         pairs += speed(next(iter(models.values())))
     else:
@@ -72,7 +92,7 @@ def to_text(result: Result, measured: str, unit: str) -> str:
     pairs += [
         ("fails", f"{text}{f' ({name})' if name else ''}") for name, x in models.items() for text in x.get("failed", ())
     ]
-    return "\n".join([*lines, *(f"  {label:<15} {text}" for label, text in pairs)])
+    return "\n".join([*lines, *(f"  {label:<15} {text}" for label, text in pairs), *_below(top_rows(models))])
 
 
 def _field(one: Result) -> Iterator[tuple[str, str]]:
@@ -94,6 +114,11 @@ def _table(fields: Mapping[str, Result]) -> list[list[str]]:
         mean, *others = (f"{number:.5g}" for number in numbers)
         cells.append([name, mean, f"{x['stderr']:.2g}", *others, str(x["max_row"])])
     return cells
+
+
+def _below(cells: Sequence[Sequence[str]]) -> list[str]:
+    """An empty line and the cells, if there are any."""
+    return ["", *_aligned(cells)] if cells else []
 
 
 def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:

@@ -47,7 +47,7 @@ class Worker:
         self._reads: dict[str, tuple[Request, dict[str, Array]]] = {}
         self._block = min(BLOCK // row_bytes, self._step)
         outs = [self._dtype[model] if model else self._dtype for model in options.q_names]
-        from_files = all(x.place(0) is not None or (x.rows == 1 and not options.models) for x in operands.values())
+        from_files = all(x.place(0) is not None if x.rows > 1 else not options.models for x in operands.values())
         if from_files and not any(x.names for x in outs) and operands.rows > 1 and self._block:
             arrays = {name: self._buffers[name][: self._block] for name, x in operands.items() if x.rows > 1}
             rows = {name: arrays[name] if name in arrays else x.get(0, 1) for name, x in operands.items()}
@@ -152,6 +152,8 @@ def in_threads(count: int, operands: Operands, options: Options, parts: Iterable
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+        for x in operands.values():
+            x.stop = None
 
 
 def results(futures: Iterable[Any], most: int, waiting: deque[Any]) -> Generator[Any]:
