@@ -171,6 +171,8 @@ def test_clusters_by_the_definition():
     for name in "kl", "nll_q", "delta_p":
         assert each[name]["stderr"] == pytest.approx(plain[name]["stderr"], rel=1e-12)
     assert math.isnan(compared(cluster_by=np.zeros(ROWS, "u1"))[0]["kl"]["stderr"])
+    for x in (result, *(x for x in result.values() if isinstance(x, dict))):  # plain Python, as JSON has it
+        assert {type(number) for number in x.values()} <= {int, float, dict, list, type(None)}
 
 
 def test_clusters_after_an_interruption(monkeypatch):

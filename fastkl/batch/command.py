@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--report", metavar="FILE", help="an HTML page: histogram, quantiles, worst rows")
     form = where.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the summary as JSON")
-    form.add_argument("--markdown", action="store_true", help="print a Markdown table, for a model card")
+    form.add_argument("--markdown", action="store_true", help="print the table of a model card, in Markdown")
     where.add_argument(
         "--cluster-by", metavar="C", help="integers, the cluster of every row, such as its document, for standard errors"
     )

@@ -112,7 +112,7 @@ def score(
         Conditions under which the model fails, such as ``"kl.mean>0.06"`` or ``"top1_agreement<0.9"``: the keys of a number
         in the result, joined by dots, then >, >=, < or <=, and a number. A number that is not finite fails, too.
     top : int, optional
-        How many of the rows with the largest values (of `kl`, for a comparison) to describe: `top` in the result is a list
+        How many of the rows with the largest values (in a comparison, of `kl`) to describe: `top` in the result is a list
         of dicts with `row`, `value`, the `label`, and the places of the largest entries, `argmax_p` and `argmax_q`. A
         report has ten of them where this does not say otherwise.
     threads : int, optional
@@ -264,11 +264,17 @@ def score(
             model["failed"] = failures(conditions, measure, model)
         if report is not None:
             facts = {name: x.name for name, x in operands.items()} | options.facts()
-            facts |= dict([*joint(result), *speed(next(iter(models.values())))])
-            summaries = {name: model.summaries for name, model in results.models.items()}
-            fields = {field or measure for of in summaries.values() for field in of}
-            units = {field: unit(field, base) for field in (measure, *sorted(fields - {measure}))}
-            replace(Path(report), html("fastkl score", facts, result, summaries, units).encode())
+            facts |= {} if clusters is None else {"clusters": clusters.name}
+            replace(Path(report), _page(facts, options, results, result).encode())
             for model in models.values() if top is None else ():
                 del model["top"]  # which only the report has
     return result
+
+
+def _page(facts: dict[str, str], options: Options, results: Results, result: dict[str, Any]) -> str:
+    """The report of the result, after the facts of the run."""
+    facts |= dict([*joint(result), *speed(next(iter(models_of(result).values())))])
+    summaries = {name: model.summaries for name, model in results.models.items()}
+    fields = {field for of in summaries.values() for field in of if field}
+    units = {field: unit(field, options.base) for field in (options.measure, *sorted(fields))}
+    return html("fastkl score", facts, result, summaries, units)

@@ -61,7 +61,7 @@ class ClusterSums:
         sums, counts, n = self._sums[some], self._counts[some], int(some.sum())
         if n < 2:
             return {"stderr": math.nan, "clusters": n}
-        total = counts.sum()
+        total = int(counts.sum())
         rest = sums - counts * (math.fsum(sums) / total)
         size = float(np.abs(rest).max()) or 1.0  # so that no square overflows
         return {"stderr": size / total * math.sqrt(n / (n - 1) * math.fsum((rest / size) ** 2)), "clusters": n}
