@@ -14,6 +14,8 @@ import fastkl
 from fastkl.__main__ import main
 from fastkl.batch import workers
 from fastkl.batch.command import names_of
+from fastkl.batch.results import models_of
+from fastkl.batch.text import to_markdown
 
 _in_small_parts = small_parts(21 * WIDTH * 8, 4 * WIDTH * 8)
 NEEDS = {"parquet": "pyarrow", "zarr": "zarr"}
@@ -127,14 +129,14 @@ def test_columns_of_the_output(kind, with_labels):
 def test_the_first_invalid_row_of_all_models(threads):
     q = models()
     q["small"][[100, 180]] *= 3
-    q["wide"][98, 2] = -1
-    q["other"][99, 1] = math.nan
+    q["wide"][99, 2] = -1
+    q["other"][98, 1] = math.nan
     p, *files = npy(p=rows(1), **q)
     q = dict(zip(MODELS, files, strict=True))
-    error = refused(r"^wide\.npy: q\[98, 2\] = -", p, q, threads=threads, error=fastkl.InvalidRowError)
-    assert error.index == (98, 2)
+    error = refused(r"^other\.npy: q\[98, 1\] = nan", p, q, threads=threads, error=fastkl.InvalidRowError)
+    assert error.index == (98, 1)
     result = fastkl.score(p, q, threads=threads, invalid="nan")
-    assert [model["first_invalid_rows"] for model in result["models"]] == [[100, 180], [98], [99]]
+    assert [model["first_invalid_rows"] for model in result["models"]] == [[100, 180], [99], [98]]
 
 
 @pytest.mark.parametrize("with_labels", [False, True])
@@ -256,5 +258,7 @@ def test_wrong_models():
 
 
 def test_names_in_every_script():
+    result = fastkl.score(rows(1), {"a|b": rows(2)})
+    assert to_markdown(models_of(result), "kl").splitlines()[2].startswith("| a\\|b | ")
     fastkl.score(rows(1), {"模型": rows(2), "ü": rows(3)}, out="out.npy")
     assert np.load("out.npy").dtype.names == ("模型", "ü")
