@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     keys.type = lambda text: [key for key in text.split(",") if key]
     where.add_argument("--resume", action="store_true", help="continue a run with the same FILE that was interrupted")
     where.add_argument("--top", type=int, metavar="N", help="name the N rows that diverge most, with label and argmaxes")
-    where.add_argument("--report", metavar="FILE", help="an HTML page: histogram, quantiles, worst rows")
+    where.add_argument("--report", metavar="FILE", help="an HTML page: models compared, histograms, worst rows")
     form = where.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the summary as JSON")
     form.add_argument("--markdown", action="store_true", help="print the table of a model card, in Markdown")

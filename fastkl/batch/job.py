@@ -104,7 +104,7 @@ def score(
         Whether to continue from the checkpoint of an interrupted run with the same inputs and options, if there is one. The
         result has the same bytes. If False, a checkpoint is an error, so that no work is lost.
     report : path, optional
-        The file of an HTML page with a histogram, quantiles and the worst rows.
+        The file of an HTML page: a table of the models, histograms, the rows that diverge most, and all statistics.
     cluster_by : path or array_like of int, optional
         The cluster of every row, such as the number of its document: any integers. Standard errors then allow for the
         correlation of rows in a cluster; each field has the number of `clusters`. Memory: 16 bytes a cluster and field.
@@ -175,6 +175,11 @@ def score(
     (0.0943..., 1)
     >>> np.load(out)
     array([0.        , 0.18872188])
+    >>> result = fastkl.score(p, {"same": p, "other": q}, base=2, fail_if=["kl.mean>0.05"])
+    >>> [(model["q"], model["mean"], model["failed"]) for model in result["models"]]
+    [('same', 0.0, []), ('other', 0.0943..., ['kl.mean>0.05: kl.mean is 0.0943609'])]
+    >>> result["paired"]
+    [{'q': ['same', 'other'], 'rows': 2, 'mean': -0.0943..., 'stderr': 0.0943...}]
     >>> folder.cleanup()
     """
     measure = ("kl" if labels is None else "compare") if measure is None else measure
