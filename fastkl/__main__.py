@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        status: int = arguments.run(arguments) or 0
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
         if stop.args:  # a message about the part of the work that has been saved
@@ -49,7 +49,7 @@ def _run(argv: Sequence[str] | None) -> int:
             text = f"{error.filename}: {error.strerror}"
         _say(f"fastkl: {text}")
         return 1
-    return 0
+    return status
 
 
 def _open_streams() -> None:

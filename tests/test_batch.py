@@ -320,7 +320,7 @@ def test_json_and_text(capsys):
     finite = expected[np.isfinite(expected)]
     assert result["rows"] == ROWS
     assert result["mean"] == pytest.approx(finite.mean())
-    levels = ("0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99")
+    levels = ("0.001", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "0.999")
     assert result["quantiles"] == pytest.approx({level: np.quantile(finite, float(level)) for level in levels})
     assert result["min"] == finite.min()
     assert (result["max"], result["max_row"], result["infinite"]) == (None, 5, 1)

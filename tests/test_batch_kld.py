@@ -363,6 +363,30 @@ def test_notes_say_how_many_rows_have_a_floor(capsys):
     assert score("p.kld", "q.kld", out="out.npy", resume=True)["notes"] == notes
 
 
+def test_several_models(capsys):
+    """Each has the values and the notes of a run of its own; all must hold logarithms, or logits, if one does."""
+    for seed, name in enumerate(["p", "q", "r"]):
+        x = logits(seed)
+        x[:, 0] = x.max(axis=1) - 20
+        save_kld(f"{name}.kld", x)
+    result = score("p.kld", {"one": "q.kld", "other": "r.kld"})
+    for model, path in zip(result["models"], ["q.kld", "r.kld"], strict=True):
+        alone = score("p.kld", path)
+        assert without_speed(model) == without_speed(alone) | {"q": model["q"]}
+    counts = [model["notes"]["q"]["rows"] for model in result["models"]]
+    said = f"40 rows of p and {counts[0]} rows of q and {counts[1]} rows of r: llama.cpp stored"
+    arguments = ["score", "p.kld", "q.kld", "r.kld", "--report", "r.html"]
+    assert main(arguments) == 0
+    for text in capsys.readouterr().out, Path("r.html").read_text("utf-8"):
+        assert said in text
+    npy(logits=logits(2).astype("f4"))
+    message = r"logits\.npy holds no log-probabilities, as another q does: must hold logits, with from_logits"
+    refused(message, "p.kld", {"one": "q.kld", "other": "logits.npy"})
+    with_logits = score("p.kld", {"one": "q.kld", "other": "logits.npy"}, from_logits=True)
+    alone = score("p.kld", "logits.npy", from_logits=True)
+    assert without_speed(with_logits["models"][1]) == without_speed(alone) | {"q": "other"}
+
+
 def test_cluster_gives_the_same_result(capsys):
     pytest.importorskip("distributed")
     save_kld("p.kld", logits(1))

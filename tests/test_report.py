@@ -43,13 +43,26 @@ def summarised(values):
     return made
 
 
-def page(*names, unit=""):
-    units = unit if isinstance(unit, dict) else dict.fromkeys(names, unit)
-    return report.html("A title", {"P": "p.npy"}, {name: summarised(CASES[name]) for name in names}, units)
+def page(name, unit="", values=None, title="A title", facts=None):
+    """The page of a measure, named like its case."""
+    summary = summarised(CASES[name] if values is None else values)
+    return report.html(title, facts or {"P": "p.npy"}, summary.result(), {"": {"": summary}}, {name: unit})
 
 
-def parsed(*names, unit=""):
-    return ElementTree.fromstring(page(*names, unit=unit))
+def page_of_fields(models, units=None):
+    """The page of comparisons: of each model the case of each field."""
+    summaries = {
+        model: {field: summarised(CASES[case]) for field, case in fields.items()} for model, fields in models.items()
+    }
+    results = {model: {field: x.result() for field, x in fields.items()} for model, fields in summaries.items()}
+    several = {"models": [{"q": model} | result for model, result in results.items()], "paired": []}
+    return report.html(
+        "A title", {}, results[""] if "" in models else several, summaries, {"compare": "nats"} | (units or {})
+    )
+
+
+def parsed(name, unit=""):
+    return ElementTree.fromstring(page(name, unit))
 
 
 def label(root):
@@ -173,45 +186,97 @@ def test_labels_stay_inside_and_beside_the_lines():
 
 def test_statistics():
     made = summarised([0.5, math.nan, math.inf, 1.5, math.nan, -1234567.25, 12345678.0])
-    found = tables(ElementTree.fromstring(report.html("t", {}, {"kl": made}, {})))
+    found = tables(ElementTree.fromstring(report.html("t", {}, made.result(), {"": {"": made}}, {"kl": ""})))
     statistics = dict(found["Statistics"])
-    assert [*statistics] == ["rows", "with a finite value", "mean", "its standard error", "min", "max"]
+    names = [
+        "rows",
+        "with a finite value",
+        "mean",
+        "its standard error",
+        "deviation",
+        "mean of the worst 5 %",
+        "min",
+        "max",
+    ]
+    assert [*statistics] == names
+    assert statistics["mean of the worst 5 %"] == "1.23457e7"
     assert [statistics[name] for name in ("rows", "with a finite value", "min", "max")] == ["7", "4", "-1.23457e6", "∞"]
     assert dict(found["Quantiles"])["50 %"] == "1"
-    assert [row[0] for row in found["Quantiles"]] == ["1 %", "5 %", "25 %", "50 %", "75 %", "95 %", "99 %"]
+    assert [row[0] for row in found["Quantiles"]] == [f"{x} %" for x in (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)]
     assert found["Rows without a finite value"] == [["infinite", "1", "2"], ["invalid", "2", "1, 4"]]
     assert found["Largest values; rows count from 0"][:3] == [["2", "∞"], ["6", "1.23457e7"], ["3", "1.5"]]
 
 
+FIELDS = {"kl": "linear", "reverse_kl": "none", "nll_q": "equal"}
+
+
 def test_fields_have_sections_and_facts_a_table():
-    root = parsed("linear", "none", "equal", unit={"linear": "nats"})
-    assert texts(root, ".//h2") == ["linear in nats", "none", "equal"]
+    root = ElementTree.fromstring(page_of_fields({"": FIELDS}, {"kl": "nats"}))
+    assert texts(root, ".//h2") == ["Comparison", "kl in nats", "reverse_kl", "nll_q"]
     links = [a.get("href", "") for a in root.iterfind(".//nav//a")]
-    assert [f"#{section.get('id')}" for section in root.iter("section")] == links
-    assert tables(root)["The fields"] == [["linear", "2.875", "2.5", "5.5"], ["none", *"———"], ["equal", *["-2.5"] * 3]]
+    assert [f"#{section.get('id')}" for section in root.iter("section")] == ["#comparison", *links]
+    fields = [["kl", "2.875", "2.5", "5.5"], ["reverse_kl", *"———"], ["nll_q", *["-2.5"] * 3]]
+    assert tables(root)["The fields"] == fields
     assert parsed("linear").find(".//nav") is None
-    assert texts(parsed("linear", "equal", unit="bits"), ".//h2") == ["linear in bits", "equal in bits"]
-    root = ElementTree.fromstring(report.html("The title", {"P": "a.npy", "options": "base 2\nnormalize"}, {}, {}))
-    assert tables(root) == {"The whole": [["P", "a.npy"], ["options", "base 2\nnormalize"]]}
+    assert texts(parsed("linear", "bits"), ".//h2") == ["Comparison", "linear in bits"]
+    root = ElementTree.fromstring(page("one", facts={"P": "a.npy", "options": "base 2\nnormalize"}, title="The title"))
+    assert tables(root)["The whole"] == [["P", "a.npy"], ["options", "base 2\nnormalize"]]
     assert texts(root, ".//h1") == texts(root, "head/title") == ["The title"]
 
 
+def test_a_comparison_of_models_comes_first():
+    models = {"a": FIELDS, "b": FIELDS | {"kl": "negative"}}
+    root = ElementTree.fromstring(page_of_fields(models, dict.fromkeys(FIELDS, "bits")))
+    first, *others = root.iter("section")
+    table = next(first.iter("table"))
+    heads = texts(table, "thead/tr/*")
+    rows = [texts(row, "*") for row in table.iterfind("tbody/tr")]
+    assert heads == ["", "kl in nats, mean", "50 %", "99 %", "99.9 %", "worst 5 %, mean", "max", "infinite rows"]
+    assert [row[0] for row in rows] == ["a", "b"]
+    assert [row[-2:] for row in rows] == [["5.5", "0"], ["∞", "1"]]
+    assert rows[0][1] == "2.875 ± 0.97"
+    assert [cell.get("data-name") for cell in table.iterfind("tbody/tr/td")] == heads[1:] * 2
+    titles = ["kl in bits of a", "nll_q in bits of a", "kl in bits of b", "nll_q in bits of b"]
+    assert texts(first, ".//h3") == titles
+    assert len([*first.iter("svg")]) == 4
+    assert [section.findtext("h2") for section in others] == [f"{field} of {model}" for model in "ab" for field in FIELDS]
+
+
+def test_worst_rows_and_differences():
+    made = summarised(CASES["linear"])
+    top = [{"row": 3, "value": 5.5, "label": -100, "argmax_p": 7, "argmax_q": 123456}]
+    models = [{"q": name} | made.result() | {"top": top} for name in ("<a>", "b")]
+    paired = [{"q": ["<a>", "b"], "rows": 4, "mean": -0.5, "stderr": 0.25}]
+    summaries = {name: {"": made} for name in ("<a>", "b")}
+    result = {"models": models, "paired": paired}
+    root = ElementTree.fromstring(report.html("t", {}, result, summaries, {"kl": "nats"}))
+    found = tables(root)
+    assert found["Rows that diverge most, <a>; rows count from 0"] == [["3", "5.5", "-100", "7", "123456"]]
+    assert found["Differences of models in the same row"] == [["<a> - b", "-0.5 ± 0.25"]]
+    assert len(texts(root, ".//section[@id='comparison']//h3")) == 2
+
+
 def test_everything_is_escaped():
-    summaries = {NASTY: summarised([1.0, 2.0]), "other": Summary()}
-    made = report.html(NASTY, {NASTY: NASTY}, summaries, {NASTY: NASTY, "other": NASTY})
+    made = page(NASTY, NASTY, [1.0, 2.0], title=NASTY, facts={NASTY: NASTY})
     made.encode("utf-8")
     assert "<script" not in made
     root = ElementTree.fromstring(made)
     shown = "".join(f"{x!a}"[1:-1] if x in "\x00\x1b\u202e\udc80" else x for x in NASTY)
     assert texts(root, "head/title") == texts(root, ".//h1") == [shown]
     assert tables(root)["The whole"] == [[shown, shown]]
-    assert texts(root, ".//h2") == [f"{shown} in {shown}", f"other in {shown}"]
-    assert texts(root, ".//nav//a") == [shown, "other"]
+    assert texts(root, ".//h2") == ["Comparison", f"{shown} in {shown}"]
     assert f"of {shown} in {shown}, from" in label(root)
+    made = page_of_fields({NASTY: FIELDS | {NASTY: "one"}, "b": FIELDS}, {NASTY: NASTY})
+    made.encode("utf-8")
+    assert "<script" not in made
+    root = ElementTree.fromstring(made)
+    assert f"{shown} of {shown} in {shown}" in texts(root, ".//h2")
+    assert f"kl of {shown}" in texts(root, ".//nav//a")
+    assert shown in texts(root, ".//table/tbody/tr/th")
 
 
 def test_page_is_html_that_loads_nothing():
-    made = page(*CASES, unit="nats")
+    made = page_of_fields({"a": {name: name for name in CASES} | FIELDS, "b": {name: name for name in CASES} | FIELDS})
     assert made.startswith("<!DOCTYPE html>\n")
     assert not re.search(r"http|@import|url\(|<link|<script|<img|<iframe", made)
     root = ElementTree.fromstring(made)

@@ -21,8 +21,8 @@ EPS = Fraction(2) ** -52
 MAX = float(np.finfo(np.float64).max)
 TINY = 5e-324
 GROUP = 1 << 17  # values that are counted together
-LEVELS = ["0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99"]
-KEYS = ["rows", "ignored", "mean", "stderr", "min", "max", "max_row", "quantiles"]
+LEVELS = ["0.001", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "0.999"]
+KEYS = ["rows", "ignored", "mean", "stderr", "std", "min", "max", "max_row", "quantiles", "cvar95"]
 KEYS += ["infinite", "first_infinite_rows", "invalid", "first_invalid_rows", "worst"]
 
 ANY = st.floats() | st.sampled_from([0.0, -0.0, 1.0, math.inf, -math.inf, math.nan, TINY, MAX, -MAX])
@@ -70,15 +70,16 @@ def check_moments(result, values):
     bound = EPS * Fraction(abs(total), n) + 16 * EPS * distances / n + 1
     assert abs(units(result["mean"]) - Fraction(total, n)) <= bound
     assert min(values) <= result["mean"] <= max(values)
-    if n < 2:
-        assert math.isnan(result["stderr"])
-    elif not math.isinf(result["stderr"]):
-        square = Fraction(sum((n * x - total) ** 2 for x in exact), n**3 * (n - 1))
-        got = units(result["stderr"])
-        assert max(got - 1, 0) ** 2 <= square * (1 + 18 * EPS) ** 2
-        assert (got + 1) ** 2 >= square * (1 - 18 * EPS) ** 2
-    else:
-        assert max(map(abs, values)) > MAX / 2
+    for key, divisor in ("stderr", n * (n - 1)), ("std", n - 1):
+        if n < 2:
+            assert math.isnan(result[key])
+        elif not math.isinf(result[key]):
+            square = Fraction(sum((n * x - total) ** 2 for x in exact), n**2 * divisor)
+            got = units(result[key])
+            assert max(got - 1, 0) ** 2 <= square * (1 + 18 * EPS) ** 2
+            assert (got + 1) ** 2 >= square * (1 - 18 * EPS) ** 2
+        else:
+            assert max(map(abs, values)) > MAX / 2
 
 
 @given(PARTS)
@@ -108,25 +109,23 @@ def test_small_data_are_summarised_exactly(parts):
             # Two products and a sum, each of which is off by at most half an eps of the larger end.
             assert abs(Fraction(got) - (a + (b - a) * Fraction(rank % 1))) <= 2 * EPS * max(abs(a), abs(b)) + Fraction(TINY)
             assert a <= got <= b
+        largest = [Fraction(x) for x in ordered[-math.ceil(len(ordered) / 20) :]]
+        size = max(map(abs, largest))
+        assert abs(Fraction(result["cvar95"]) - sum(largest) / len(largest)) <= 2 * EPS * size + Fraction(TINY)
     else:
-        assert all(math.isnan(x) for x in [result["mean"], result["stderr"], *result["quantiles"].values()])
+        assert all(
+            math.isnan(x)
+            for x in [*(result[key] for key in ("mean", "stderr", "std", "cvar95")), *result["quantiles"].values()]
+        )
 
 
 def test_results_are_plain_python_values():
     result = summarised(np.array([0.5, math.nan, math.inf, 0.25], np.float32)).result()
     assert [type(result[key]) for key in KEYS] == [
-        int,
-        int,
-        float,
-        float,
-        float,
-        float,
-        int,
-        dict,
-        int,
-        list,
-        int,
-        list,
+        *[int] * 2,
+        *[float] * 5,
+        *[int, dict, float],
+        *[int, list] * 2,
         list,
     ]
     assert {type(x) for x in result["quantiles"].values()} == {float}
@@ -138,8 +137,9 @@ def test_results_are_plain_python_values():
 @pytest.mark.parametrize("x", [0.1, 0.0, -7e300, MAX, TINY])
 def test_equal_values(x, n):
     result = summarised(np.full(n, x)).result()
-    assert [result["mean"], *result["quantiles"].values()] == [x] * 8
-    assert result["stderr"] == 0 if n > 1 else math.isnan(result["stderr"])
+    assert [result["mean"], result["cvar95"], *result["quantiles"].values()] == [x] * 11
+    spread = {result["std"], result["stderr"]}
+    assert spread == {0} if n > 1 else all(map(math.isnan, spread))
     assert [at["row"] for at in result["worst"]] == list(range(min(n, 10)))
 
 
@@ -192,7 +192,7 @@ def test_order_changes_nothing(updates, parts, random):
         return made[0]
 
     first, second = joined(), joined()
-    assert same(first.result(), second.result(), ("mean", "stderr") if updates else ())
+    assert same(first.result(), second.result(), ("mean", "stderr", "std") if updates else ())
     assert same_bins(first, second)
     assert repr(first.histogram(5)) == repr(second.histogram(5))
     finite = [Fraction(x) for part in parts for x in part if math.isfinite(x)]
@@ -245,6 +245,10 @@ def check_quantiles(made, values):
         bound = max(abs(below), abs(above)) * (2.0 ** (cut - 53) + 2 * float(EPS)) + 2.0 ** max(cut - 1074, -1074)
         assert abs(got - (below + (above - below) * (rank % 1))) <= bound
         assert ordered[0] <= got <= ordered[-1]
+    largest = ordered[-math.ceil(len(ordered) / 20) :]
+    # Each value is as near as a quantile, and the mean of them is rounded.
+    bound = np.abs(largest).mean() * (2.0 ** (cut - 53) + 4 * float(EPS)) + 2.0 ** max(cut - 1074, -1074)
+    assert abs(result["cvar95"] - math.fsum(largest / len(largest))) <= bound
 
 
 @given(st.lists(ORDINARY, min_size=1, max_size=120))
@@ -478,7 +482,7 @@ def test_ignored_values_are_left_out(small, pairs, first_row):
             kept.update([value], first_row + i)
     found, right = made.result(), kept.result()
     assert (found["rows"], found["ignored"]) == (len(pairs), len(pairs) - right["rows"])
-    assert same(found, right, {"rows", "ignored", "mean", "stderr"})
+    assert same(found, right, {"rows", "ignored", "mean", "stderr", "std"})
     assert found["mean"] == pytest.approx(right["mean"], rel=1e-12, nan_ok=True)
     both = Summary()
     both.merge(made)

@@ -291,8 +291,8 @@ static double jeffreys_divergence_fallback(const weights *p, const weights *q) {
     return kl_divergence_fallback(p, q) + kl_divergence_fallback(q, p);
 }
 
-/* A power p^alpha q^beta of an entry by the larger one whose logarithm is |beta| max, from its logarithm by |beta|, which may
-   be a number where the logarithm overflows. */
+/* A power p^alpha q^beta of an entry by the larger one whose logarithm is |beta| max, from its logarithm by |beta|, which
+   may be a number where the logarithm overflows. */
 static fastkl_parts log_power(const weights *p, const weights *q, ptrdiff_t i) {
     const double size = fabs(p->task->beta), sign = p->task->beta > 0 ? 1 : -1;
     const fastkl_parts log_p = log_probability(p, i), x = log_ratio_in_parts(p, q, i);
@@ -308,8 +308,8 @@ static double power_of(const weights *p, fastkl_parts logarithm, double max) {
     return exp_of((fastkl_parts){product, fma(size, logarithm.high, -product) + size * logarithm.low});
 }
 
-/* D_alpha of an order of at least ½, as fallback_rows.c has it. Where a power is far from p, it is taken itself: the product
-   of p and the exponential could overflow. */
+/* D_alpha of an order of at least ½, as fallback_rows.c has it. Where a power is far from p, it is taken itself: the
+   product of p and the exponential could overflow. */
 static double renyi_divergence_fallback(const weights *p, const weights *q) {
     const double alpha = p->task->alpha, beta = p->task->beta;
     double max = -INFINITY, unused;

@@ -210,7 +210,7 @@ FASTKL_INLINE double renyi_divergence_finish_ratios(double mean, const fastkl_ta
     return renyi_of_excess(mean, task);
 }
 
-/* Are rows of which a Renyi divergence of an order below 1 is wanted so far apart that it takes the sum of powers itself? */
+/* Is an order of Renyi's below 1, and are the rows so far apart that the sum of powers itself is needed? */
 FASTKL_INLINE int needs_powers(const fastkl_task *task, const finished *row) {
     return (task->measure == FASTKL_renyi_divergence) & (task->alpha < 1) & isnan(row->value) &
            is_near(row->sum_of_p, row->excess);

@@ -166,9 +166,9 @@ FASTKL_INLINE NAME(renyi_logs) NAME(find_renyi_logs)(REAL a, REAL b, REAL apart,
     return (NAME(renyi_logs)){k, s, s * (z * NAME(T)(z)), NAME(phi_reduced)(a, k, e, a + near, b - near, -0.0f)};
 }
 
-/* The term; `below`, which may be a constant, says that the order is below 1. With the integer m next to w / ln 2, w is m ln
-   2 + r and e^w is 2^m e^r. The difference of gamma k and m is exact where the tier fuses, so that r has no error of a large
-   k; that of a large gamma is kept as small as what s has. */
+/* The term; `below`, which may be a constant, says that the order is below 1. With the integer m next to w / ln 2, w is
+   m ln 2 + r and e^w is 2^m e^r. The difference of gamma k and m is exact where the tier fuses, so that r has no error of a
+   large k; that of a large gamma is kept as small as what s has. */
 FASTKL_INLINE REAL NAME(renyi_term)(REAL a, REAL b, NAME(renyi_logs) of, int below, NAME(factor) c) {
     const REAL gamma_k = c.gamma * K_UNIT, log_near = NAME(mul_add)(2, of.s, of.tail);
     const REAL rounded = NAME(mul_add)(gamma_k, of.k, c.gamma * LOG2E * log_near) + ROUNDER, m = rounded - ROUNDER;

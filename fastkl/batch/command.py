@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
+from collections.abc import Sequence
 
-from . import results
+from .conditions import ConditionError
 from .job import score
+from .results import models_of, to_json
 from .scoring import MEASURES, unit
+from .text import to_markdown, to_text
+
+FAILED, USAGE = 3, 2  # the exit status if a model fails a condition, and if a condition is none
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the reference: .npy, .kld, .zarr, FILE.npz:NAME, FILE.safetensors:NAME, FILE.parquet:COLUMN or a folder",
     )
     parser.add_argument(
-        "q", metavar="Q", nargs="?", help="what is compared with it, row by row; one row serves all; not for entropy, nll"
+        "q", metavar="Q", nargs="*", help="what is compared with it, row by row, one or several; not for entropy, nll"
     )
     what = parser.add_argument_group("what is computed")
     what.add_argument("--measure", choices=list(MEASURES), help="default: kl, or with labels compare, which is all of them")
@@ -33,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--normalize", action="store_true", help="rows are weights: counts, histograms, scores")
     what.add_argument("--base", type=float, metavar="B", help="base of the logarithm; 2 gives bits (default: e, nats)")
     what.add_argument("--eps", type=float, default=0.0, metavar="E", help="clip the entries of Q below it (default: 0)")
+    what.add_argument("--columns", type=int, metavar="N", help="use the first N columns of P and Q (default: all)")
     what.add_argument("--alpha", type=float, metavar="A", help="order of renyi_divergence, a positive number or inf")
     what.add_argument(
         "--invalid", choices=["raise", "nan"], default="raise", help="end at an invalid row, or write nan (default: raise)"
@@ -44,8 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     keys.type = lambda text: [key for key in text.split(",") if key]
     where.add_argument("--resume", action="store_true", help="continue a run with the same FILE that was interrupted")
-    where.add_argument("--report", metavar="FILE", help="an HTML page: histogram, quantiles, worst rows")
-    where.add_argument("--json", action="store_true", help="print the summary as JSON")
+    where.add_argument("--top", type=int, metavar="N", help="name the N rows that diverge most, with label and argmaxes")
+    where.add_argument("--report", metavar="FILE", help="an HTML page: models compared, histograms, worst rows")
+    form = where.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the summary as JSON")
+    form.add_argument("--markdown", action="store_true", help="print the table of a model card, in Markdown")
+    where.add_argument(
+        "--cluster-by", metavar="C", help="integers, the cluster of every row, such as its document, for standard errors"
+    )
+    condition = where.add_argument("--fail-if", metavar="CONDITION", action="append", default=[])
+    condition.help = f"exit with status {FAILED} if it holds, such as 'kl.mean>0.06', or is not finite; may be repeated"
     how = parser.add_argument_group("threads and workers")
     how.add_argument("--threads", type=int, metavar="N", help="most threads (default: what this process may use)")
     how.add_argument(
@@ -53,13 +69,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Score, and print the summary."""
-    options = {name: value for name, value in vars(arguments).items() if name not in ("run", "json")}
+def names_of(paths: Sequence[str]) -> list[str]:
+    """A name for each Q: of its file or folder, and only if these are equal, the whole path without separators."""
+    short = (_stem, os.path.basename, lambda path: os.path.basename(os.path.dirname(path)), _joined)
+    for names in ([*map(name, paths)] for name in short):
+        if all(names) and len(set(names)) == len(names):
+            return names
+    raise ValueError(f"Q: {', '.join(paths)}: must be different files")
+
+
+def _stem(path: str) -> str:
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _joined(path: str) -> str:
+    return re.sub(r"[/\\]+", "_", os.path.normpath(path)).lstrip("._")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Score, print the summary, and return the exit status."""
+    options = {name: value for name, value in vars(arguments).items() if name not in ("run", "json", "markdown")}
+    names = names_of(arguments.q)
+    options["q"] = dict(zip(names, arguments.q, strict=True)) if len(names) > 1 else next(iter(arguments.q), None)
     try:
         result = score(**options, progress=sys.stderr.isatty())
     except KeyboardInterrupt as stop:
         stop.args = stop.args or ("interrupted",)
         raise
-    measured = unit(arguments.measure or "compare", arguments.base)
-    print(results.to_json(result) if arguments.json else results.to_text(result, measured))
+    except ConditionError as error:
+        print(f"fastkl: {error}", file=sys.stderr)
+        return USAGE
+    models = models_of(result, "".join(names[:1]))
+    measure = arguments.measure or ("compare" if any("kl" in model for model in models.values()) else "kl")
+    measured = unit(measure, arguments.base)
+    named = f"{measure} in {measured}" if measured else measure
+    if arguments.json:
+        print(to_json(result))
+    else:
+        print(to_markdown(models, named) if arguments.markdown else to_text(result, named, measured))
+    failed = [f"{name} fails {reason}" for name, model in models.items() for reason in model.get("failed", ())]
+    for line in failed:
+        print(f"fastkl: {line}", file=sys.stderr)
+    return FAILED if failed else 0

@@ -20,7 +20,7 @@ from .._build import build_info
 from .._version import __version__
 from ..containers import arrays_of
 from .readers import Source, open_source
-from .scoring import MEASURES, Options, request_of
+from .scoring import MEASURES, Options, operands_of, request_of
 
 # Bytes of an operand in a part that one thread computes; a quarter of it would make a run a tenth slower.
 PART: Final = 1 << 26
@@ -48,20 +48,28 @@ class Operands(dict[str, Source]):
 
     def dtype(self, options: Options) -> np.dtype[Any]:
         """The dtype of the result."""
-        return options.dtype(*(x.dtype for x in self.values() if not x.are_labels))
+        return options.dtype({name: x.dtype for name, x in self.items() if not x.are_labels})
 
     def options(self, options: Options) -> Options:
         """The options with every operand of log-probabilities among the logits, which these are."""
-        for name in ("p", "q"):
-            if (x := self.get(name)) is not None and x.log_probabilities:
-                if "from_logits" not in MEASURES[options.measure].arguments:
-                    raise ValueError(f"{x.name} holds log-probabilities: must hold numbers for {options.measure}")
-                options = options.with_logits(name)
+        coded = [x for x in self.values() if x.log_probabilities]
+        if coded and "from_logits" not in MEASURES[options.measure].arguments:
+            raise ValueError(f"{coded[0].name} holds log-probabilities: must hold numbers for {options.measure}")
+        if self["p"].log_probabilities:
+            options = options.with_logits("p")
+        of_models = [self[name] for name in options.q_names.values() if name in self]
+        others = [x for x in of_models if not x.log_probabilities]
+        if len(others) < len(of_models):
+            if others and options.from_logits not in (True, "q"):
+                raise ValueError(
+                    f"{others[0].name} holds no log-probabilities, as another q does: must hold logits, with from_logits"
+                )
+            options = options.with_logits("q")
         return options
 
-    def notes(self) -> dict[str, Any]:
-        """What has to be known of how the rows of some operands were read."""
-        return {name: note for name, x in self.items() if (note := x.note())}
+    def notes(self, q: str) -> dict[str, Any]:
+        """What has to be known of how the rows of p, and of the model whose operand has that name, were read."""
+        return {name: note for name, x in operands_of(q, self).items() if (note := x.note())}
 
     def identity(self, options: Options) -> dict[str, Any]:
         """What a checkpoint belongs to: inputs, options, and the code, as other versions or tiers may round otherwise.
@@ -93,6 +101,20 @@ class Operands(dict[str, Source]):
             x.close()
 
 
+def open_clusters(given: Any, operands: Operands) -> Source:
+    """The source of the numbers that name each row's cluster, opened and checked."""
+    with ExitStack() as stack:
+        x = open_source("cluster_by", given)
+        stack.callback(x.close)
+        if x.dtype.kind not in "iu":
+            raise TypeError(f"{x.name} has dtype {x.dtype}: clusters must be of an integer dtype")
+        x.set_labels(True)
+        if x.leading != operands.leading:
+            raise ValueError(f"{x.name} has shape {x.shape}: must have a cluster for each row, {operands.leading}")
+        stack.pop_all()
+    return x
+
+
 def _check_coordinates(p: Source, q: Source) -> None:
     """Raise ValueError where p and q name the indices along an axis otherwise."""
     for axis in range(-1, -1 - min(len(p.shape), len(q.shape)), -1):
@@ -120,20 +142,24 @@ def _check_tokens(p: Source, q: Source) -> None:
 
 def _views(options: Options, in_memory: Mapping[str, Any]) -> dict[str, Any]:
     """The operands in memory as arrays, if the measure itself would take them; its errors if not."""
-    loss = options.measure == "nll"  # whose q is p here
-    try:
-        views = arrays_of(request_of(options, in_memory))
-    except (TypeError, ValueError) as error:
-        if not (loss and str(error).startswith("q")):
-            raise
-        raise type(error)("p" + str(error)[1:]) from None
-    return ({"p": views.pop("q")} if loss else {}) | views
+    arrays: dict[str, Any] = {}
+    for q in options.q_names.values():
+        name = "p" if options.measure == "nll" else q  # of the measure's q
+        try:
+            views = arrays_of(request_of(options, operands_of(q, in_memory)))
+        except (TypeError, ValueError) as error:
+            if name == "q" or not str(error).startswith("q"):
+                raise
+            raise type(error)(name + str(error)[1:]) from None
+        arrays |= {name if x == "q" else x: view for x, view in views.items()}
+    return arrays
 
 
 def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
     """The sources, opened, and checked against each other and the measure."""
-    if ("q" in given) != MEASURES[options.measure].q:
-        raise ValueError(f"q: must be {'left out' if 'q' in given else 'given'} for {options.measure}")
+    has_q = all(q in given for q in options.q_names.values())
+    if has_q != MEASURES[options.measure].q:
+        raise ValueError(f"q: must be {'left out' if has_q else 'given'} for {options.measure}")
     in_memory = {name: x for name, x in given.items() if not isinstance(x, (str, os.PathLike))}
     if in_memory.keys() - {"labels"}:
         given = dict(given) | _views(options, in_memory)
@@ -150,13 +176,17 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
             if x.rows and not x.width:
                 empty = "its last axis, that of the distributions, must not be empty"
                 raise ValueError(f"{x.name} has shape {x.shape}: {empty}")
-        p, q = operands["p"], operands.get("q")
-        if q is not None and q.width != p.width:
-            raise ValueError(
-                f"{p.name} has shape {p.shape} and {q.name} has shape {q.shape}: "
-                f"must have the same length along the last axis, not {p.width} and {q.width}"
-            )
-        if q is not None:
+        p = operands["p"]
+        if options.columns is not None and p.width < options.columns:
+            raise ValueError(f"columns={options.columns}: {p.name} has shape {p.shape}, and fewer columns")
+        for q in (operands[name] for name in options.q_names.values() if name in operands):
+            if options.columns is not None and q.width < options.columns:
+                raise ValueError(f"columns={options.columns}: {q.name} has shape {q.shape}, and fewer columns")
+            if options.columns is None and q.width != p.width:
+                raise ValueError(
+                    f"{p.name} has shape {p.shape} and {q.name} has shape {q.shape}: "
+                    f"must have the same length along the last axis, not {p.width} and {q.width}"
+                )
             _check_coordinates(p, q)
             _check_tokens(p, q)
         for x in operands.values():

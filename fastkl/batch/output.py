@@ -52,10 +52,7 @@ class Draft:
         self._partial, self._checkpoint = beside(path, PARTIAL), beside(path, CHECKPOINT)
         for place in (self._partial, self._checkpoint):
             check_place(place)
-        file = io.BytesIO()
-        descr: Any = np.lib.format.dtype_to_descr(dtype)
-        np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
-        header = file.getvalue()
+        header = _header(dtype, shape)
         self._offset, self._total = len(header), math.prod(shape)
         self._due = time.monotonic() + SECONDS
         # The number of rows that are written, and the checksum of the file up to there: one assignment changes both, so
@@ -247,6 +244,22 @@ class Draft:
                 error.args = (f"{self._path}: {self._safe} of {self._total} rows are safe: resume goes on after them",)
         finally:
             self.close()
+
+
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """The header of a .npy file: in version 1.0 of the format, or in 3.0 if names of fields need it."""
+    descr: Any = np.lib.format.dtype_to_descr(dtype)
+    fields: Any = {"descr": descr, "fortran_order": False, "shape": shape}
+    file = io.BytesIO()
+    try:
+        np.lib.format.write_array_header_1_0(file, fields)
+    except (
+        ValueError
+    ):  # names of other letters than Latin-1 has, or more than 64 kB of them; NumPy's writer of 3.0 is private
+        text = repr(fields).encode()
+        text += b" " * (-(12 + len(text) + 1) % 64) + b"\n"
+        return np.lib.format.magic(3, 0) + len(text).to_bytes(4, "little") + text
+    return file.getvalue()
 
 
 def difference(old: Any, new: Any, name: str = "the job") -> str:

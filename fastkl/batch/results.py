@@ -1,118 +1,181 @@
-"""The result of a run: a summary of each field, numbers made of several fields, and the speed; as a dict, JSON and text."""
+"""The result of a run as a dict: a summary of each field, numbers made of several fields, and differences of models."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from itertools import combinations
+from typing import Any, Final
 
 import numpy as np
 
 from ..call import Array
-from .summary import Summary
+from .standard_errors import Clusters, ClusterSums, Mean
+from .summary import BLOCK, NAMED, Summary
+from .totals import Floats, Integers, Moments, Products
 
-_NLL_INCREASE = "nll_increase"  # nll_q - nll_p of each row: its mean is the logarithm of the perplexities' ratio
+SPEED: Final = ("seconds", "rows_per_second", "bytes_per_second")
+# Fields made of both losses of a row. The mean of the first is the logarithm of the perplexities' ratio.
+_NLL_INCREASE: Final = "nll_increase"  # nll_q - nll_p
+_DELTA_P: Final = "delta_p"  # exp(-nll_q) - exp(-nll_p), the change of the label's probability
 
 
 class Results:
-    """Summaries of the values of a run."""
+    """The statistics of the values of a run: of its model, or of several models and the differences of each two."""
 
-    def __init__(self, names: tuple[str, ...] | None, base: float | None) -> None:
-        self._base = math.e if base is None else base
-        self.summaries = {name: Summary() for name in names or ("",)}
-        if names is not None and "nll_q" in names:
-            self.summaries[_NLL_INCREASE] = Summary()
+    def __init__(
+        self, dtype: np.dtype[Any], base: float | None, models: tuple[str, ...], clustered: bool, top: int | None = None
+    ) -> None:
+        dtypes = {name: dtype[name] for name in models} or {"": dtype}
+        self._several = bool(models)
+        self._clusters = Clusters() if clustered else None
+        self.models = {name: Model(x.names, base, clustered, NAMED if top is None else top) for name, x in dtypes.items()}
+        self._pairs = {
+            pair: {name: Mean(clustered) for name in _of_q(dtypes[pair[0]].names)} for pair in combinations(models, 2)
+        }
 
-    def update(self, values: Array, ignored: Array | None) -> None:
-        """Add the values of the next rows, which have a field for each summary, or none.
+    def update(self, values: Array, ignored: Array | None, clusters: Array | None = None) -> None:
+        """Add the values of the next rows: which of them have an ignored label, and the names of their clusters."""
+        numbers = None if clusters is None or self._clusters is None else self._clusters.number(clusters)
+        for start in range(0, len(values), BLOCK):
+            block = slice(start, start + BLOCK)
+            here = [None if x is None else x[block] for x in (ignored, numbers)]
+            columns = {}
+            for name, model in self.models.items():
+                columns[name] = model.update(values[block][name] if name else values[block], *here)
+            for (one, other), means in self._pairs.items():
+                for name, mean in means.items():
+                    with np.errstate(invalid="ignore"):  # of two infinite values
+                        mean.update(columns[one][name] - columns[other][name], here[1])
 
-        Losses of rows with an ignored label are left out.
+    def result(self, speed: dict[str, float]) -> dict[str, Any]:
+        """The result of the model; of several, {"models": [results, with "q"], "paired": [differences, with "q"]}."""
+        results = {name: model.result(speed) for name, model in self.models.items()}
+        if not self._several:
+            return results[""]
+        paired: list[dict[str, Any]] = []
+        for pair, means in self._pairs.items():
+            differences = {name: mean.result() for name, mean in means.items()}
+            paired += [{"q": list(pair)} | differences.pop("", {}) | differences]
+        return {"models": [{"q": name} | result for name, result in results.items()], "paired": paired}
+
+
+def _main(names: tuple[str, ...] | None) -> str:
+    """The field that says how far a row diverges."""
+    return "kl" if names else ""
+
+
+def _of_q(names: tuple[str, ...] | None) -> list[str]:
+    """The fields that depend on Q."""
+    return [name for name in names or ("",) if not name.endswith("_p")]
+
+
+class Model:
+    """The statistics of the values of one Q."""
+
+    def __init__(self, names: tuple[str, ...] | None, base: float | None, clustered: bool, top: int) -> None:
+        self._log_base = math.log(math.e if base is None else base)
+        self._losses: Products | None = None
+        fields = list(names or ("",))
+        if "nll_q" in fields:
+            fields += [_NLL_INCREASE, _DELTA_P]
+            nothing = Moments(0, Fraction(0), Fraction(0))
+            self._losses = Products(nothing, nothing, Fraction(0))
+        self.summaries = {name: Summary(top if name == _main(names) else NAMED) for name in fields}
+        self._sums = {name: ClusterSums() for name in fields} if clustered else {}
+
+    def update(self, values: Array, ignored: Array | None, clusters: Integers | None) -> dict[str, Floats]:
+        """Add the values of the next rows, which have these fields, or none; the values as statistics count them.
+
+        Losses of rows with an ignored label are left out: in what is returned, they are NaN.
         """
+        columns = self._columns(values)
         for name, summary in self.summaries.items():
-            losses = not name or name.startswith("nll")
-            if name == _NLL_INCREASE:
-                with np.errstate(invalid="ignore"):  # infinite losses of both
-                    column = values["nll_q"].astype(float) - values["nll_p"]
-            elif name == "same_argmax":  # of an invalid row, it is False in the file, and NaN for the statistics
-                column = np.where(np.isnan(values["kl"]), math.nan, values[name])
-            else:
-                column = values[name] if name else values
-            summary.update(column, ignored=ignored if losses else None)
+            of_labels = not name or name.startswith("nll") or name == _DELTA_P
+            out = ignored if of_labels else None
+            summary.update(columns[name], ignored=out)
+            if out is not None:
+                columns[name] = np.where(out, math.nan, columns[name])
+            if clusters is not None:
+                self._sums[name].update(columns[name], clusters)
+        if self._losses is not None:
+            p, q = columns["nll_p"], columns["nll_q"]
+            both = np.isfinite(p) & np.isfinite(q)
+            if both.any():
+                self._losses = self._losses.plus(Products.of(p[both], q[both]))
+        return columns
 
-    def result(self, speed: dict[str, Any]) -> dict[str, Any]:
+    def _columns(self, values: Array) -> dict[str, Floats]:
+        """The fields of the values and those made of several, as float64."""
+        if not values.dtype.names:
+            return {"": values.astype(float)}
+        columns = {name: values[name].astype(float) for name in values.dtype.names}
+        # Of an invalid row, it is False in the file, and NaN for the statistics.
+        columns["same_argmax"] = np.where(np.isnan(columns["kl"]), math.nan, columns["same_argmax"])
+        if self._losses is not None:
+            p, q = columns["nll_p"], columns["nll_q"]
+            with np.errstate(invalid="ignore", over="ignore"):  # infinite losses of both
+                columns[_NLL_INCREASE] = q - p
+                columns[_DELTA_P] = np.exp(-self._log_base * q) - np.exp(-self._log_base * p)
+        return columns
+
+    def result(self, speed: dict[str, float]) -> dict[str, Any]:
         """The summary and the speed; of several fields, such a dict each, and the numbers made of several."""
-        objects = {name: summary.result() | speed for name, summary in self.summaries.items()}
+        objects: dict[str, dict[str, Any]] = {name: summary.result() | speed for name, summary in self.summaries.items()}
+        for name, sums in self._sums.items():
+            objects[name] |= sums.result()
         if "" in objects:
             return objects[""]
         joint: dict[str, Any] = {"rows": objects["kl"]["rows"]} | speed
         joint["top1_agreement"] = objects["same_argmax"]["mean"]
-        for name in ("p", "q") if _NLL_INCREASE in objects else ():
-            loss = objects[f"nll_{name}"]
-            joint[f"perplexity_{name}"] = math.inf if loss["infinite"] else _power(self._base, loss["mean"])
+        if self._losses is not None:
+            joint |= self._perplexities(objects)
+            change = objects[_DELTA_P]
+            n = change["rows"] - change["ignored"] - change["invalid"]
+            change["rms"] = (
+                math.hypot(change["mean"], change["std"] * math.sqrt((n - 1) / n)) if n > 1 else abs(change["mean"])
+            )
         return joint | objects
 
+    def _perplexities(self, objects: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+        """The perplexities and their ratio, and the standard errors, by the first derivative (the delta method).
 
-def _power(base: float, exponent: float) -> float:
-    """The power of a base above 1, which may be beyond the largest float."""
-    try:
-        return float(base**exponent)
-    except OverflowError:
-        return math.inf
+        The ratio is that of the geometric means over rows, so that the variance of its logarithm is that of the mean
+        nll_q - nll_p, Var p + Var q - 2 Cov(p, q).
+        """
+        values: dict[str, float] = {}
+        for name, field, losses in ("p", "nll_p", "p"), ("q", "nll_q", "q"), ("ratio", _NLL_INCREASE, "pq"):
+            values[name] = self._power(objects[field]["mean"])
+            error = values[name] * self._log_base * objects[field]["stderr"]
+            if any(objects[f"nll_{loss}"]["infinite"] for loss in losses):
+                values[name] = values["q"] / values["p"] if name == "ratio" else math.inf
+                error = math.nan
+            yield f"perplexity_{name}", values[name]
+            yield f"perplexity_{name}_stderr", error
+        assert self._losses is not None
+        yield "ln_ppl_correlation", self._losses.correlation()
+
+    def _power(self, exponent: float) -> float:
+        """The power of the base, which may be beyond the largest float."""
+        try:
+            return math.exp(self._log_base * exponent)
+        except OverflowError:
+            return math.inf
 
 
-def to_json(result: dict[str, Any]) -> str:
+def models_of(result: dict[str, Any], name: str = "") -> dict[str, dict[str, Any]]:
+    """The result of each model by its name; that of a run with one model by the given name."""
+    return {model["q"]: model for model in result["models"]} if "models" in result else {name: result}
+
+
+def main_of(model: dict[str, Any]) -> dict[str, Any]:
+    """The summary of the divergence of a model: its measure, or the field `kl` of a comparison."""
+    main: dict[str, Any] = model.get("kl", model)
+    return main
+
+
+def to_json(result: Mapping[str, Any]) -> str:
     """The result as strict JSON: numbers that are not finite are null, and counted."""
     return json.dumps(json.loads(json.dumps(result), parse_constant=lambda _: None), allow_nan=False)
-
-
-def to_text(result: dict[str, Any], unit: str) -> str:
-    """The result as lines of text. An empty unit is not shown."""
-    fields = {name: x for name, x in result.items() if isinstance(x, dict) and "mean" in x}
-    lines = _table(fields) if fields else []
-    pairs = [] if fields else [*_field(result)]
-    rare = [pair for x in fields.values() or [result] for pair in _rare(x)]
-    pairs += [*dict.fromkeys(rare), *joint(result), *([("values in", unit)] if unit else [])]
-    return "\n".join([*lines, *(f"  {label:<15} {text}" for label, text in pairs)])
-
-
-def _field(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "mean", f"{one['mean']:.6g} ± {one['stderr']:.2g}"
-    yield "quantiles", "  ".join(f"{float(q):.0%} {value:.4g}" for q, value in one["quantiles"].items())
-    yield "min, max", f"{one['min']:.6g}, {one['max']:.6g} in row {one['max_row']}"
-
-
-def _table(fields: dict[str, dict[str, Any]]) -> list[str]:
-    """A line for each field."""
-    shown = ("0.01", "0.5", "0.99")
-    cells = [["", "mean", "±", *(f"{float(q):.0%}" for q in shown), "max", "in row"]]
-    for name, x in fields.items():
-        numbers = [x["mean"], *(x["quantiles"][q] for q in shown), x["max"]]
-        mean, *others = (f"{number:.5g}" for number in numbers)
-        cells.append([name, mean, f"{x['stderr']:.2g}", *others, str(x["max_row"])])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(["", name.ljust(widths[0]), *map(str.rjust, line, widths[1:])]) for name, *line in cells]
-
-
-def _rare(one: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if one["ignored"]:
-        yield "ignored", f"{one['ignored']:,} rows"
-    for kind in ("infinite", "invalid"):
-        if one[kind]:
-            first = one[f"first_{kind}_rows"]
-            yield kind, f"{one[kind]:,} rows: {', '.join(map(str, first))}{', ...' if one[kind] > len(first) else ''}"
-
-
-def joint(result: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The numbers of a result that do not belong to one field."""
-    for name in "pq":
-        if f"perplexity_{name}" in result:
-            yield f"perplexity of {name}", f"{result[f'perplexity_{name}']:.6g}"
-    if "top1_agreement" in result:
-        yield "same argmax", f"{result['top1_agreement']:.4%}"
-    notes = {name: note for name, note in result.get("notes", {}).items() if note["rows"]}
-    for text in dict.fromkeys(note["text"] for note in notes.values()):
-        rows = (f"{note['rows']:,} rows of {name}" for name, note in notes.items() if note["text"] == text)
-        yield "note", f"{' and '.join(rows)}: {text}"
-    yield "rows", f"{result['rows']:,} in {result['seconds']:.3g} s"
-    yield "speed", f"{result['rows_per_second']:.3g} rows/s, {result['bytes_per_second'] / 1e9:.3g} GB/s"

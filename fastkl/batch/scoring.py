@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from inspect import signature
@@ -52,6 +53,8 @@ class Options:
     invalid: str = "raise"
     ignore_index: int | None = None
     labels: bool = False  # whether there are labels
+    columns: int | None = None  # how many entries of each row are used, of the first; None: all
+    models: tuple[str, ...] = ()  # the names of several q; a single one has none
 
     def __post_init__(self) -> None:
         """Check what the measures do not, because their arguments are others."""
@@ -61,6 +64,11 @@ class Options:
         for name, value in self._changed().items():
             if name not in taken:
                 raise ValueError(f"{name}={value!r}: only for measure {_takers(name)}")
+        if self.columns is not None and (isinstance(self.columns, bool) or operator.index(self.columns) < 1):
+            raise ValueError(f"columns={self.columns!r}: must be a positive integer")
+        for name in self.models:
+            if not isinstance(name, str) or not name.isprintable() or name[:1] in ("", ".") or set(name) & {"/", "\\"}:
+                raise ValueError(f"q has the name {name!r}: must be text, without / or \\, that begins with no dot")
         if self.labels and "labels" not in taken:
             raise ValueError(f"labels: only for measure {_takers('labels')}")
         if self.measure == "nll" and not self.labels:
@@ -70,7 +78,7 @@ class Options:
 
     def _changed(self) -> dict[str, Any]:
         """The options that differ from the defaults."""
-        options = (x for x in fields(self) if x.name not in ("measure", "labels"))
+        options = (x for x in fields(self) if x.name not in ("measure", "labels", "columns", "models"))
         return {x.name: value for x in options if (value := getattr(self, x.name)) != x.default}
 
     def with_logits(self, name: Literal["p", "q"]) -> Options:
@@ -80,10 +88,22 @@ class Options:
 
     def facts(self) -> dict[str, str]:
         """The measure, and the options that differ from the defaults, as a report lists them."""
-        return {"measure": self.measure} | {name.replace("_", " "): str(x) for name, x in self._changed().items()}
+        changed = self._changed() | ({} if self.columns is None else {"columns": f"the first {self.columns}"})
+        return {"measure": self.measure} | {name.replace("_", " "): str(x) for name, x in changed.items()}
 
-    def dtype(self, *operands: np.dtype[Any]) -> np.dtype[Any]:
-        """The dtype of a row's value, for operands of those dtypes: a number, or a field for each of a comparison's."""
+    @property
+    def q_names(self) -> dict[str, str]:
+        """The name of each model's operand; a single model has no name."""
+        return {model: f"q[{model!r}]" for model in self.models} or {"": "q"}
+
+    def dtype(self, operands: Mapping[str, np.dtype[Any]]) -> np.dtype[Any]:
+        """The dtype of a row's value, for operands of those dtypes: of several models, a field each."""
+        if not self.models:
+            return self._dtype(*operands.values())
+        return np.dtype([(model, self._dtype(operands["p"], operands[q])) for model, q in self.q_names.items()])
+
+    def _dtype(self, *operands: np.dtype[Any]) -> np.dtype[Any]:
+        """The dtype of a value of one model: a number, or a field for each of a comparison's."""
         real = np.result_type(*(call.read_operand("", np.empty(0, x))[1].result for x in operands))
         if self.measure != "compare":
             return real
@@ -95,6 +115,11 @@ def _takers(argument: str) -> str:
     """The measures that take an argument, as words."""
     *names, last = (name for name, x in MEASURES.items() if argument in x.arguments)
     return f"{', '.join(names)} or {last}" if names else last
+
+
+def operands_of(q: str, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """The operands of a measure by its own names, from those of a run in which the model's is named `q`."""
+    return {"q" if name == q else name: x for name, x in rows.items() if name in ("p", "labels", q)}
 
 
 def request_of(options: Options, rows: Mapping[str, Array], out: Array | None = None) -> Request:
@@ -126,6 +151,8 @@ def evaluate(options: Options, rows: Mapping[str, Array], out: Array, stop: Stop
 def unit(name: str, base: float | None) -> str:
     """The unit of the values of a measure, or of a field of a comparison; nothing where no logarithm is in them."""
     has_base = name not in MEASURES or "base" in MEASURES[name].arguments
-    if name == "same_argmax" or not (has_base or name == "generalized_kl"):  # whose logarithm is the natural one
+    if name in ("same_argmax", "delta_p") or not (
+        has_base or name == "generalized_kl"
+    ):  # whose logarithm is the natural one
         return ""
     return "nats" if base is None else "bits" if base == 2 else f"units of log {base:g}"

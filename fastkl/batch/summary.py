@@ -13,18 +13,24 @@ from numpy.typing import ArrayLike
 from .histogram import Histogram, count
 from .totals import Bins, Moments
 
-QUANTILES: Final = ("0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99")
-NAMED: Final = 10  # rows that a result names: the worst, the first infinite, the first invalid
+QUANTILES: Final = ("0.001", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "0.999")
+TAIL: Final = 20  # one value of so many is among the largest, whose mean is "cvar95"
+NAMED: Final = 10  # rows that a result names: the first infinite, the first invalid, and unless told otherwise the worst
 BLOCK: Final = 1 << 17  # values counted together: their temporaries stay in the second cache or near it
 _BUFFER: Final = ("_waiting", "_left_out", "_waits", "_first_waiting")
 _quiet: Final = np.errstate(all="ignore")  # NaN, infinity and overflow are expected here
 
 
 class Summary:
-    """Mean, quantiles, extremes and the worst rows of values that arrive in blocks of any size.
+    """Mean, deviation, quantiles, extremes and the worst rows of values that arrive in blocks of any size.
 
     `update` adds a block, and `merge` adds the summary of another part, in any order. A summary of any number of values
     takes 2 MB at most, and 1 MB when it is pickled.
+
+    Parameters
+    ----------
+    worst : int, default 10
+        How many of the largest values `result` names with their rows, at least 1.
 
     See Also
     --------
@@ -38,13 +44,14 @@ class Summary:
       group. For values that are not negative, D is at most twice the mean. A group is centred before it is summed; sums of
       groups are added as fractions, without an error. Therefore the order of merges changes nothing, but the grouping may
       change the last digits.
-    - **stderr**: at most 18 ε stderr from the exact value.
+    - **std, stderr**: at most 18 ε of themselves from the exact value.
     - **quantiles**: those of `np.quantile`, exact except for the rounding of the interpolation, of up to 65,536 different
       values. If there are more, values are counted in that many bins, of floats without their lowest bits; when more bins
       are needed, one more bit is left out. A quantile is interpolated between the middles of the bins that hold the values
       of the two nearest ranks. With k bits left out, these are right to a relative 2^(k - 53). That is below B / 65,536 for
       values in B binades (from a power of two to the next, for each sign). Values below 2.3e-308 are right to 2^(k - 1074).
       0 stays 0.
+    - **cvar95**: the mean of the largest values, each as accurate as a quantile; the mean itself is rounded by 2 ε.
     - **everything else** is exact, and depends on the values and their rows alone, as the quantiles do.
 
     Bins that collapse evenly when memory runs out are the idea of UDDSketch [1]_, whose bins are logarithmic. Cutting off
@@ -69,7 +76,10 @@ class Summary:
     {'row': 4, 'value': 1.5}
     """
 
-    def __init__(self) -> None:
+    def __init__(self, worst: int = NAMED) -> None:
+        if operator.index(worst) < 1:
+            raise ValueError(f"worst={worst}: a positive number is wanted")
+        self._most = worst
         self._next_row = 0
         # How many values are not finite, and the first rows of them.
         self._rare: dict[str, tuple[int, list[int]]] = {"infinite": (0, []), "invalid": (0, [])}
@@ -189,7 +199,7 @@ class Summary:
         for kind, rare in other._rare.items():
             self._add_rare(kind, *rare)
         self._ignored += other._ignored
-        self._worst = _worst(self._worst, other._worst)
+        self._name(other._worst)
         self._least = float(np.fmin(self._least, other._least))
         self._low, self._high = min(self._low, other._low), max(self._high, other._high)
         self._moments = self._moments.plus(other._moments)
@@ -204,13 +214,15 @@ class Summary:
         Returns
         -------
         dict
-            `rows`, the number of values; `ignored`, how many of them are left out of what follows; `mean` and `stderr` (of
-            the mean: the standard deviation of the sample, divided by √n) of the finite values; `min` and `max` of all
-            values except NaN, and `max_row`; `quantiles` of the finite values, a dict with the keys "0.01", "0.05", "0.25",
-            "0.5", "0.75", "0.95", "0.99"; `infinite`, the number of infinite values, and `first_infinite_rows`, up to ten;
-            `invalid` and `first_invalid_rows`; `worst`, up to ten {"row", "value"}, the largest value first, of equal ones
-            the first row first. What does not exist is nan (`max_row`: None): mean and quantiles without a finite value,
-            stderr with fewer than two, extremes of NaN alone.
+            `rows`, the number of values; `ignored`, how many of them are left out of what follows; `mean`, `std` and
+            `stderr` of the finite values: the standard deviation of the sample, with n - 1, and that divided by √n; `min`
+            and `max` of all values except NaN, and `max_row`; `quantiles` of the finite values, a dict with the keys
+            "0.001", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "0.999"; `cvar95`, the mean of the largest 5 %
+            of the n finite values: of n/20 of them, rounded up (the conditional value at risk, or expected shortfall);
+            `infinite`, the number of infinite values, and `first_infinite_rows`, up to ten; `invalid` and
+            `first_invalid_rows`; `worst`, {"row", "value"} of ten values or of as many as the summary was made for, the
+            largest value first, of equal ones the first row first. What does not exist is nan (`max_row`: None): mean,
+            quantiles and cvar95 without a finite value, std and stderr with fewer than two, extremes of NaN alone.
 
         See Also
         --------
@@ -232,10 +244,12 @@ class Summary:
             "ignored": self._ignored,
             "mean": self._moments.mean(self._low, self._high),
             "stderr": self._moments.stderr(),
+            "std": self._moments.std(),
             "min": self._least,
             "max": greatest,
             "max_row": row,
             "quantiles": {level: self._quantile(float(level)) for level in QUANTILES},
+            "cvar95": self._tail_mean(),
             "infinite": infinite,
             "first_infinite_rows": [*infinite_rows],
             "invalid": invalid,
@@ -296,12 +310,12 @@ class Summary:
         values = values[places]
         values += 0.0  # -0.0 + 0.0 is 0.0: they are one value
         self._least = float(np.fmin(self._least, np.fmin.reduce(values)))
-        floor = self._worst[-1][0] if len(self._worst) == NAMED else -math.inf
+        floor = self._worst[-1][0] if len(self._worst) == self._most else -math.inf
         large = np.flatnonzero(values >= floor)
-        if len(large) > NAMED:
-            large = large[values[large] >= np.partition(values[large], -NAMED)[-NAMED]]
-            large = large[np.argsort(-values[large], kind="stable")[:NAMED]]  # of equal values, the first
-        self._worst = _worst(self._worst, [(float(values[i]), row + int(places[i])) for i in large.tolist()])
+        if len(large) > self._most:
+            large = large[values[large] >= np.partition(values[large], -self._most)[-self._most]]
+            large = large[np.argsort(-values[large], kind="stable")[: self._most]]  # of equal values, the first
+        self._name([(float(values[i]), row + int(places[i])) for i in large.tolist()])
 
         finite = np.isfinite(values)
         if not finite.all():
@@ -314,6 +328,10 @@ class Summary:
             self._low, self._high = min(self._low, low), max(self._high, high)
             self._moments = self._moments.plus(Moments.of(values, max(-low, high)))
             self._bins = self._bins.plus(Bins.of(values, self._bins.cut))
+
+    def _name(self, others: list[tuple[float, int]]) -> None:
+        """Keep the largest of the values that are known and of others, with their rows."""
+        self._worst = sorted([*self._worst, *others], key=lambda at: (-at[0], at[1]))[: self._most]
 
     def _add_rare(self, kind: str, count: int, rows: list[int]) -> None:
         known, first = self._rare[kind]
@@ -331,6 +349,19 @@ class Summary:
         a, b = self._bins.values(self._low, self._high, places).tolist()
         return float(min(max((1 - share) * a + share * b, a), b))
 
+    def _tail_mean(self) -> float:
+        """The mean of the largest values: one of each TAIL, rounded up."""
+        if not self._moments.n:
+            return math.nan
+        most = -(-self._moments.n // TAIL)
+        counts = self._bins.counts[::-1]
+        taken = np.clip(most - (np.cumsum(counts) - counts), 0, counts)
+        places = np.flatnonzero(taken)
+        values = self._bins.values(self._low, self._high)[::-1][places]  # descending
+        exponent = math.frexp(max(abs(values[0]), abs(values[-1])))[1]  # so that no product overflows
+        mean = math.fsum((np.ldexp(values, -exponent) * taken[places]).tolist()) / most
+        return float(min(max(np.ldexp(mean, exponent), values[-1]), values[0]))
+
     @_quiet
     def __getstate__(self) -> dict[str, Any]:
         self._count()
@@ -339,7 +370,3 @@ class Summary:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._make_room()
-
-
-def _worst(some: list[tuple[float, int]], others: list[tuple[float, int]]) -> list[tuple[float, int]]:
-    return sorted([*some, *others], key=lambda at: (-at[0], at[1]))[:NAMED]

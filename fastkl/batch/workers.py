@@ -7,14 +7,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from itertools import islice
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
 
-from .._kernels import Stop, evaluate_files
+from .._kernels import Request, Stop, evaluate_files
 from ..call import Array, InvalidRowError, prepare
 from .operands import Operands
-from .scoring import Options, evaluate, request_of
+from .readers import Source
+from .scoring import Options, evaluate, operands_of, request_of
 
 # The values of a range of rows, and which rows have an ignored label, if any can have it.
 Part = tuple["Array", "Array | None"]
@@ -25,6 +27,7 @@ Run = Callable[[Operands, Options, Iterable[range]], Generator[Part]]
 # Python, where a block costs as long as the reading of some 500 kB.
 BLOCK: Final = 1 << 19
 PYTHON_BLOCK: Final = 1 << 21
+_SHARED: Final = ("p", "labels")  # the operands that all models have
 
 
 class Worker:
@@ -35,16 +38,25 @@ class Worker:
         self._dtype = operands.dtype(options)
         row_bytes = max((1, *(x.row_bytes for x in operands.values())))
         self._step = min(max(1, PYTHON_BLOCK // row_bytes), operands.rows)
-        small = ((name, x) for name, x in operands.items() if x.small_reads)
-        self._buffers = {name: np.empty((self._step, x.width), x.dtype) for name, x in small}
-        self._reads: dict[str, Array] = {}
-        from_files = all(x.rows == 1 or x.place(0) is not None for x in operands.values())
-        if from_files and self._dtype.names is None and operands.rows > 1 and row_bytes <= BLOCK:
-            step = min(BLOCK // row_bytes, self._step)
-            self._reads = {name: self._buffers[name][:step] for name, x in operands.items() if x.rows > 1}
-            rows = {name: self._reads[name] if name in self._reads else x.get(0, 1) for name, x in operands.items()}
-            self._request = prepare(request_of(options, _labels_flat(rows)))
-            self._request.stop = stop
+        # Those of several models are computed one after the other, and use the same buffers.
+        small = {name: (name in _SHARED and name, x.width, x.dtype) for name, x in operands.items() if x.small_reads}
+        rooms = {room: np.empty((self._step, room[1]), room[2]) for room in {*small.values()}}
+        self._buffers = {name: rooms[room] for name, room in small.items()}
+        # For the kernels that read files: of each model, the request, and the arrays that are filled with rows before. What
+        # models share is read for the first of them.
+        self._reads: dict[str, tuple[Request, dict[str, Array]]] = {}
+        self._block = min(BLOCK // row_bytes, self._step)
+        outs = [self._dtype[model] if model else self._dtype for model in options.q_names]
+        from_files = all(x.place(0) is not None if x.rows > 1 else not options.models for x in operands.values())
+        if from_files and not any(x.names for x in outs) and operands.rows > 1 and self._block:
+            arrays = {name: self._buffers[name][: self._block] for name, x in operands.items() if x.rows > 1}
+            rows = {name: arrays[name] if name in arrays else x.get(0, 1) for name, x in operands.items()}
+            for model, q in options.q_names.items():
+                request = prepare(request_of(options, self._entries(operands_of(q, rows))))
+                request.stop = stop
+                first = not self._reads
+                here = {name: x for name, x in arrays.items() if name == q or (first and name in _SHARED)}
+                self._reads[model] = request, here
 
     def __call__(self, rows: range, read: dict[str, Array]) -> Part:
         """The part of the rows. Operands that were not read yet are read here."""
@@ -55,11 +67,13 @@ class Worker:
         while start < len(rows):
             block = slice(start, min(start + self._step, len(rows)))
             first, last = rows.start + block.start, rows.start + block.stop
-            blocks = {
-                name: parts[name][block] if name in parts else x.get(first, last, self._buffers[name])
-                for name, x in self._operands.items()
-            }
-            self._evaluate(first, blocks, values[block])
+
+            def get(name: str, first: int = first, last: int = last, block: slice = block) -> Array:
+                if name in parts:
+                    return parts[name][block]
+                return self._operands[name].get(first, last, self._buffers[name])
+
+            self._evaluate(first, get, values[block])
             start = block.stop + self._evaluate_files(last, values[block.stop :])
             if self._stop is not None and self._stop.is_set():
                 raise CancelledError
@@ -69,27 +83,43 @@ class Worker:
 
     def _evaluate_files(self, first: int, values: Array) -> int:
         """Fill `values` with those of the rows from `first` on, as far as the kernels can read them from files."""
-        places = [(array, *(self._operands[name].place(first) or ())) for name, array in self._reads.items()]
-        return evaluate_files(self._request, values, places) if places else 0
+        done = 0
+        step = self._block if self._options.models else len(values)  # several models share the rows of a block
+        while self._reads and step <= len(values) - done:
+            counts = []
+            for model, (request, arrays) in self._reads.items():
+                out = (values[model] if model else values)[done : done + step]
+                places = [(array, *(self._operands[name].place(first + done) or ())) for name, array in arrays.items()]
+                counts += [evaluate_files(request, out, places)]
+            done += min(counts)
+            if min(counts) < step or not self._options.models:
+                break
+        return done
 
     def check_options(self) -> None:
         """Raise the error of an option that does not fit these operands, before a row is read."""
         none = {name: np.empty((0, x.width), x.dtype) for name, x in self._operands.items()}
-        self._evaluate(0, none, np.empty(0, self._dtype))
+        self._evaluate(0, none.__getitem__, np.empty(0, self._dtype))
 
-    def _evaluate(self, first: int, blocks: dict[str, Array], values: Array) -> None:
-        try:
-            evaluate(self._options, _labels_flat(blocks), values, self._stop)
-        except InvalidRowError as error:
+    def _evaluate(self, first: int, get: Callable[[str], Array], values: Array) -> None:
+        """Fill `values` with those of all models. `get` has the rows of an operand, until it is called for another q."""
+        shared = {name: get(name) for name in _SHARED if name in self._operands}
+        errors: list[tuple[Any, Source, InvalidRowError]] = []
+        for model, q in self._options.q_names.items():
+            rows = shared | ({"q": get(q)} if q in self._operands else {})
+            out = values[model] if model else values
+            try:
+                evaluate(self._options, self._entries(rows), out, self._stop)
+            except InvalidRowError as error:
+                errors += [(error.index[0], self._operands[q if error.operand == "q" else error.operand], error)]
+        if errors:
             self._operands.check(first, thorough=True)  # a file that is written to while it is read can hold anything
-            x, (row, *entry) = self._operands[error.operand], error.index
-            assert isinstance(row, int)  # a slice comes only with another axis than the last
-            raise error.at((*x.index(first + row), *entry), f"{x.name}: ") from None
+            row, x, found = min(errors, key=itemgetter(0))  # the first row of those of several models
+            raise found.at((*x.index(first + row), *found.index[1:]), f"{x.name}: ") from None
 
-
-def _labels_flat(blocks: dict[str, Array]) -> dict[str, Array]:
-    """The blocks, of which that of labels has no axis for entries."""
-    return {name: x[:, 0] if name == "labels" else x for name, x in blocks.items()}
+    def _entries(self, blocks: dict[str, Array]) -> dict[str, Array]:
+        """The entries of the blocks that are used; the block of labels has no axis for them."""
+        return {name: x[:, 0] if name == "labels" else x[:, : self._options.columns] for name, x in blocks.items()}
 
 
 def ignored_rows(operands: Operands, options: Options, rows: range, labels: Array | None = None) -> Array | None:
@@ -122,6 +152,8 @@ def in_threads(count: int, operands: Operands, options: Options, parts: Iterable
     finally:
         stop.set()
         pool.shutdown(cancel_futures=True)
+        for x in operands.values():
+            x.stop = None
 
 
 def results(futures: Iterable[Any], most: int, waiting: deque[Any]) -> Generator[Any]:

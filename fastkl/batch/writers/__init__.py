@@ -8,9 +8,23 @@ from typing import Any
 
 import numpy as np
 
+from ...call import Array
 from .. import formats
 from ..output import Write
 from ..readers import Source
+
+
+def columns(dtype: np.dtype[Any]) -> dict[tuple[str, ...], np.dtype[Any]]:
+    """The dtypes of the columns of values, by the names of the fields that lead to them: of a model, of a comparison."""
+    fields = [(name, dtype[name]) for name in dtype.names or ()]
+    return {(name, *rest): x for name, field in fields for rest, x in columns(field).items()} or {(): dtype}
+
+
+def column(values: Array, names: tuple[str, ...]) -> Array:
+    """The column with those names."""
+    for name in names:
+        values = values[name]
+    return values
 
 
 def find(path: Path, p: Source, keys: Sequence[str], dtype: np.dtype[Any], shape: tuple[int, ...]) -> Write | None:

@@ -1,4 +1,7 @@
-"""Results as Parquet: a column for each field, after the key columns of the input. Needs pyarrow."""
+"""Results as Parquet: a column for each field, after the key columns of the input. Needs pyarrow.
+
+With several models, the columns are named MODEL or MODEL.FIELD.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from ..files import naming
 from ..output import Write
 from ..readers.parquet import ParquetSource
 from ..readers.source import Source, first_line
+from . import column, columns
 
 VALUE: Final = "value"  # the column of a result that has no fields
 GROUP: Final = 1 << 16  # rows of a row group
@@ -26,7 +30,8 @@ GROUP_BYTES: Final = 1 << 26  # bytes of keys in a row group, at most, if all ro
 def writer(p: Source, keys: Sequence[str], dtype: np.dtype[Any], shape: tuple[int, ...]) -> Write:
     """The function that writes values beside the columns of p that are keys."""
     rows = math.prod(shape)
-    names = dtype.names or (VALUE,)
+    paths = {".".join(names) or VALUE: names for names in columns(dtype)}
+    names = tuple(paths)
     fields: list[Any] = []
     group = GROUP
     if keys:
@@ -39,12 +44,12 @@ def writer(p: Source, keys: Sequence[str], dtype: np.dtype[Any], shape: tuple[in
                 raise ValueError(f"keys: {key!r} would be the name of two columns; the values are in {', '.join(names)}")
         fields, size = p.fields(keys)
         group = max(1, min(group, GROUP_BYTES // size))
-    kinds = [pa.from_numpy_dtype(dtype[name] if dtype.names else dtype) for name in names]
+    kinds = map(pa.from_numpy_dtype, columns(dtype).values())
     schema = pa.schema([*fields, *map(pa.field, names, kinds)])
 
     def write(path: Path, parts: Iterator[Array]) -> None:
         tables = (
-            pa.table({name: np.ascontiguousarray(part[name] if dtype.names else part) for name in names}) for part in parts
+            pa.table({name: np.ascontiguousarray(column(part, names)) for name, names in paths.items()}) for part in parts
         )
         beside = _regrouped(p.tables(keys, group), group) if isinstance(p, ParquetSource) and keys else repeat(pa.table({}))
         try:

@@ -1,10 +1,14 @@
-"""Results as Zarr: an array, or a group with an array for each field, in a new folder. Needs zarr 2.18 or later, or 3."""
+"""Results as Zarr: an array, or a group with an array for each field, in a new folder. Needs zarr 2.18 or later, or 3.
+
+With several models, there is an array or a group for each model.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +20,7 @@ from ..files import naming
 from ..output import Write
 from ..readers.source import Source, quietly
 from ..readers.zarr import boxes
+from . import column, columns
 
 CHUNK: Final = 1 << 17  # values in a chunk
 
@@ -25,13 +30,14 @@ def writer(p: Source, keys: Sequence[str], dtype: np.dtype[Any], shape: tuple[in
 
     def write(path: Path, parts: Iterator[Array]) -> None:
         with naming(path):
-            if dtype.names:
-                zarr.open_group(os.path.abspath(path), mode="w-")
-            arrays = {x: _create(path / x, dtype[x] if x else dtype, shape) for x in dtype.names or ("",)}
+            for names in columns(dtype):
+                for group in accumulate(names[:-1], Path.joinpath, initial=path) if names else ():
+                    zarr.open_group(os.path.abspath(group), mode="a")
+            arrays = {names: _create(path.joinpath(*names), x, shape) for names, x in columns(dtype).items()}
             start = 0
             for values in parts:
-                for name, array in arrays.items():
-                    _fill(array, start, values[name] if name else values)
+                for names, array in arrays.items():
+                    _fill(array, start, column(values, names))
                 start += len(values)
 
     return write
