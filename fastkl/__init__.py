@@ -42,8 +42,9 @@ from ._build import build_info, choose_tier, get_include, limit_threads
 from ._version import __version__
 from .call import InvalidRowError
 from .measures import *  # noqa: F403 - its __all__ lists the documented functions, so that a new one is exported
+from .topk import TopK
 
-__all__ = ["InvalidRowError", "Summary", "__version__", "build_info", "get_include", "score"]
+__all__ = ["InvalidRowError", "Summary", "TopK", "__version__", "build_info", "get_include", "score"]
 __all__ += measures.__all__
 
 if TYPE_CHECKING:

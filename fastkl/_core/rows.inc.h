@@ -68,6 +68,14 @@ typedef struct {
     int pair, infinite, dtype, common;
 } traits;
 
+/* The sums of some entries of a row in each lane, what rounding took from them, and the OR of the entries' bits; the
+   entries that are added at a time. */
+typedef struct {
+    double sum[DOUBLES], low[DOUBLES];
+    uint64_t bits[DOUBLES];
+} double_sums;
+#define ADDED_ENTRIES (4 * DOUBLES)
+
 #include "logits_sums.inc.h"
 #include "logits_short_sums.inc.h"
 
@@ -424,3 +432,4 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
 #include "logits_compare.inc.h"
 #include "logits_short_compare.inc.h"
 #include "compare.inc.h"
+#include "coarsen.inc.h"

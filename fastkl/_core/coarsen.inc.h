@@ -1,0 +1,107 @@
+/* Owns the coarser row of a few entries of a row and one for all others, which are summed without the few. In double,
+   whatever the dtype is. Knows nothing of measures.
+
+   The sum of the others may be so much smaller than the few that a difference of sums would have no digit of it. */
+
+/* The entries that are copied at a time, if they cannot be summed where they stand. */
+#define COPIED_ENTRIES (16 * ADDED_ENTRIES)
+
+/* The sum of a row's entries but those at the columns, in two parts, and the OR of their bits. Only the entries beside a
+   column are copied, which becomes 0 in the copy. */
+static fastkl_parts sum_of_others(const fastkl_operand *q, ptrdiff_t n, const fastkl_columns *but, uint64_t *bits) {
+    const int is_float = q->dtype == FASTKL_float32, in_place = in_a_row(q) && (is_float || q->dtype == FASTKL_float64);
+    double_sums sums = {{0}, {0}, {0}};
+    double chunk[COPIED_ENTRIES];
+    ptrdiff_t i = 0;
+    for (ptrdiff_t start = 0, end; start < n; start = end) {
+        const char *const data = q->data + start * q->col;
+        end = (i < but->count ? (ptrdiff_t)but->sorted[i] : n) / ADDED_ENTRIES * ADDED_ENTRIES;
+        if (in_place && end > start) {
+            (is_float ? add_entries_f32 : add_entries_f64)(data, end - start, but->exact, &sums);
+            continue;
+        }
+        end = start + columns_of_piece(n, start, in_place ? ADDED_ENTRIES : COPIED_ENTRIES);
+        const int count = (int)(end - start), filled = (count + ADDED_ENTRIES - 1) / ADDED_ENTRIES * ADDED_ENTRIES;
+        load_f64(chunk, q, data, count, filled);
+        for (; i < but->count && but->sorted[i] < end; i++)
+            chunk[but->sorted[i] - start] = 0;
+        add_entries_f64((const char *)chunk, filled, but->exact, &sums);
+    }
+    fastkl_parts total = {0, 0};
+    *bits = 0;
+    for (int j = 0; j < DOUBLES; j++) {
+        two_sum(&total.high, &total.low, sums.sum[j]);
+        total.low += sums.low[j];
+        *bits |= sums.bits[j];
+    }
+    const double rounded = total.high + total.low;
+    return (fastkl_parts){rounded, but->exact ? (total.high - rounded) + total.low : 0};
+}
+
+static int coarsen_probabilities(const fastkl_task *task, const fastkl_operand *q, ptrdiff_t n, const fastkl_columns *at,
+                                 double *entries) {
+    const fastkl_operand none = {.dtype = q->dtype};
+    uint64_t bits;
+    const fastkl_parts others = sum_of_others(q, n, at, &bits);
+    double sum = others.high;
+    for (ptrdiff_t i = 0; i < at->count; i++)
+        sum += entries[i], bits |= bits_f64(entries[i]);
+    entries[at->count] = others.high, entries[at->count + 1] = others.low;
+    if (((bits & FASTKL_SIGN) || !isfinite(sum)) && fastkl_check_entries(*q, none, n))
+        return FASTKL_Q_ENTRY;
+    if (differs_from_one(sum, task->q_tolerance) || (sum == 0 && !fastkl_has_weight(*q, n, task->eps)))
+        return FASTKL_Q_SUM;
+    return isfinite(sum) ? FASTKL_VALID : FASTKL_REFUSED;
+}
+
+/* The weights of the others are summed in double lanes also for floats: the divergence is of second order in errors of all
+   weights together, but of first order in that of one. */
+static int coarsen_logits(const fastkl_task *task, const fastkl_operand *q, ptrdiff_t n, const fastkl_columns *at,
+                          double *entries) {
+    const fastkl_parts c = {task->scale, task->scale_low};
+    logits_row row = {.operand = q, .hidden = at, .as_is = 1, .factor = 1, .min = -INFINITY, .least = -INFINITY};
+    entropy_sums sums;
+    int is_finite = 0;
+    for (ptrdiff_t i = 0; i < at->count; i++) {
+        if (!(entries[i] < INFINITY))
+            return FASTKL_Q_ENTRY;
+        is_finite |= entries[i] > -INFINITY;
+    }
+    if (!scale_is_in_range(task))
+        return FASTKL_REFUSED;
+    int status = weights_pass_f64(NULL, &row, n, c, SUM_WEIGHT, &sums);
+    if (status == PASS_OUT_OF_RANGE) {
+        find_largest_f64(&row, n, &row.centre);
+        row.centred = 1, row.as_is = 0;
+        status = weights_pass_f64(NULL, &row, n, c, SUM_WEIGHT, &sums);
+    }
+    if (status || isnan(sums.q_weight)) {
+        const fastkl_operand none = {.dtype = q->dtype};
+        return fastkl_check_entries(*q, none, n) ? FASTKL_Q_ENTRY : FASTKL_REFUSED;
+    }
+    const int has_others = sums.q_weight > 0;
+    if (!has_others && !is_finite)
+        return FASTKL_Q_SUM;
+    const double centre = has_others ? row.centre : 0, reference = has_others ? sums.q_reference : 0;
+    for (ptrdiff_t i = 0; i < at->count; i++) {
+        const double logit = (entries[i] - centre) - reference, product = logit * c.high;
+        if (isinf(product) && isfinite(entries[i]))
+            return FASTKL_REFUSED;
+        entries[i] = isinf(product) || c.high == 1 ? product : fma(logit, c.high, logit * c.low);
+    }
+    entries[at->count] =
+        has_others ? log_beyond_reference(sums.q_exponent, reference, c) + log(sums.q_weight) : -INFINITY;
+    entries[at->count + 1] = (centre + reference) * c.high;
+    return FASTKL_VALID;
+}
+
+static void coarsen(const fastkl_task *task, const fastkl_operand *q, ptrdiff_t n, const fastkl_columns *at,
+                    double *entries, uint8_t *status) {
+    *status = FASTKL_INDEX;
+    for (ptrdiff_t i = 0; i < at->count; i++)
+        if (at->sorted[i] < 0 || at->sorted[i] >= n || (i > 0 && at->sorted[i] == at->sorted[i - 1]))
+            return;
+    for (ptrdiff_t i = 0; i < at->count; i++)
+        entries[i] = fastkl_entry(*q, (ptrdiff_t)at->at[i]);
+    *status = (uint8_t)(q->logits ? coarsen_logits : coarsen_probabilities)(task, q, n, at, entries);
+}
