@@ -22,8 +22,8 @@ __all__ = ["TopK", "run"]
 
 _MEASURES: Final = ("kl_divergence", "cross_entropy", "js_divergence", "total_variation")
 _, _FLOAT64 = call.read_operand("p", np.empty(0))
-# A block of rows has at most so many entries of q, a few milliseconds of work, and so many of its coarser rows.
-_ENTRIES: Final = 1 << 23
+# A block of rows has at most so many entries of q, some ten milliseconds of work, and so many of the coarser rows.
+_ENTRIES: Final = 1 << 25
 _COARSE: Final = 1 << 19
 
 
@@ -342,7 +342,7 @@ def _sum(values: Array) -> tuple[Array, Array]:
 
 
 def _with_tail(request: Request, rows: _Rows) -> tuple[Array, Array]:
-    """The values and the tail of each row, and which rows are invalid, but for their columns."""
+    """The values and the tail of each row, and which rows are invalid, whatever their columns are."""
     values = rows.values
     with np.errstate(all="ignore"):
         invalid = ~((values < np.inf) & (values >= (-np.inf if rows.log else 0))).all(-1)

@@ -3,15 +3,16 @@
 
    The sum of the others may be so much smaller than the few that a difference of sums would have no digit of it. */
 
-/* The entries that are copied at a time, if they cannot be summed where they stand. */
+/* The copied entries that are added at a time. */
 #define COPIED_ENTRIES (16 * ADDED_ENTRIES)
 
 /* The sum of a row's entries but those at the columns, in two parts, and the OR of their bits. Only the entries beside a
-   column are copied, which becomes 0 in the copy. */
+   column are copied, which becomes 0 in the copy, and all of a row that cannot be summed where it stands. */
 static fastkl_parts sum_of_others(const fastkl_operand *q, ptrdiff_t n, const fastkl_columns *but, uint64_t *bits) {
     const int is_float = q->dtype == FASTKL_float32, in_place = in_a_row(q) && (is_float || q->dtype == FASTKL_float64);
     double_sums sums = {{0}, {0}, {0}};
-    double chunk[COPIED_ENTRIES];
+    double copy[COPIED_ENTRIES];
+    int copied = 0;
     ptrdiff_t i = 0;
     for (ptrdiff_t start = 0, end; start < n; start = end) {
         const char *const data = q->data + start * q->col;
@@ -20,13 +21,18 @@ static fastkl_parts sum_of_others(const fastkl_operand *q, ptrdiff_t n, const fa
             (is_float ? add_entries_f32 : add_entries_f64)(data, end - start, but->exact, &sums);
             continue;
         }
-        end = start + columns_of_piece(n, start, in_place ? ADDED_ENTRIES : COPIED_ENTRIES);
-        const int count = (int)(end - start), filled = (count + ADDED_ENTRIES - 1) / ADDED_ENTRIES * ADDED_ENTRIES;
-        load_f64(chunk, q, data, count, filled);
+        const int count = (int)columns_of_piece(n, start, in_place ? ADDED_ENTRIES : COPIED_ENTRIES - copied);
+        end = start + count;
+        load_f64(copy + copied, q, data, count, (count + ADDED_ENTRIES - 1) / ADDED_ENTRIES * ADDED_ENTRIES);
         for (; i < but->count && but->sorted[i] < end; i++)
-            chunk[but->sorted[i] - start] = 0;
-        add_entries_f64((const char *)chunk, filled, but->exact, &sums);
+            copy[copied + (int)(but->sorted[i] - start)] = 0;
+        copied += (count + ADDED_ENTRIES - 1) / ADDED_ENTRIES * ADDED_ENTRIES;
+        if (copied == COPIED_ENTRIES) {
+            add_entries_f64((const char *)copy, copied, but->exact, &sums);
+            copied = 0;
+        }
     }
+    add_entries_f64((const char *)copy, copied, but->exact, &sums);
     fastkl_parts total = {0, 0};
     *bits = 0;
     for (int j = 0; j < DOUBLES; j++) {
@@ -101,7 +107,12 @@ static void coarsen(const fastkl_task *task, const fastkl_operand *q, ptrdiff_t 
     for (ptrdiff_t i = 0; i < at->count; i++)
         if (at->sorted[i] < 0 || at->sorted[i] >= n || (i > 0 && at->sorted[i] == at->sorted[i - 1]))
             return;
-    for (ptrdiff_t i = 0; i < at->count; i++)
-        entries[i] = fastkl_entry(*q, (ptrdiff_t)at->at[i]);
+    const int is_float = q->dtype == FASTKL_float32 && !q->swapped;
+    for (ptrdiff_t i = 0; i < at->count; i++) {
+        float single;
+        if (is_float)
+            memcpy(&single, q->data + at->at[i] * q->col, sizeof single);
+        entries[i] = is_float ? (double)single : fastkl_entry(*q, (ptrdiff_t)at->at[i]);
+    }
     *status = (uint8_t)(q->logits ? coarsen_logits : coarsen_probabilities)(task, q, n, at, entries);
 }
