@@ -367,7 +367,9 @@ def _of_full(request: Request, top: _Rows, q: Array, kind: Kind, dtype: np.dtype
     if q.shape[:-1] != (1,) and q.strides[-1] != q.itemsize and q.size > q.shape[-1]:
         q = np.ascontiguousarray(q)  # some rows: a row at a time would read the same cache lines again and again
     p, p_invalid = _with_tail(request, top)
-    entries, status = _coarsen(request, q, kind, top.columns, dtype == np.float64)
+    # A rounding of a double shows in a double, and in a total variation, which is of first order in it.
+    is_exact = dtype == np.float64 or request.measure == "total_variation"
+    entries, status = _coarsen(request, q, kind, top.columns, is_exact)
     logits = bool(request.q_logits)
     for at in np.argwhere(status == _kernels.REFUSED):
         _enter_refused(request, _as_float64(q[tuple(at)], kind), top.columns[tuple(at)], entries[tuple(at)])

@@ -56,6 +56,7 @@ def score(
         The reference ("true") distributions, of shape (..., n): a row is a slice along the last axis. A path is that of a
         `.npy` file, of a member of an archive (``file.npz:name``), of a column of a Parquet file or of a folder of them
         (``file.parquet:column``, lists of equal length), or of a Zarr array (``store.zarr``, ``store.zarr:name``).
+        Arrays in the place of a matrix may be a TopK.
     q : path or array_like, optional
         The distributions that `p` is compared with, of the same shape; measures ``"entropy"`` and ``"nll"`` take none. If
         one operand has a single row, that row serves all rows of the other.

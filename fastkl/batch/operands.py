@@ -19,7 +19,8 @@ import numpy as np
 from .._build import build_info
 from .._version import __version__
 from ..containers import arrays_of
-from .readers import Source, open_source
+from ..topk import TopK
+from .readers import Source, TopKFiles, open_source
 from .scoring import MEASURES, Options, request_of
 
 # Bytes of an operand in a part that one thread computes; a quarter of it would make a run a tenth slower.
@@ -48,7 +49,7 @@ class Operands(dict[str, Source]):
 
     def dtype(self, options: Options) -> np.dtype[Any]:
         """The dtype of the result."""
-        return options.dtype(*(x.dtype for x in self.values() if not x.are_labels))
+        return options.dtype(*(x.entry_dtype for x in self.values() if not x.are_labels))
 
     def identity(self, options: Options) -> dict[str, Any]:
         """What a checkpoint belongs to: inputs, options, and the code, as other versions or tiers may round otherwise.
@@ -109,7 +110,7 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
     """The sources, opened, and checked against each other and the measure."""
     if ("q" in given) != MEASURES[options.measure].q:
         raise ValueError(f"q: must be {'left out' if 'q' in given else 'given'} for {options.measure}")
-    in_memory = {name: x for name, x in given.items() if not isinstance(x, (str, os.PathLike))}
+    in_memory = {name: x for name, x in given.items() if not isinstance(x, (str, os.PathLike, TopK, TopKFiles))}
     if in_memory.keys() - {"labels"}:
         given = dict(given) | _views(options, in_memory)
     with ExitStack() as stack:
@@ -126,7 +127,7 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
                 empty = "its last axis, that of the distributions, must not be empty"
                 raise ValueError(f"{x.name} has shape {x.shape}: {empty}")
         p, q = operands["p"], operands.get("q")
-        if q is not None and q.width != p.width:
+        if q is not None and q.width != p.width and q.is_plain == p.is_plain:
             raise ValueError(
                 f"{p.name} has shape {p.shape} and {q.name} has shape {q.shape}: "
                 f"must have the same length along the last axis, not {p.width} and {q.width}"

@@ -38,7 +38,7 @@ class Worker:
         small = ((name, x) for name, x in operands.items() if x.small_reads)
         self._buffers = {name: np.empty((self._step, x.width), x.dtype) for name, x in small}
         self._reads: dict[str, Array] = {}
-        from_files = all(x.rows == 1 or x.place(0) is not None for x in operands.values())
+        from_files = all(x.is_plain and (x.rows == 1 or x.place(0) is not None) for x in operands.values())
         if from_files and self._dtype.names is None and operands.rows > 1 and row_bytes <= BLOCK:
             step = min(BLOCK // row_bytes, self._step)
             self._reads = {name: self._buffers[name][:step] for name, x in operands.items() if x.rows > 1}
