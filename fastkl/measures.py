@@ -185,6 +185,7 @@ def cross_entropy(
     nll : The cross-entropy of class labels instead of a distribution p.
     entropy : H(p), which is the cross-entropy of p with itself.
     kl_divergence : D(p‖q) = H(p, q) - H(p).
+    TopK : Rows `p` of which the largest entries are known, and beside which q may be full or a TopK.
 
     Notes
     -----
@@ -250,6 +251,7 @@ def kl_divergence(
     cross_entropy : H(p, q) = D(p‖q) + H(p).
     js_divergence : A symmetric divergence, which is always finite.
     compare : The divergences in both directions, and more, from one read of p and q.
+    TopK : Rows `p` of which the largest entries are known, and beside which q may be full or a TopK.
 
     Notes
     -----
@@ -320,6 +322,7 @@ def js_divergence(
     --------
     js_distance : Its square root, a metric.
     kl_divergence : The divergence D(p‖q) that it is made of.
+    TopK : Rows `p` of which the largest entries are known, and beside which q may be full or a TopK.
 
     Notes
     -----
@@ -576,6 +579,7 @@ def total_variation(
     hellinger_distance : Another metric between 0 and 1.
     kl_divergence : At least twice the square of the total variation (Pinsker's inequality).
     compare : It has the total variation, and more, from one read.
+    TopK : Rows `p` of which the largest entries are known, and beside which q may be full or a TopK.
 
     Notes
     -----

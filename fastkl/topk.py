@@ -23,8 +23,9 @@ __all__ = ["TopK", "run"]
 _MEASURES: Final = ("kl_divergence", "cross_entropy", "js_divergence", "total_variation")
 _, _FLOAT64 = call.read_operand("p", np.empty(0))
 # A block of rows has at most so many entries of q, some ten milliseconds of work, and so many of the coarser rows.
-_ENTRIES: Final = 1 << 25
+_ENTRIES: Final = 1 << 24
 _COARSE: Final = 1 << 19
+_COPIED: Final = 1 << 18  # entries of q in a block, if it has to be copied because rows are not along memory
 
 
 class TopK:
@@ -43,8 +44,9 @@ class TopK:
         Their probabilities, or weights with ``normalize=True``; or logarithms of probabilities. The dtype may be any that
         `kl_divergence` takes.
     tail : array_like, shape (...), optional
-        The bucket's probability or weight, which broadcasts to the rows. By default it is 1 - Σ values, and 0 where
-        that is negative within the tolerance of the dtype of `values`, which `normalize` of `kl_divergence` has.
+        The bucket's probability or weight, which broadcasts to the rows. By default it is 1 - Σ values; and 0 where that
+        is negative, or all categories of a full q are known, and it is within the tolerance of the dtype of `values`, which
+        `normalize` of `kl_divergence` has.
     log_probs : bool, default False
         Whether `values` are natural logarithms of probabilities; `tail` is none in any case.
 
@@ -203,7 +205,8 @@ def _evaluate(top: TopK, other: TopK | None, request: Request) -> Any:
     else:
         full_q = np.broadcast_to(q, leading + q.shape[-1:])
     coarse = values.shape[-1] + (q.shape[-1] if other else 0)
-    rows = max(1, min(_ENTRIES // q.shape[-1], _COARSE // coarse))
+    entries = _ENTRIES if q.strides[-1] == q.itemsize else _COPIED
+    rows = max(1, min(entries // q.shape[-1], _COARSE // coarse))
     first = 0
     for block in call.blocks(leading, rows) if result.size else ():
         if other:
@@ -341,7 +344,7 @@ def _sum(values: Array) -> tuple[Array, Array]:
     return sums[..., 0], sums[..., 1]
 
 
-def _with_tail(request: Request, rows: _Rows) -> tuple[Array, Array]:
+def _with_tail(request: Request, rows: _Rows, n: int | None = None) -> tuple[Array, Array]:
     """The values and the tail of each row, and which rows are invalid, whatever their columns are."""
     values = rows.values
     with np.errstate(all="ignore"):
@@ -350,6 +353,8 @@ def _with_tail(request: Request, rows: _Rows) -> tuple[Array, Array]:
         if rows.tail is None:
             tail = 1 - total
             tail = np.maximum(tail + (((1 - tail) - total) - rest), 0)
+            if values.shape[-1] == n:  # What is left of 1 is rounding: there is no other category.
+                tail = np.where(tail <= rows.kind.tolerance, 0, tail)
             if request.invalid != "ignore":
                 invalid |= ~(total <= 1 + rows.kind.tolerance)
         else:
@@ -364,9 +369,9 @@ def _with_tail(request: Request, rows: _Rows) -> tuple[Array, Array]:
 
 def _of_full(request: Request, top: _Rows, q: Array, kind: Kind, dtype: np.dtype[Any]) -> _Pair:
     """The rows of a TopK and those of a full q."""
-    if q.shape[:-1] != (1,) and q.strides[-1] != q.itemsize and q.size > q.shape[-1]:
+    if q.strides[-1] != q.itemsize and q.size > q.shape[-1]:
         q = np.ascontiguousarray(q)  # some rows: a row at a time would read the same cache lines again and again
-    p, p_invalid = _with_tail(request, top)
+    p, p_invalid = _with_tail(request, top, q.shape[-1])
     # A rounding of a double shows in a double, and in a total variation, which is of first order in it.
     is_exact = dtype == np.float64 or request.measure == "total_variation"
     entries, status = _coarsen(request, q, kind, top.columns, is_exact)

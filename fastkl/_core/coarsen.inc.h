@@ -4,7 +4,7 @@
    The sum of the others may be so much smaller than the few that a difference of sums would have no digit of it. */
 
 /* The copied entries that are added at a time. */
-#define COPIED_ENTRIES (16 * ADDED_ENTRIES)
+#define COPIED_ENTRIES (8 * ADDED_ENTRIES)
 
 /* The sum of a row's entries but those at the columns, in two parts, and the OR of their bits. Only the entries beside a
    column are copied, which becomes 0 in the copy, and all of a row that cannot be summed where it stands. */
@@ -22,11 +22,18 @@ static fastkl_parts sum_of_others(const fastkl_operand *q, ptrdiff_t n, const fa
             continue;
         }
         const int count = (int)columns_of_piece(n, start, in_place ? ADDED_ENTRIES : COPIED_ENTRIES - copied);
+        const int filled = (count + ADDED_ENTRIES - 1) / ADDED_ENTRIES * ADDED_ENTRIES;
+        double *const now = copy + copied;
         end = start + count;
-        load_f64(copy + copied, q, data, count, (count + ADDED_ENTRIES - 1) / ADDED_ENTRIES * ADDED_ENTRIES);
+        for (ptrdiff_t k = 0; in_a_row(q) && k < count * q->col; k += FASTKL_LINE)
+            FASTKL_PREFETCH(beyond(data, FASTKL_PREFETCH_AHEAD + k));
+        if (!in_place || count < filled)
+            load_f64(now, q, data, count, filled);
+        else
+            (is_float ? copy_entries_f32 : copy_entries_f64)(now, data, count);
         for (; i < but->count && but->sorted[i] < end; i++)
-            copy[copied + (int)(but->sorted[i] - start)] = 0;
-        copied += (count + ADDED_ENTRIES - 1) / ADDED_ENTRIES * ADDED_ENTRIES;
+            now[but->sorted[i] - start] = 0;
+        copied += filled;
         if (copied == COPIED_ENTRIES) {
             add_entries_f64((const char *)copy, copied, but->exact, &sums);
             copied = 0;
@@ -35,7 +42,7 @@ static fastkl_parts sum_of_others(const fastkl_operand *q, ptrdiff_t n, const fa
     add_entries_f64((const char *)copy, copied, but->exact, &sums);
     fastkl_parts total = {0, 0};
     *bits = 0;
-    for (int j = 0; j < DOUBLES; j++) {
+    for (int j = 0; j < SUM_LANES; j++) {
         two_sum(&total.high, &total.low, sums.sum[j]);
         total.low += sums.low[j];
         *bits |= sums.bits[j];
@@ -44,12 +51,26 @@ static fastkl_parts sum_of_others(const fastkl_operand *q, ptrdiff_t n, const fa
     return (fastkl_parts){rounded, but->exact ? (total.high - rounded) + total.low : 0};
 }
 
+/* The entries at the columns; floats, which are most, without a call for each. It is called after the pass over the row,
+   which is then in cache. */
+static void read_few(const fastkl_operand *q, const fastkl_columns *at, double *entries) {
+    const int is_float = q->dtype == FASTKL_float32 && !q->swapped;
+    for (ptrdiff_t i = 0; is_float && i < at->count; i++) {
+        float single;
+        memcpy(&single, q->data + at->at[i] * q->col, sizeof single);
+        entries[i] = (double)single;
+    }
+    for (ptrdiff_t i = 0; !is_float && i < at->count; i++)
+        entries[i] = fastkl_entry(*q, (ptrdiff_t)at->at[i]);
+}
+
 static int coarsen_probabilities(const fastkl_task *task, const fastkl_operand *q, ptrdiff_t n, const fastkl_columns *at,
                                  double *entries) {
     const fastkl_operand none = {.dtype = q->dtype};
     uint64_t bits;
     const fastkl_parts others = sum_of_others(q, n, at, &bits);
     double sum = others.high;
+    read_few(q, at, entries);
     for (ptrdiff_t i = 0; i < at->count; i++)
         sum += entries[i], bits |= bits_f64(entries[i]);
     entries[at->count] = others.high, entries[at->count + 1] = others.low;
@@ -67,15 +88,8 @@ static int coarsen_logits(const fastkl_task *task, const fastkl_operand *q, ptrd
     const fastkl_parts c = {task->scale, task->scale_low};
     logits_row row = {.operand = q, .hidden = at, .as_is = 1, .factor = 1, .min = -INFINITY, .least = -INFINITY};
     entropy_sums sums;
-    int is_finite = 0;
-    for (ptrdiff_t i = 0; i < at->count; i++) {
-        if (!(entries[i] < INFINITY))
-            return FASTKL_Q_ENTRY;
-        is_finite |= entries[i] > -INFINITY;
-    }
-    if (!scale_is_in_range(task))
-        return FASTKL_REFUSED;
-    int status = weights_pass_f64(NULL, &row, n, c, SUM_WEIGHT, &sums);
+    const int in_range = scale_is_in_range(task);
+    int status = in_range ? weights_pass_f64(NULL, &row, n, c, SUM_WEIGHT, &sums) : PASS_INACCURATE, is_finite = 0;
     if (status == PASS_OUT_OF_RANGE) {
         find_largest_f64(&row, n, &row.centre);
         row.centred = 1, row.as_is = 0;
@@ -83,7 +97,15 @@ static int coarsen_logits(const fastkl_task *task, const fastkl_operand *q, ptrd
     }
     if (status || isnan(sums.q_weight)) {
         const fastkl_operand none = {.dtype = q->dtype};
-        return fastkl_check_entries(*q, none, n) ? FASTKL_Q_ENTRY : FASTKL_REFUSED;
+        if (fastkl_check_entries(*q, none, n))
+            return FASTKL_Q_ENTRY;
+        return fastkl_has_weight(*q, n, 0) ? FASTKL_REFUSED : FASTKL_Q_SUM;
+    }
+    read_few(q, at, entries);
+    for (ptrdiff_t i = 0; i < at->count; i++) {
+        if (!(entries[i] < INFINITY))
+            return FASTKL_Q_ENTRY;
+        is_finite |= entries[i] > -INFINITY;
     }
     const int has_others = sums.q_weight > 0;
     if (!has_others && !is_finite)
@@ -107,12 +129,5 @@ static void coarsen(const fastkl_task *task, const fastkl_operand *q, ptrdiff_t 
     for (ptrdiff_t i = 0; i < at->count; i++)
         if (at->sorted[i] < 0 || at->sorted[i] >= n || (i > 0 && at->sorted[i] == at->sorted[i - 1]))
             return;
-    const int is_float = q->dtype == FASTKL_float32 && !q->swapped;
-    for (ptrdiff_t i = 0; i < at->count; i++) {
-        float single;
-        if (is_float)
-            memcpy(&single, q->data + at->at[i] * q->col, sizeof single);
-        entries[i] = is_float ? (double)single : fastkl_entry(*q, (ptrdiff_t)at->at[i]);
-    }
     *status = (uint8_t)(q->logits ? coarsen_logits : coarsen_probabilities)(task, q, n, at, entries);
 }

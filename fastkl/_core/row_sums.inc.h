@@ -141,9 +141,9 @@ FASTKL_INLINE void NAME(add_to_doubles)(int exact, const NAME(loose) *x, ptrdiff
         for (int i = 0; i < ADDED_ENTRIES * (int)sizeof *x; i += FASTKL_LINE)
             FASTKL_PREFETCH(beyond((const char *)x, FASTKL_PREFETCH_AHEAD + i));
         FASTKL_VECTORIZE_INNER
-        for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++) {
-            double a = (double)x[j], c = (double)x[j + 2 * DOUBLES], high = now.sum[j], rest = now.low[j];
-            const double b = (double)x[j + DOUBLES], d = (double)x[j + 3 * DOUBLES];
+        for (int j = 0; j < FASTKL_TRIPS(SUM_LANES); j++) {
+            double a = (double)x[j], c = (double)x[j + 2 * SUM_LANES], high = now.sum[j], rest = now.low[j];
+            const double b = (double)x[j + SUM_LANES], d = (double)x[j + 3 * SUM_LANES];
             now.bits[j] |= (bits_f64(a) | bits_f64(b)) | (bits_f64(c) | bits_f64(d));
             NAME(add_term)(exact, &a, &rest, b);
             NAME(add_term)(exact, &c, &rest, d);
@@ -153,6 +153,13 @@ FASTKL_INLINE void NAME(add_to_doubles)(int exact, const NAME(loose) *x, ptrdiff
         }
     }
     *sums = now;
+}
+
+/* Copies entries that stand side by side. */
+FASTKL_NOINLINE void NAME(copy_entries)(double *to, const char *data, int count) {
+    const NAME(loose) *const x = (const NAME(loose) *)data;
+    for (int i = 0; i < count; i++)
+        to[i] = (double)x[i];
 }
 
 /* Adds entries that stand side by side, a multiple of ADDED_ENTRIES; `exact` says that no rounding is lost: it can show in

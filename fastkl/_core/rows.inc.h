@@ -68,13 +68,14 @@ typedef struct {
     int pair, infinite, dtype, common;
 } traits;
 
-/* The sums of some entries of a row in each lane, what rounding took from them, and the OR of the entries' bits; the
-   entries that are added at a time. */
+/* The sums of some entries of a row in each lane, of which there are as many as of floats; what rounding took from them;
+   the OR of the entries' bits. And the entries that are added at a time. */
+#define SUM_LANES (2 * DOUBLES)
+#define ADDED_ENTRIES (4 * SUM_LANES)
 typedef struct {
-    double sum[DOUBLES], low[DOUBLES];
-    uint64_t bits[DOUBLES];
+    double sum[SUM_LANES], low[SUM_LANES];
+    uint64_t bits[SUM_LANES];
 } double_sums;
-#define ADDED_ENTRIES (4 * DOUBLES)
 
 #include "logits_sums.inc.h"
 #include "logits_short_sums.inc.h"

@@ -14,12 +14,14 @@ from support.double_double import DoubleDouble, exp
 MEASURES = ["kl_divergence", "cross_entropy", "js_divergence", "total_variation"]
 
 
+@mp.workdps(60)
 def exact_sum(numbers):
     """The sum of doubles, right to 2^-100."""
     total = fsum(numbers)
     return mpf(total) + mpf(fsum([*numbers, -total]))
 
 
+@mp.workdps(60)
 def of_full(row, columns, logits=False, temperature=1.0):
     """Weights of the columns of a full row, and of all others together."""
     row = np.asarray(row, float)
@@ -38,6 +40,7 @@ def of_full(row, columns, logits=False, temperature=1.0):
     return [*map(weight, few), mpf(float(total.high)) + mpf(float(total.low))]
 
 
+@mp.workdps(60)
 def of_top(values, tail=None, log_probs=False):
     """Weights of the values of a TopK's row and of its bucket."""
     values = np.asarray(values, float).tolist()
@@ -45,6 +48,7 @@ def of_top(values, tail=None, log_probs=False):
     return [*weights, max(1 - mp.fsum(weights), mpf(0)) if tail is None else mpf(float(tail))]
 
 
+@mp.workdps(60)
 def of_both(p_columns, p, q_columns, q):
     """The weights of two TopKs' rows, in both of which are the same categories, and the buckets."""
     p_at, q_at = (
