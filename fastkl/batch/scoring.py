@@ -92,10 +92,10 @@ def _takers(argument: str) -> str:
     return f"{', '.join(names)} or {last}" if names else last
 
 
-def _operand(rows: Array | None) -> Any:
+def _operand(rows: Any) -> Any:
     """The rows themselves, or the TopK of fields that a reader of top-k rows gives."""
-    names = () if rows is None else rows.dtype.names or ()
-    if rows is None or "indices" not in names:
+    names = (isinstance(rows, np.ndarray) and rows.dtype.names) or ()
+    if "indices" not in names:
         return rows
     values = "log_probs" if "log_probs" in names else "values"
     tail = rows["tail"][:, 0, 0] if "tail" in names else None
