@@ -9,7 +9,8 @@
 /* The sum of a row's entries but those at the columns, in two parts, and the OR of their bits. Only the entries beside a
    column are copied, which becomes 0 in the copy, and all of a row that cannot be summed where it stands. */
 static fastkl_parts sum_of_others(const fastkl_operand *q, ptrdiff_t n, const fastkl_columns *but, uint64_t *bits) {
-    const int is_float = q->dtype == FASTKL_float32, in_place = in_a_row(q) && (is_float || q->dtype == FASTKL_float64);
+    const int is_float = q->dtype == FASTKL_float32 && !but->exact;
+    const int in_place = in_a_row(q) && (is_float || q->dtype == FASTKL_float64);
     double_sums sums = {{0}, {0}, {0}};
     double copy[COPIED_ENTRIES];
     int copied = 0;
@@ -18,7 +19,7 @@ static fastkl_parts sum_of_others(const fastkl_operand *q, ptrdiff_t n, const fa
         const char *const data = q->data + start * q->col;
         end = (i < but->count ? (ptrdiff_t)but->sorted[i] : n) / ADDED_ENTRIES * ADDED_ENTRIES;
         if (in_place && end > start) {
-            (is_float ? add_entries_f32 : add_entries_f64)(data, end - start, but->exact, &sums);
+            (is_float ? add_entries_f32 : add_entries_f64)(data, end - start, &sums);
             continue;
         }
         const int count = (int)columns_of_piece(n, start, in_place ? ADDED_ENTRIES : COPIED_ENTRIES - copied);
@@ -27,19 +28,16 @@ static fastkl_parts sum_of_others(const fastkl_operand *q, ptrdiff_t n, const fa
         end = start + count;
         for (ptrdiff_t k = 0; in_a_row(q) && k < count * q->col; k += FASTKL_LINE)
             FASTKL_PREFETCH(beyond(data, FASTKL_PREFETCH_AHEAD + k));
-        if (!in_place || count < filled)
-            load_f64(now, q, data, count, filled);
-        else
-            (is_float ? copy_entries_f32 : copy_entries_f64)(now, data, count);
+        load_f64(now, q, data, count, filled);
         for (; i < but->count && but->sorted[i] < end; i++)
             now[but->sorted[i] - start] = 0;
         copied += filled;
         if (copied == COPIED_ENTRIES) {
-            add_entries_f64((const char *)copy, copied, but->exact, &sums);
+            add_entries_f64((const char *)copy, copied, &sums);
             copied = 0;
         }
     }
-    add_entries_f64((const char *)copy, copied, but->exact, &sums);
+    add_entries_f64((const char *)copy, copied, &sums);
     fastkl_parts total = {0, 0};
     *bits = 0;
     for (int j = 0; j < SUM_LANES; j++) {

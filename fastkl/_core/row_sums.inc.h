@@ -127,17 +127,20 @@ static void NAME(sum_rows)(const fastkl_operand *from, ptrdiff_t n, int rows, do
     }
 }
 
-/* high += x; what rounding takes from it goes to *low, if `exact`, which is a constant. */
-FASTKL_INLINE void NAME(add_term)(int exact, double *high, double *low, double x) {
-    if (exact)
+/* high += x; what rounding takes from it goes to *low. In float that is lost: it can show in a divergence of nearly equal
+   rows that is a double, but not in one that is a float. */
+FASTKL_INLINE void NAME(add_term)(double *high, double *low, double x) {
+    if (REAL_BITS == 64)
         two_sum(high, low, x);
     else
         *high += x;
 }
 
-FASTKL_INLINE void NAME(add_to_doubles)(int exact, const NAME(loose) *x, ptrdiff_t count, double_sums *sums) {
+/* Adds entries that stand side by side, a multiple of ADDED_ENTRIES. */
+FASTKL_NOINLINE void NAME(add_entries)(const char *data, ptrdiff_t count, double_sums *sums) {
+    const NAME(loose) *x = (const NAME(loose) *)data, *const end = x + count;
     double_sums now = *sums;
-    for (const NAME(loose) *const end = x + count; x < end; x += ADDED_ENTRIES) {
+    for (; x < end; x += ADDED_ENTRIES) {
         for (int i = 0; i < ADDED_ENTRIES * (int)sizeof *x; i += FASTKL_LINE)
             FASTKL_PREFETCH(beyond((const char *)x, FASTKL_PREFETCH_AHEAD + i));
         FASTKL_VECTORIZE_INNER
@@ -145,29 +148,12 @@ FASTKL_INLINE void NAME(add_to_doubles)(int exact, const NAME(loose) *x, ptrdiff
             double a = (double)x[j], c = (double)x[j + 2 * SUM_LANES], high = now.sum[j], rest = now.low[j];
             const double b = (double)x[j + SUM_LANES], d = (double)x[j + 3 * SUM_LANES];
             now.bits[j] |= (bits_f64(a) | bits_f64(b)) | (bits_f64(c) | bits_f64(d));
-            NAME(add_term)(exact, &a, &rest, b);
-            NAME(add_term)(exact, &c, &rest, d);
-            NAME(add_term)(exact, &a, &rest, c);
-            NAME(add_term)(exact, &high, &rest, a);
+            NAME(add_term)(&a, &rest, b);
+            NAME(add_term)(&c, &rest, d);
+            NAME(add_term)(&a, &rest, c);
+            NAME(add_term)(&high, &rest, a);
             now.sum[j] = high, now.low[j] = rest;
         }
     }
     *sums = now;
-}
-
-/* Copies entries that stand side by side. */
-FASTKL_NOINLINE void NAME(copy_entries)(double *to, const char *data, int count) {
-    const NAME(loose) *const x = (const NAME(loose) *)data;
-    for (int i = 0; i < count; i++)
-        to[i] = (double)x[i];
-}
-
-/* Adds entries that stand side by side, a multiple of ADDED_ENTRIES; `exact` says that no rounding is lost: it can show in
-   a divergence of nearly equal rows that is a double, but not in one that is a float. */
-FASTKL_NOINLINE void NAME(add_entries)(const char *data, ptrdiff_t count, int exact, double_sums *sums) {
-    const NAME(loose) *const x = (const NAME(loose) *)data;
-    if (exact)
-        NAME(add_to_doubles)(1, x, count, sums);
-    else
-        NAME(add_to_doubles)(0, x, count, sums);
 }
