@@ -23,7 +23,7 @@ __all__ = ["TopK", "run"]
 _MEASURES: Final = ("kl_divergence", "cross_entropy", "js_divergence", "total_variation")
 _, _FLOAT64 = call.read_operand("p", np.empty(0))
 # A block of rows has at most so many entries of q, some ten milliseconds of work, and so many of the coarser rows.
-_ENTRIES: Final = 1 << 24
+_ENTRIES: Final = 1 << 25
 _COARSE: Final = 1 << 19
 _COPIED: Final = 1 << 18  # entries of q in a block, if it has to be copied because rows are not along memory
 
@@ -160,10 +160,7 @@ class _Rows(NamedTuple):
     log: bool
 
     def block(self, block: Any) -> _Rows:
-        columns = self.columns[block]
-        if columns.dtype == np.uint64:
-            columns = np.minimum(columns, np.uint64(np.iinfo(np.int64).max))
-        columns = np.ascontiguousarray(columns, np.int64)
+        columns = np.ascontiguousarray(self.columns[block], np.int64)  # negative for a uint64 that is too large
         values = _as_float64(self.values[block], self.kind)
         return self._replace(columns=columns, values=values, tail=None if self.tail is None else self.tail[block])
 

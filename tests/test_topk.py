@@ -86,6 +86,17 @@ def test_a_tail_of_a_millionth_of_a_millionth_keeps_its_digits():
         assert_right("kl_divergence", value[0], expected)
 
 
+@pytest.mark.parametrize("measure", ["kl_divergence", "js_divergence", "total_variation"])
+def test_nearly_equal_rows_keep_their_digits(measure):
+    """Results are so small that the rounding of q's tail shows in them, and its square."""
+    q = np.random.default_rng(7).dirichlet(np.ones(1000), 20)
+    columns, tail = np.zeros((20, 1), int), topk.others(q, np.zeros((20, 1), int))
+    values = q[:, :1] * (1 + 1e-11)
+    got = call(measure, TopK(columns, values, tail), q)
+    for value, row, few, rest in zip(got, q, values, tail, strict=True):
+        assert_right(measure, value, topk.right(measure, topk.of_top(few, rest), topk.of_full(row, [0])))
+
+
 @each_measure
 @pytest.mark.parametrize("n", [1, 7, 300])
 def test_all_categories_give_the_full_measure(measure, n):
@@ -256,6 +267,9 @@ def test_sizes_beyond_the_passes():
     top = TopK([[0, 2]], [[0.5, 0.25]])
     expected = fastkl.kl_divergence(TOP, Q)[0]
     assert fastkl.kl_divergence(top, Q[:1] * 2.0 * 1.7e308, normalize=True) == pytest.approx(expected, rel=1e-15)
+    one = TopK([[2]], [[0.25]])
+    large = fastkl.kl_divergence(one, Q[:1] * 2.0 * 1.7e308, normalize=True)
+    assert large == pytest.approx(fastkl.kl_divergence(one, Q[:1])[0], rel=1e-15)
     assert fastkl.kl_divergence(top, Q[:1] * 2.0**-1060, normalize=True) == pytest.approx(expected, rel=1e-15)
     logs = np.log(Q[:1])
     for centre in [1e6, -1e6]:
