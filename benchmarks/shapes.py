@@ -1,7 +1,7 @@
 """Speed goals of the shapes that users have: `python benchmarks/shapes.py [LINE ...]`, all lines by default.
 
-Short rows, logits, masks, counts, labels and comparisons, each as a ratio of medians of calls in turn, in one thread unless
-a line says otherwise, and out of cache. bars.py has the goals of long rows. Needs 4 GB.
+Short rows, logits, masks, counts, labels, comparisons and top-k rows, each as a ratio of medians of calls in turn, in one
+thread unless a line says otherwise, and out of cache. bars.py has the goals of long rows. Needs 4 GB.
 """
 
 from __future__ import annotations
@@ -226,8 +226,43 @@ def labels() -> Iterator[Result]:
             yield Result(f"nll of probabilities, {dtype}, n = {n}, time of H", times["nll"] / times["h"], 1.0, "x", True)
 
 
+def numpy_topk(indices: Array, values: Array, q: Array, from_logits: bool) -> Array:
+    """Return D of top-k rows, as NumPy's functions give it: others are summed in a copy without the k."""
+    weights = np.exp(q - q.max(1, keepdims=True)) if from_logits else q
+    total = weights.sum(1)
+    others = weights.copy()
+    np.put_along_axis(others, indices, 0, 1)
+    few, rest, tail = np.take_along_axis(weights, indices, 1) / total[:, None], others.sum(1) / total, 1 - values.sum(1)
+    return (values * np.log(values / few)).sum(1) + tail * np.log(tail / rest)
+
+
+def topk() -> Iterator[Result]:
+    """Compare D of top-k rows with NumPy, of logits, and with reading q, of probabilities; two threads."""
+    rows, n, k = 4000, 32_000, 64
+    rng = np.random.default_rng(5)
+    logits = 2 * rng.standard_normal((rows, n), np.float32)
+    noisy = logits + rng.standard_normal((rows, n), np.float32) / 4
+    probabilities = np.exp(logits)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    indices = np.argpartition(-noisy, k, 1)[:, :k]
+    values = np.take_along_axis(probabilities, indices, 1)
+    top = fastkl.TopK(indices, values)
+    for q, from_logits in (noisy, True), (probabilities, False):
+        calls = {
+            "ours": partial(fastkl.kl_divergence, top, q, from_logits="q" if from_logits else False, threads=2),
+            "NumPy": partial(numpy_topk, indices, values, q, from_logits),
+        }
+        if reader := reading.reader((q,), 2):
+            calls["reading"] = reader
+        times = seconds(calls)
+        what = f"kl_divergence of a TopK, {rows} x {n}, k = {k}, {'logits' if from_logits else 'probabilities'}"
+        yield Result(f"{what}, of NumPy", times["NumPy"] / times["ours"], 8 if from_logits else None, "x")
+        if "reading" in times:
+            yield Result(f"{what}, of reading", times["reading"] / times["ours"], None if from_logits else 0.7)
+
+
 LINES: dict[str, bars.Line] = {
-    line.__name__: line for line in (short, torch, logits_of_reading, masks, js_and_compare, counts, zeros, labels)
+    line.__name__: line for line in (short, torch, logits_of_reading, masks, js_and_compare, counts, zeros, labels, topk)
 }
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ cdef extern from "_core/fastkl.h" nogil:
         FASTKL_P_SUM
         FASTKL_Q_SUM
         FASTKL_LABEL
+        FASTKL_INDEX
+        FASTKL_REFUSED
         FASTKL_FIELD_COUNT
         FASTKL_float64
         FASTKL_float32
@@ -48,6 +50,12 @@ cdef extern from "_core/fastkl.h" nogil:
         int64_t ignored
         double eps, p_eps, alpha, beta, p_tolerance, q_tolerance, scale, scale_low, smoothing
 
+    ctypedef struct fastkl_columns:
+        const int64_t *at
+        const int64_t *sorted
+        ptrdiff_t count
+        int exact
+
     ctypedef struct fastkl_sums:
         pass
 
@@ -78,6 +86,10 @@ cdef extern from "_core/fastkl.h" nogil:
             ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status
         ) noexcept nogil
         int (*decode)(const uint16_t *record, ptrdiff_t n, float floor_scale, float *values) noexcept nogil
+        void (*coarsen)(
+            const fastkl_task *task, const fastkl_operand *q, ptrdiff_t n, const fastkl_columns *columns,
+            double *entries, uint8_t *status
+        ) noexcept nogil
         void (*pass_shared)(const fastkl_shared *row, ptrdiff_t index, void *sums) noexcept nogil
         void (*join_shared)(fastkl_shared *row, const void *sums, ptrdiff_t pieces, int begins, int ends) noexcept nogil
         size_t shared_size, sums_size

@@ -2,6 +2,7 @@
 
     _request.pxi    Request: the arguments of a call; Kind: what a dtype means
     _blocks.pxi     how a call is cut into blocks, what a thread does, when signals are polled
+    _coarsen.pxi    rows of a few entries and one for all others
     _scipy_rows.pxi sums of rows that the core refuses, as SciPy has them
     _compiled.pxi   the functions for compiled callers
 
@@ -23,12 +24,13 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from fastkl._core cimport (
-    FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_INTERLEAVED_PIECE, FASTKL_LABEL, FASTKL_MEASURE_COUNT,
-    FASTKL_PIECE, FASTKL_P_ENTRY, FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_VALID, FASTKL_cross_entropy,
+    FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_INDEX, FASTKL_INTERLEAVED_PIECE, FASTKL_LABEL, FASTKL_MEASURE_COUNT,
+    FASTKL_PIECE, FASTKL_P_ENTRY, FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_REFUSED, FASTKL_VALID,
+    FASTKL_cross_entropy,
     FASTKL_entropy, FASTKL_float32, FASTKL_float64, FASTKL_generalized_kl, FASTKL_jeffreys_divergence,
     FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_nll_p_field, FASTKL_renyi_divergence,
-    FASTKL_same_argmax_field, FASTKL_total_variation_field, fastkl_compiler, fastkl_dtype_names, fastkl_entry,
-    fastkl_field_names, fastkl_forked, fastkl_get, fastkl_has_root, fastkl_is_single, fastkl_join_sums,
+    FASTKL_same_argmax_field, FASTKL_total_variation_field, fastkl_columns, fastkl_compiler, fastkl_dtype_names,
+    fastkl_entry, fastkl_field_names, fastkl_forked, fastkl_get, fastkl_has_root, fastkl_is_single, fastkl_join_sums,
     fastkl_measure_names, fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_most_threads, fastkl_next,
     fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_read_file, fastkl_seconds, fastkl_set,
     fastkl_shared, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
@@ -79,6 +81,7 @@ cdef double POLLS = 8  # A region takes at least so many times what the last pol
 MEASURES = {fastkl_measure_names[i].decode(): i for i in range(FASTKL_MEASURE_COUNT)}
 FIELDS = [fastkl_field_names[i].decode() for i in range(FASTKL_FIELD_COUNT)]
 P_ENTRY, Q_ENTRY, P_SUM, Q_SUM, LABEL = FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM, FASTKL_LABEL
+INDEX, REFUSED = FASTKL_INDEX, FASTKL_REFUSED
 MOST_THREADS = INT_MAX
 
 cdef const fastkl_tier *tier = NULL
@@ -170,6 +173,7 @@ cdef int _default_threads() except -1:
 
 include "_request.pxi"
 include "_blocks.pxi"
+include "_coarsen.pxi"
 include "_scipy_rows.pxi"
 
 

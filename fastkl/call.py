@@ -31,9 +31,13 @@ __all__ = [
     "Request",
     "align",
     "align_labels",
+    "blocks",
     "check_axis",
+    "check_options",
     "check_out",
     "check_threads",
+    "invalid_row",
+    "own_index",
     "prepare",
     "read_operand",
     "run",
@@ -119,7 +123,7 @@ def run(request: Request) -> Any:
         return result
     operands = _read_operands(request)
     if not request.plain:
-        in_default_mode(_check_options, request)
+        in_default_mode(check_options, request)
     axis, leading, rows = _align_operands(request, operands)
     if result is None:
         result, invalid = _evaluate(request, operands, rows, axis, leading)
@@ -128,7 +132,7 @@ def run(request: Request) -> Any:
         if invalid[1] == _kernels.LABEL:
             raise _invalid_label(operands["labels"][0], rows, at)
         name = "p" if invalid[1] in (_kernels.P_ENTRY, _kernels.P_SUM) else "q"
-        raise in_default_mode(_invalid_row, request, name, operands[name], rows[name][0], at, axis)
+        raise in_default_mode(invalid_row, request, name, operands[name], rows[name][0], at, axis)
     if request.out is not None:
         return request.out
     if request.keepdims:
@@ -139,7 +143,7 @@ def run(request: Request) -> Any:
 def prepare(request: Request) -> Request:
     """The request, checked and aligned as `run` does it: for the kernels, if the values of its arrays change."""
     operands = _read_operands(request)
-    in_default_mode(_check_options, request)
+    in_default_mode(check_options, request)
     request.align(_align_operands(request, operands)[2])
     return request
 
@@ -280,7 +284,7 @@ def align_labels(labels: Array, axis: int, ndim: int, leading: tuple[int, ...]) 
 # ---- options ----------------------------------------------------------------------------------------------------------
 
 
-def _check_options(request: Request) -> None:
+def check_options(request: Request) -> None:
     """Check the options, and give the request the numbers that the kernels compute with."""
     invalid = request.invalid
     if not (isinstance(invalid, str) and invalid in ("raise", "nan", "ignore")):
@@ -407,7 +411,7 @@ def _evaluate_in_blocks(request: Request, rows: dict[str, Operand], result: Arra
     rows = {name: (np.broadcast_to(x, result.shape + x.shape[-1:]), kind) for name, (x, kind) in rows.items()}
     first = None
     row = 0
-    for block in _blocks(result.shape):
+    for block in blocks(result.shape, _BLOCK):
         values = np.empty(result[block].shape)
         request.align({name: (x[block], kind) for name, (x, kind) in rows.items()})
         invalid = _kernels.evaluate(request, values)
@@ -419,13 +423,13 @@ def _evaluate_in_blocks(request: Request, rows: dict[str, Operand], result: Arra
     return first
 
 
-def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
-    """Indices that make up a shape, in order, of at most _BLOCK entries each."""
+def blocks(shape: tuple[int, ...], most: int) -> Iterator[tuple[Any, ...]]:
+    """Indices that make up a shape, in order, of at most so many entries each."""
     if not shape:
         yield (...,)
         return
-    cut = next(i for i in range(len(shape)) if math.prod(shape[i + 1 :]) <= _BLOCK)
-    count = -(-shape[cut] // (_BLOCK // max(1, math.prod(shape[cut + 1 :]))))
+    cut = next(i for i in range(len(shape)) if math.prod(shape[i + 1 :]) <= most)
+    count = -(-shape[cut] // (most // max(1, math.prod(shape[cut + 1 :]))))
     for outer in np.ndindex(shape[:cut]):
         for i in range(count):
             yield (*outer, slice(i * shape[cut] // count, (i + 1) * shape[cut] // count))
@@ -434,23 +438,23 @@ def _blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
 # ---- invalid rows -----------------------------------------------------------------------------------------------------
 
 
-def _own_index(rows: Array, at: tuple[int, ...]) -> tuple[int, ...]:
+def own_index(rows: Array, at: tuple[int, ...]) -> tuple[int, ...]:
     """The index of a row of the result in an aligned operand, which repeats its axes of length 1."""
     return tuple(0 if length == 1 else i for i, length in zip(at, rows.shape[:-1], strict=True))
 
 
 def _invalid_label(labels: Array, rows: dict[str, Operand], at: tuple[int, ...]) -> InvalidRowError:
-    own = _own_index(rows["labels"][0], at)
+    own = own_index(rows["labels"][0], at)
     detail = f" = {rows['labels'][0][(*own, 0)]}: labels must be in 0..{rows['q'][0].shape[-1] - 1}"
     return InvalidRowError("labels", own[len(own) - labels.ndim :], "label", detail)
 
 
-def _invalid_row(
+def invalid_row(
     request: Request, name: str, operand: Operand, rows: Array, at: tuple[int, ...], axis: int
 ) -> InvalidRowError:
     """What is wrong with the row of an operand, and of its aligned view, at the index `at` of the result."""
     array, kind = operand
-    own = _own_index(rows, at)
+    own = own_index(rows, at)
     row = rows[own]
     logits = request.p_logits if name == "p" else request.q_logits
 

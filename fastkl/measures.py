@@ -11,9 +11,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
+from . import topk
 from ._kernels import Request
 from .call import InvalidRowError, run
 from .docstrings import documented
+from .topk import TopK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +74,8 @@ def _run(request: Request) -> Any:
     try:
         if request.only_numpy():
             return run(request)
+        if isinstance(request.p, TopK) or isinstance(request.q, TopK):
+            return topk.run(request)
         from . import containers  # which most programs never need
 
         return containers.run(request)
@@ -181,6 +185,7 @@ def cross_entropy(
     nll : The cross-entropy of class labels instead of a distribution p.
     entropy : H(p), which is the cross-entropy of p with itself.
     kl_divergence : D(p‖q) = H(p, q) - H(p).
+    TopK : Rows `p` of which the largest entries are known, and beside which q may be full or a TopK.
 
     Notes
     -----
@@ -246,6 +251,7 @@ def kl_divergence(
     cross_entropy : H(p, q) = D(p‖q) + H(p).
     js_divergence : A symmetric divergence, which is always finite.
     compare : The divergences in both directions, and more, from one read of p and q.
+    TopK : Rows `p` of which the largest entries are known, and beside which q may be full or a TopK.
 
     Notes
     -----
@@ -316,6 +322,7 @@ def js_divergence(
     --------
     js_distance : Its square root, a metric.
     kl_divergence : The divergence D(p‖q) that it is made of.
+    TopK : Rows `p` of which the largest entries are known, and beside which q may be full or a TopK.
 
     Notes
     -----
@@ -572,6 +579,7 @@ def total_variation(
     hellinger_distance : Another metric between 0 and 1.
     kl_divergence : At least twice the square of the total variation (Pinsker's inequality).
     compare : It has the total variation, and more, from one read.
+    TopK : Rows `p` of which the largest entries are known, and beside which q may be full or a TopK.
 
     Notes
     -----

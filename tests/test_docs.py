@@ -63,7 +63,7 @@ def test_docstring(name):
 @pytest.mark.parametrize("name", [name for name in FUNCTIONS if name not in ("Summary", "InvalidRowError")])
 def test_a_docstring_has_every_parameter(name):
     text = inspect.getdoc(FUNCTIONS[name]) or ""
-    parameters, _, _ = text.partition("\nReturns\n")
+    parameters = re.split(r"\n(?:Returns|Raises)\n", text)[0]
     written = {word for names in re.findall(r"^(\w+(?:, \w+)*) : ", parameters, re.MULTILINE) for word in names.split(", ")}
     assert written == set(inspect.signature(FUNCTIONS[name]).parameters)
     assert "{sections}" not in text

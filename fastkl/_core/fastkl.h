@@ -44,8 +44,17 @@ static inline int fastkl_is_f_divergence(int measure) {
 #undef FASTKL_ROW
 }
 
-/* The status of a row says what is wrong with it; 0 says that nothing is. */
-enum { FASTKL_VALID, FASTKL_P_ENTRY, FASTKL_Q_ENTRY, FASTKL_P_SUM, FASTKL_Q_SUM, FASTKL_LABEL };
+/* The status of a row says what is wrong with it; 0 says that nothing is. A row that `coarsen` refuses may be valid. */
+enum {
+    FASTKL_VALID,
+    FASTKL_P_ENTRY,
+    FASTKL_Q_ENTRY,
+    FASTKL_P_SUM,
+    FASTKL_Q_SUM,
+    FASTKL_LABEL,
+    FASTKL_INDEX,
+    FASTKL_REFUSED
+};
 
 /* The q of a measure of one row, and labels that are not given, have no data and no strides; their dtype is p's.
    `swapped` says that the bytes are in the other order. A row of `logits` stands for its softmax. */
@@ -63,6 +72,14 @@ typedef struct {
     ptrdiff_t pieces_done;
     uint8_t status;
 } fastkl_shared;
+
+/* So many columns of a row, in an order of their own and sorted; and whether the sum of the other entries needs more digits
+   than a double has. */
+typedef struct {
+    const int64_t *at, *sorted;
+    ptrdiff_t count;
+    int exact;
+} fastkl_columns;
 
 /* What a call computes of every row: a measure, or its square root (`root`). Entries of q are clipped to `eps` from below,
    and those of p to `p_eps`, which is 0 if eps is. A tolerance is the distance that a row's sum may have from 1; INFINITY
@@ -152,6 +169,11 @@ typedef struct {
        decode   the values scale * code + least of a record, which has scale, least and n codes; the result is 1 if the
                 scale is that of a floor. Then the codes that are 0 share what the probabilities of the others, e^value,
                 leave of 1, up to e^least each. -1, and no values, if the scale is negative or least positive
+       coarsen  the entries of the first row at some columns, in their order, and one number for all other entries. Of
+                probabilities that is the sum of the others, and then what its rounding left. Of logits, which are
+                multiplied by the scale, it is the logarithm of the sum of the others' exponentials, and all are relative
+                to the number that comes then. The status is FASTKL_INDEX if a column is out of range or there twice, and
+                FASTKL_REFUSED if numbers are too large or too far apart, so that the entries are left to the caller
        pass_shared, join_shared, shared_size, sums_size
                 for a row of logits, wider than FASTKL_PIECE, that threads share: the sums of piece `index` of the pass that
                 it wants; and those of the next pieces, of sums_size bytes each, joined to those of the pieces before them,
@@ -174,6 +196,8 @@ typedef struct {
     void (*compare)(const fastkl_task *, const fastkl_operand *p, const fastkl_operand *q, const fastkl_operand *labels,
                     ptrdiff_t n, ptrdiff_t count, double *values, uint8_t *status);
     int (*decode)(const uint16_t *record, ptrdiff_t n, float floor_scale, float *values);
+    void (*coarsen)(const fastkl_task *, const fastkl_operand *q, ptrdiff_t n, const fastkl_columns *, double *entries,
+                    uint8_t *status);
     void (*pass_shared)(const fastkl_shared *, ptrdiff_t index, void *sums);
     void (*join_shared)(fastkl_shared *, const void *sums, ptrdiff_t pieces, int begins, int ends);
     size_t shared_size, sums_size;

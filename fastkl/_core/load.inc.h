@@ -32,6 +32,20 @@ FASTKL_NOINLINE void NAME(load)(REAL *chunk, const fastkl_operand *from, const c
         chunk[i] = 0;
 }
 
+/* Puts a filler in the place of entries at the columns, in a chunk of a row that begins at `start`. */
+FASTKL_NOINLINE void NAME(hide)(const fastkl_columns *at, REAL *chunk, ptrdiff_t start, ptrdiff_t count, REAL filler) {
+    ptrdiff_t i = 0, end = at->count; /* the first column from `start` on */
+    while (i < end) {
+        const ptrdiff_t middle = i + (end - i) / 2;
+        if (at->sorted[middle] < start)
+            i = middle + 1;
+        else
+            end = middle;
+    }
+    for (; i < at->count && at->sorted[i] < start + count; i++)
+        chunk[at->sorted[i] - start] = filler;
+}
+
 /* Clips the chunk's entries to eps from below; adds what that adds to *clipped, and the entries' bits to *bits. */
 FASTKL_NOINLINE void NAME(clip)(REAL *chunk, int count, REAL eps, double *clipped, uint64_t *bits) {
     UINT all = 0;

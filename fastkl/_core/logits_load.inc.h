@@ -81,7 +81,8 @@ FASTKL_INLINE NAME(logits) NAME(load_logits)(logits_row *row, REAL *chunk, ptrdi
     const fastkl_operand *const from = row->operand;
     const char *const data = from->data + start * from->col;
     const ptrdiff_t rest = count % GROUP, whole = count - rest;
-    const int in_place = row->as_is && from->logits && from->dtype == REAL_DTYPE && in_a_row(from);
+    const int in_place = row->as_is && from->logits && from->dtype == REAL_DTYPE && in_a_row(from) &&
+                         !(REAL_BITS == 64 && row->hidden);
     NAME(logits) x = {(const NAME(loose) *)data, (const NAME(loose) *)data + (count - GROUP), chunk, -(REAL)INFINITY,
                       whole / GROUP, (int)rest, beyond(data, count * from->col)};
     if (in_place && n >= GROUP) /* what is before the entries of the last group is of the same row */
@@ -89,6 +90,8 @@ FASTKL_INLINE NAME(logits) NAME(load_logits)(logits_row *row, REAL *chunk, ptrdi
     for (ptrdiff_t i = count; i < GROUP; i++)
         *chunk++ = -(REAL)INFINITY;
     NAME(load)(chunk, from, data, (int)count, (int)count);
+    if (REAL_BITS == 64 && row->hidden)
+        NAME(hide)(row->hidden, chunk, start, count, -(REAL)INFINITY);
     if (!from->logits)
         NAME(take_logarithms)(row, chunk, (int)count);
     else if (!row->as_is)

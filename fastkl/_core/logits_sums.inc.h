@@ -66,9 +66,10 @@ enum {
    result looks like a mask. Once a weight `underflows`, the rest of the row, or of both rows if that is p's, is passed over
    as if others did, because masks are seldom alone. A chunk whose largest logit by temperature is below `least` has no
    weight. The logits of probabilities are the logarithms of `factor` times them, and a pass over them adds up `sum`,
-   `clipped` and `entry_bits`, which fastkl_sums has of q. */
+   `clipped` and `entry_bits`, which fastkl_sums has of q. Entries at `hidden` columns, if not NULL, are read as masks. */
 typedef struct {
     const fastkl_operand *operand;
+    const fastkl_columns *hidden;
     int as_is, centred, overflows, underflows;
     double centre, factor, min, eps, least;
     double sum, clipped;

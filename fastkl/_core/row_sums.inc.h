@@ -1,5 +1,5 @@
 /* Owns the sums of rows of one operand, with the OR of their entries' bits, where no measure is wanted. In REAL lanes;
-   those of short rows in double. Knows nothing of labels. */
+   those of short rows, and those of a part of a row, in double. Knows nothing of labels. */
 
 /* Up to FEW_ENTRIES are added in an order in which at most four additions are rounded one after the other, which costs two
    units in the last place; up to SOME_ENTRIES, eight at a time. */
@@ -125,4 +125,35 @@ static void NAME(sum_rows)(const fastkl_operand *from, ptrdiff_t n, int rows, do
                                      : NAME(sum_row)(from, data, n, &all);
         bits[i] = (uint64_t)all << (64 - REAL_BITS);
     }
+}
+
+/* high += x; what rounding takes from it goes to *low. In float that is lost: it can show in a divergence of nearly equal
+   rows that is a double, but not in one that is a float. */
+FASTKL_INLINE void NAME(add_term)(double *high, double *low, double x) {
+    if (REAL_BITS == 64)
+        two_sum(high, low, x);
+    else
+        *high += x;
+}
+
+/* Adds entries that stand side by side, a multiple of ADDED_ENTRIES. */
+FASTKL_NOINLINE void NAME(add_entries)(const char *data, ptrdiff_t count, double_sums *sums) {
+    const NAME(loose) *x = (const NAME(loose) *)data, *const end = x + count;
+    double_sums now = *sums;
+    for (; x < end; x += ADDED_ENTRIES) {
+        for (int i = 0; i < ADDED_ENTRIES * (int)sizeof *x; i += FASTKL_LINE)
+            FASTKL_PREFETCH(beyond((const char *)x, FASTKL_PREFETCH_AHEAD + i));
+        FASTKL_VECTORIZE_INNER
+        for (int j = 0; j < FASTKL_TRIPS(SUM_LANES); j++) {
+            double a = (double)x[j], c = (double)x[j + 2 * SUM_LANES], high = now.sum[j], rest = now.low[j];
+            const double b = (double)x[j + SUM_LANES], d = (double)x[j + 3 * SUM_LANES];
+            now.bits[j] |= (bits_f64(a) | bits_f64(b)) | (bits_f64(c) | bits_f64(d));
+            NAME(add_term)(&a, &rest, b);
+            NAME(add_term)(&c, &rest, d);
+            NAME(add_term)(&a, &rest, c);
+            NAME(add_term)(&high, &rest, a);
+            now.sum[j] = high, now.low[j] = rest;
+        }
+    }
+    *sums = now;
 }

@@ -68,6 +68,15 @@ typedef struct {
     int pair, infinite, dtype, common;
 } traits;
 
+/* The sums of some entries of a row in each lane, of which there are as many as of floats; what rounding took from them;
+   the OR of the entries' bits. And the entries that are added at a time. */
+#define SUM_LANES (2 * DOUBLES)
+#define ADDED_ENTRIES (4 * SUM_LANES)
+typedef struct {
+    double sum[SUM_LANES], low[SUM_LANES];
+    uint64_t bits[SUM_LANES];
+} double_sums;
+
 #include "logits_sums.inc.h"
 #include "logits_short_sums.inc.h"
 
@@ -426,3 +435,4 @@ static void rows(const fastkl_task *task, const fastkl_operand *p, const fastkl_
 #include "logits_short_compare.inc.h"
 #include "compare.inc.h"
 #include "coded_rows.inc.h"
+#include "coarsen.inc.h"

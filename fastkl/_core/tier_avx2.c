@@ -13,7 +13,8 @@ FASTKL_REGION(FASTKL_AVX2)
 #include "rows.inc.h"
 FASTKL_REGION_END
 
-const fastkl_tier fastkl_tier_avx2 = {"avx2", fastkl_has_avx2, group, piece, rows, pass, finish, logits, nll, compare,
-                                      decode, pass_over_shared, join_shared, sizeof(struct shared_passes),
-                                      sizeof(pass_sums)};
+const fastkl_tier fastkl_tier_avx2 = {
+    "avx2", fastkl_has_avx2, group, piece, rows, pass, finish, logits, nll, compare, decode, coarsen,
+    pass_over_shared, join_shared, sizeof(struct shared_passes), sizeof(pass_sums),
+};
 #endif

@@ -18,7 +18,8 @@ static int usable(void) {
            FASTKL_CPU_HAS("avx512dq") && FASTKL_CPU_HAS("avx512vl");
 }
 
-const fastkl_tier fastkl_tier_avx512 = {"avx512", usable, group, piece, rows, pass, finish, logits, nll, compare,
-                                        decode, pass_over_shared, join_shared, sizeof(struct shared_passes),
-                                        sizeof(pass_sums)};
+const fastkl_tier fastkl_tier_avx512 = {
+    "avx512", usable, group, piece, rows, pass, finish, logits, nll, compare, decode, coarsen,
+    pass_over_shared, join_shared, sizeof(struct shared_passes), sizeof(pass_sums),
+};
 #endif

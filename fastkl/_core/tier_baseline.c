@@ -16,6 +16,7 @@
 
 static int usable(void) { return 1; }
 
-const fastkl_tier fastkl_tier_baseline = {FASTKL_NAME, usable, group, piece, rows, pass, finish, logits, nll, compare,
-                                          decode, pass_over_shared, join_shared, sizeof(struct shared_passes),
-                                          sizeof(pass_sums)};
+const fastkl_tier fastkl_tier_baseline = {
+    FASTKL_NAME, usable, group, piece, rows, pass, finish, logits, nll, compare, decode, coarsen,
+    pass_over_shared, join_shared, sizeof(struct shared_passes), sizeof(pass_sums),
+};

@@ -7,14 +7,22 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from typing import Any, Final
 
 from .conditions import ConditionError
 from .job import score
+from .readers import TopKFiles
 from .results import models_of, to_json
 from .scoring import MEASURES, unit
 from .text import to_markdown, to_text
 
 FAILED, USAGE = 3, 2  # the exit status if a model fails a condition, and if a condition is none
+
+_TOPK: Final = {
+    "ids": "the columns of Q that are known of each row, (..., k)",
+    "values": "their probabilities, (..., k)",
+    "tail": "the probability of all others, (...) (default: what the values leave of 1)",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +30,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "p",
         metavar="P",
+        nargs="?",
         help="the reference: .npy, .kld, .zarr, FILE.npz:NAME, FILE.safetensors:NAME, FILE.parquet:COLUMN or a folder",
     )
     parser.add_argument(
         "q", metavar="Q", nargs="*", help="what is compared with it, row by row, one or several; not for entropy, nll"
     )
+    top = parser.add_argument_group(
+        "top-k rows in the place of P", "two FILEs are of P and Q, which are then both left out"
+    )
+    for name, text in _TOPK.items():
+        top.add_argument(f"--topk-{name}", nargs="+", metavar="FILE", help=text)
+    top.add_argument("--topk-log-probs", action="store_true", help="the values are natural logarithms of probabilities")
     what = parser.add_argument_group("what is computed")
     what.add_argument("--measure", choices=list(MEASURES), help="default: kl, or with labels compare, which is all of them")
     what.add_argument("--from-logits", action="store_true", help="rows are logits, of which the softmax is taken")
@@ -86,13 +101,35 @@ def _joined(path: str) -> str:
     return re.sub(r"[/\\]+", "_", os.path.normpath(path)).lstrip("._")
 
 
+def _operands_of(options: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """P and each Q, which are taken out of the options; P, or both, may be top-k rows, which have options of their own."""
+    given = {name: options.pop(f"topk_{name}") or [] for name in _TOPK}
+    log_probs = options.pop("topk_log_probs")
+    full = [x for x in (options.pop("p"), *options.pop("q")) if x is not None]
+    count = len(given["ids"])
+    if any(given.values()) or log_probs:
+        if not 1 <= count <= 2 or count != len(given["values"]) or len(given["tail"]) not in (0, count):
+            raise ValueError(
+                "--topk-ids, --topk-values and --topk-tail: must have one FILE each, or two; a tail may be left out"
+            )
+        if bool(full) != (count == 1):
+            raise ValueError(f"{'P and Q: must be left out' if count > 1 else 'Q: must be given'} beside --topk-ids")
+        tails = given["tail"] or [None, None]
+        tops = [TopKFiles(*fields, log_probs) for fields in zip(given["ids"], given["values"], tails, strict=False)]
+        return tops[0], tops[1:] or full
+    if not full:
+        raise ValueError("P: must be given, or --topk-ids and --topk-values")
+    return full[0], full[1:]
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Score, print the summary, and return the exit status."""
     options = {name: value for name, value in vars(arguments).items() if name not in ("run", "json", "markdown")}
-    names = names_of(arguments.q)
-    options["q"] = dict(zip(names, arguments.q, strict=True)) if len(names) > 1 else next(iter(arguments.q), None)
+    p, others = _operands_of(options)
+    names = ["q"] if any(isinstance(q, TopKFiles) for q in others) else names_of(others)
+    q = dict(zip(names, others, strict=True)) if len(others) > 1 else next(iter(others), None)
     try:
-        result = score(**options, progress=sys.stderr.isatty())
+        result = score(p, q, **options, progress=sys.stderr.isatty())
     except KeyboardInterrupt as stop:
         stop.args = stop.args or ("interrupted",)
         raise

@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 from .._build import default_workers
 from ..call import check_threads
+from ..topk import TopK
 from . import writers
 from .conditions import Condition, failures
 from .files import check_apart, check_place, replace
 from .operands import open_clusters, open_operands
 from .output import Draft
 from .progress import bar
-from .readers import own_labels
+from .readers import TopKFiles, own_labels
 from .report import html
 from .results import SPEED, Results, main_of, models_of
 from .scoring import WITH_LABELS, Options, unit
@@ -65,7 +66,8 @@ def score(
         `.npy` file, of a member of an archive (``file.npz:name``), of a column of a Parquet file or of a folder of them
         (``file.parquet:column``, lists of equal length), of a Zarr array (``store.zarr``, ``store.zarr:name``), of a tensor
         (``file.safetensors:name``, or ``model.safetensors.index.json:name``, which says in which file it is), or of a file
-        that llama.cpp wrote (``file.kld``): its rows are log-probabilities, whatever `from_logits` says.
+        that llama.cpp wrote (``file.kld``): its rows are log-probabilities, whatever `from_logits` says. Arrays may be
+        a TopK.
     q : path or array_like, or a dict of them, optional
         The distributions that `p` is compared with, of the same shape; measures ``"entropy"`` and ``"nll"`` take none. If
         one operand has a single row, that row serves all rows of the other. A dict has several, of as many models, by their
@@ -188,7 +190,7 @@ def score(
     [{'q': ['same', 'other'], 'rows': 2, 'mean': -0.0943..., 'stderr': 0.0943...}]
     >>> folder.cleanup()
     """
-    if labels is None and measure in (None, *WITH_LABELS):
+    if labels is None and measure in (None, *WITH_LABELS) and not isinstance(p, (TopK, TopKFiles)):
         labels = own_labels(p, *(q.values() if isinstance(q, Mapping) else [q]))
     measure = ("kl" if labels is None else "compare") if measure is None else measure
     options = Options(

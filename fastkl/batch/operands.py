@@ -19,7 +19,8 @@ import numpy as np
 from .._build import build_info
 from .._version import __version__
 from ..containers import arrays_of
-from .readers import Source, open_source
+from ..topk import TopK
+from .readers import Source, TopKFiles, open_source
 from .scoring import MEASURES, Options, operands_of, request_of
 
 # Bytes of an operand in a part that one thread computes; a quarter of it would make a run a tenth slower.
@@ -48,7 +49,7 @@ class Operands(dict[str, Source]):
 
     def dtype(self, options: Options) -> np.dtype[Any]:
         """The dtype of the result."""
-        return options.dtype({name: x.dtype for name, x in self.items() if not x.are_labels})
+        return options.dtype({name: x.entry_dtype for name, x in self.items() if not x.are_labels})
 
     def options(self, options: Options) -> Options:
         """The options with every operand of log-probabilities among the logits, which these are."""
@@ -160,7 +161,7 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
     has_q = all(q in given for q in options.q_names.values())
     if has_q != MEASURES[options.measure].q:
         raise ValueError(f"q: must be {'left out' if has_q else 'given'} for {options.measure}")
-    in_memory = {name: x for name, x in given.items() if not isinstance(x, (str, os.PathLike))}
+    in_memory = {name: x for name, x in given.items() if not isinstance(x, (str, os.PathLike, TopK, TopKFiles))}
     if in_memory.keys() - {"labels"}:
         given = dict(given) | _views(options, in_memory)
     with ExitStack() as stack:
@@ -177,12 +178,12 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
                 empty = "its last axis, that of the distributions, must not be empty"
                 raise ValueError(f"{x.name} has shape {x.shape}: {empty}")
         p = operands["p"]
-        if options.columns is not None and p.width < options.columns:
+        if options.columns is not None and p.is_plain and p.width < options.columns:
             raise ValueError(f"columns={options.columns}: {p.name} has shape {p.shape}, and fewer columns")
         for q in (operands[name] for name in options.q_names.values() if name in operands):
-            if options.columns is not None and q.width < options.columns:
+            if options.columns is not None and q.is_plain and q.width < options.columns:
                 raise ValueError(f"columns={options.columns}: {q.name} has shape {q.shape}, and fewer columns")
-            if options.columns is None and q.width != p.width:
+            if options.columns is None and q.width != p.width and q.is_plain == p.is_plain:
                 raise ValueError(
                     f"{p.name} has shape {p.shape} and {q.name} has shape {q.shape}: "
                     f"must have the same length along the last axis, not {p.width} and {q.width}"

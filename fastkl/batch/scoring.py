@@ -10,10 +10,11 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from .. import _kernels, call, measures
+from .. import _kernels, call, measures, topk
 from .._kernels import Stop
 from ..call import Array, InvalidRowError, Request
 from ..measures import Comparison
+from ..topk import TopK
 
 
 class Measure(NamedTuple):
@@ -122,9 +123,19 @@ def operands_of(q: str, rows: Mapping[str, Any]) -> dict[str, Any]:
     return {"q" if name == q else name: x for name, x in rows.items() if name in ("p", "labels", q)}
 
 
+def _operand(rows: Any) -> Any:
+    """The rows themselves, or the TopK of fields that a reader of top-k rows gives."""
+    names = (isinstance(rows, np.ndarray) and rows.dtype.names) or ()
+    if "indices" not in names:
+        return rows
+    values = "log_probs" if "log_probs" in names else "values"
+    tail = rows["tail"][:, 0, 0] if "tail" in names else None
+    return TopK(rows["indices"][:, 0], rows[values][:, 0], tail, values == "log_probs")
+
+
 def request_of(options: Options, rows: Mapping[str, Array], out: Array | None = None) -> Request:
     """The request for the values of the rows."""
-    p, q, labels = (rows.get(name) for name in ("p", "q", "labels"))
+    p, q, labels = (_operand(rows.get(name)) for name in ("p", "q", "labels"))
     operands = (None, p, labels) if options.measure == "nll" else (p, q, labels)
     function, taken = MEASURES[options.measure]
     values = {x.name: getattr(options, x.name) for x in fields(options) if x.name in taken and x.name != "labels"}
@@ -138,7 +149,8 @@ def evaluate(options: Options, rows: Mapping[str, Array], out: Array, stop: Stop
     try:
         request = request_of(options, rows, None if comparison else out)
         request.stop = stop
-        result = call.run(request)
+        has_topk = isinstance(request.p, TopK) or isinstance(request.q, TopK)
+        result = topk.run(request) if has_topk else call.run(request)
     except InvalidRowError as error:
         if loss and error.operand == "q":  # the rows, which are p here
             error.operand = "p"

@@ -47,7 +47,9 @@ class Worker:
         self._reads: dict[str, tuple[Request, dict[str, Array]]] = {}
         self._block = min(BLOCK // row_bytes, self._step)
         outs = [self._dtype[model] if model else self._dtype for model in options.q_names]
-        from_files = all(x.place(0) is not None if x.rows > 1 else not options.models for x in operands.values())
+        from_files = all(
+            x.is_plain and (x.place(0) is not None if x.rows > 1 else not options.models) for x in operands.values()
+        )
         if from_files and not any(x.names for x in outs) and operands.rows > 1 and self._block:
             arrays = {name: self._buffers[name][: self._block] for name, x in operands.items() if x.rows > 1}
             rows = {name: arrays[name] if name in arrays else x.get(0, 1) for name, x in operands.items()}

@@ -44,7 +44,8 @@ _ADAPTERS: Final[dict[tuple[str, str], Adapter | str]] = {
 }
 
 # The other libraries' rows have names, or are in pieces, and how labels would be matched to them is not defined.
-_TAKE_LABELS: Final = (arrays.torch, arrays.jax, arrays.array_api, dask.run)
+_ARRAYS: Final = (arrays.torch, arrays.jax, arrays.array_api)
+_TAKE_LABELS: Final = (*_ARRAYS, dask.run)
 
 
 class _Views(Exception):  # noqa: N818 - no error
@@ -64,8 +65,20 @@ def arrays_of(request: Request) -> dict[str, Any]:
     raise AssertionError("an adapter has returned without a run")
 
 
-def run(request: Request, run: Run | None = None) -> Any:
-    """The result of a request, in a container of the operands' library. `run` stands in for `call.run`."""
+def array_of(name: str, values: Any) -> Any:
+    """The values as a NumPy array, if they are in another library's container; the values themselves if not."""
+    cls: Any = type(values)
+    _, adapter = _of_class(cls)
+    if isinstance(adapter, str):
+        raise TypeError(f"{name} is a {kind(values)}: {adapter}")
+    return values if adapter is None else arrays_of(Request("entropy", values))["p"]
+
+
+def run(request: Request, run: Run | None = None, takes_frames: bool = True) -> Any:
+    """The result of a request, in a container of the operands' library. `run` stands in for `call.run`.
+
+    If it takes no frames, containers whose rows have names, or are in pieces, are an error.
+    """
     run = run or call.run
     operands = by_name(request)
     if request.measure == "compare":
@@ -85,8 +98,9 @@ def run(request: Request, run: Run | None = None) -> Any:
         wanted = "must be of one library, or NumPy arrays"
         raise TypeError(f"{one} is a {kind(operands[one])} and {other} a {kind(operands[other])}: {wanted}")
     name, (_, adapter) = next(iter(adapters.items()))
-    if request.measure in ("nll", "compare") and adapter not in _TAKE_LABELS:
-        advice = f"{request.measure} takes NumPy arrays, as its to_numpy() gives them"
+    takes = _TAKE_LABELS if request.measure in ("nll", "compare") else None if takes_frames else _ARRAYS
+    if takes is not None and adapter not in takes:
+        advice = f"{request.measure}{'' if takes_frames else ' of a TopK'} takes NumPy arrays, as its to_numpy() gives them"
         raise TypeError(f"{name} is a {kind(operands[name])}: {advice}")
     return adapter(request, run)
 

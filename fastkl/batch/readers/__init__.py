@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+from ...topk import TopK
 from .. import formats
 from .source import ArraySource, Source
+from .topk import TopKFiles, TopKSource
 
-__all__ = ["Source", "open_source", "own_labels"]
+__all__ = ["Source", "TopKFiles", "open_source", "own_labels"]
 
 
 def open_source(name: str, operand: Any) -> Source:
     """A reader of the operand `name`: of a path, which may have a member's name after a colon, or of an array."""
+    if isinstance(operand, (TopK, TopKFiles)):
+        with ExitStack() as stack:
+            parts = [operand.indices, operand.values, *([] if operand.tail is None else [operand.tail])]
+            named = zip(("indices", "values", "tail"), parts, strict=False)
+            sources = [stack.enter_context(closing(open_source(f"{name}.{part}", x))) for part, x in named]
+            top = TopKSource(sources[0], sources[1], sources[2] if sources[2:] else None, operand.log_probs)
+            stack.pop_all()
+            return top
     if not isinstance(operand, (str, os.PathLike)):
         return ArraySource(name, operand)
     text = os.fspath(operand)

@@ -32,6 +32,7 @@ class Source(ABC):
     path: Path | None = None  # the file or folder; None for an array
     stamps: Sequence[Stamp] = ()  # of the files that are read
     chunk_rows = 1  # rows that the format stores in one piece; a part of whole pieces decodes each only once
+    is_plain = True  # whether rows are of numbers, as the measures take them
     small_reads = False  # whether reading few rows at a time, into a buffer, is as fast as reading many
     stop: Stop | None = None  # set when the run has ended: a long read then ends with CancelledError
     log_probabilities = False  # whether rows are logarithms of probabilities, whatever the options say
@@ -45,6 +46,7 @@ class Source(ABC):
         read_operand(name, np.empty(0, dtype))
         self.name = name  # as the user wrote it
         self.shape, self.dtype = shape, dtype
+        self.entry_dtype = dtype  # which counts for the dtype of the result
         self.set_labels(False)
         self._single: Array | None = None
 
