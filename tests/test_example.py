@@ -1,31 +1,18 @@
-"""The worked examples: they run, what they compute is what they say, and the pages quote it. Knows nothing of training."""
+"""The worked examples: they run, what they compute is what they say, and the pages quote it. Knows nothing of training.
+
+Those of a language model are in test_example_language_model.py.
+"""
 
 import re
 from functools import cache
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import numpy as np
 import pytest
+from support.examples import imported, page, words
 
 import fastkl
 
-ROOT = Path(__file__).parents[1]
 BITS = (8, 4)
-
-
-def imported(name):
-    """The module of an example."""
-    pytest.importorskip("sklearn")
-    spec = spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def words(text):
-    """The text except its numbers, which depend on the libraries and the machine."""
-    return re.sub(r"\s+", " ", re.sub(r"\d[\d.,e+-]*", "#", text)).strip()
 
 
 # A classifier with rounded weights ---------------------------------------------------------------------------------------
@@ -87,7 +74,7 @@ def test_the_page_quotes_what_is_printed(example, capsys):
     example.main()
     printed = capsys.readouterr().out
     assert all(f"weights of {bits} bits" in printed for bits in BITS)
-    assert words(printed) in words((ROOT / "docs/models.md").read_text(encoding="utf-8"))
+    assert words(printed) in words(page("models"))
 
 
 # Features that drift -----------------------------------------------------------------------------------------------------
@@ -151,4 +138,4 @@ def test_the_page_on_drift_quotes_what_is_printed(drift, capsys):
     drift.main(50_000)
     batches = r"none|#,? the first is #"
     printed = re.sub(batches, "", words(capsys.readouterr().out))
-    assert printed in re.sub(batches, "", words((ROOT / "docs/drift.md").read_text(encoding="utf-8")))
+    assert printed in re.sub(batches, "", words(page("drift")))

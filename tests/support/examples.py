@@ -1,0 +1,35 @@
+"""The worked examples as modules, and the pages that quote what they print."""
+
+import re
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def imported(name):
+    """The module of an example, which may import others."""
+    pytest.importorskip("sklearn")
+    folder = str(ROOT / "examples")
+    if folder not in sys.path:
+        sys.path.append(folder)
+    return import_module(name)
+
+
+def page(name):
+    """The text of a page of docs/."""
+    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def quoted(text, beginning):
+    """The first command of the text that begins so, and the lines that are quoted below it."""
+    block = re.search(rf"^    \$ ({re.escape(beginning)}.*)\n((?:(?:    .*)?\n)*)", text, re.MULTILINE)
+    return block[1], re.sub("^    ", "", block[2], flags=re.MULTILINE).strip()
+
+
+def words(text):
+    """The text except its numbers, which depend on the libraries and the machine."""
+    return re.sub(r"\s+", " ", re.sub(r"-?\d[\d.,e+-]*", "#", text)).strip()
