@@ -7,6 +7,7 @@ import lzma
 import shlex
 import tracemalloc
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,9 @@ def example():
     pytest.importorskip("safetensors")
     module = imported("stored_logits")
     module.trained = cache(module.trained)  # trains once for all tests
-    return module
+    # Products are small: where other processes compute, too, several threads of BLAS take twenty times as long.
+    with import_module("threadpoolctl").threadpool_limits(1, user_api="blas"):  # it comes with scikit-learn
+        yield module
 
 
 @pytest.fixture(scope="module")
