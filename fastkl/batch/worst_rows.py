@@ -33,8 +33,9 @@ def describe(operands: Operands, options: Options, worst: Sequence[Sequence[dict
 
 
 def _argmax(name: str, entries: Array) -> int:
-    if "indices" in (entries.dtype.names or ()):  # top-k rows, of one entry with the few and their indices
-        few = entries[0]["log_probs" if "log_probs" in entries.dtype.names else "values"]
+    names = entries.dtype.names or ()
+    if "indices" in names:  # top-k rows, of one entry with the few and their indices
+        few = entries[0]["log_probs" if "log_probs" in names else "values"]
         return int(entries[0]["indices"][_argmax(name, few)])
     array, kind = read_operand(name, entries)
     if kind is BFLOAT16_KIND:  # the upper halves of float32
