@@ -74,16 +74,18 @@ def test_many_values_are_those_of_coarser_rows(seed):
         check_rows(1000 * seed + n, n, min(n, int(rng.choice([1, 2, 5, 20, 64, 256]))), rows, 1)
 
 
-def test_a_tail_of_a_millionth_of_a_millionth_keeps_its_digits():
-    """1 - (the sum of the others) would have four digits of it."""
+@pytest.mark.parametrize(("dtype", "share"), [("f8", 1e-12), ("f8", 1e-28), ("f4", 1e-4), ("f4", 1e-15)])
+def test_the_smallest_tails_keep_their_digits(dtype, share):
+    """1 - (the sum of the few) would have few digits of it or none, as would the sum of all less the few."""
     rng = np.random.default_rng(0)
-    q = np.concatenate([rng.random(4), 1e-12 * rng.random(3000)])[np.newaxis]
-    q /= q.sum()
-    values = np.array([[0.3, 0.2, 0.2, 0.2]])
+    q = np.concatenate([rng.random((20, 4)), share * rng.random((20, 3000))], axis=1)
+    q = (q / q.sum(axis=1, keepdims=True)).astype(dtype)
+    values = np.array([[0.3, 0.2, 0.2, 0.2]], dtype)
     top = TopK([[0, 1, 2, 3]], values, [0.1])
-    expected = topk.right("kl_divergence", topk.of_top(values[0], 0.1), topk.of_full(q[0], [0, 1, 2, 3]))
-    for value in on_every_tier(lambda: fastkl.kl_divergence(top, q)).values():
-        assert_right("kl_divergence", value[0], expected)
+    right = [topk.right("kl_divergence", topk.of_top(values[0], 0.1), topk.of_full(row, [0, 1, 2, 3])) for row in q]
+    for found in on_every_tier(lambda: fastkl.kl_divergence(top, q)).values():
+        for value, expected in zip(found, right, strict=True):
+            assert_right("kl_divergence", value, expected)
 
 
 @pytest.mark.parametrize("measure", ["kl_divergence", "js_divergence", "total_variation"])
