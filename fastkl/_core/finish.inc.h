@@ -188,7 +188,7 @@ FASTKL_INLINE finished generalized_kl_finish(row_sums sum, const fastkl_task *ta
 FASTKL_INLINE double renyi_of_excess(double size, const fastkl_task *task) {
     const double z = task->beta > 0 ? -size : size, powers = 1 + z;
     const double log = log_f64(powers) + (z - (powers - 1)) / powers;
-    return (powers >= LEAST_POWERS) & (size <= DBL_MAX) ? fabs(log / task->beta) : NAN;
+    return ((powers >= LEAST_POWERS) & (size <= DBL_MAX)) ? fabs(log / task->beta) : NAN;
 }
 
 /* With t = Q/P - 1, z is that of the sum of g / P - h over (1 + t)^beta, which is 1 + beta t - alpha beta h; h is of second
