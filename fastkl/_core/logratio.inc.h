@@ -24,6 +24,15 @@ FASTKL_INLINE REAL NAME(greater)(REAL a, REAL b) { return a > b ? a : b; }
 /* a b + c, fused where the tier has the instruction. Code relies on that only where FASTKL_FMA is 1. */
 FASTKL_INLINE REAL NAME(mul_add)(REAL a, REAL b, REAL c) { return FASTKL_FMA ? FMA(a, b, c) : a * b + c; }
 
+/* x y - product: what rounding took from a product. Without FMA, by the product of upper halves, which is exact. */
+FASTKL_INLINE REAL NAME(product_low)(REAL x, REAL y, REAL product) {
+    if (FASTKL_FMA)
+        return FMA(x, y, -product);
+    const REAL upper_x = NAME(from_bits)(NAME(bits)(x) & (UINT)UPPER_HALF);
+    const REAL upper_y = NAME(from_bits)(NAME(bits)(y) & (UINT)UPPER_HALF);
+    return ((upper_x * upper_y - product) + (x - upper_x) * upper_y) + x * (y - upper_y);
+}
+
 /* k 2^MANTISSA_BITS, an integer to be added to a bit pattern: the rounded difference of the patterns of x and y. */
 FASTKL_INLINE UINT NAME(exponent_step)(UINT x, UINT y) {
     const UINT half = (UINT)1 << (MANTISSA_BITS - 1), mask = ~(((UINT)1 << MANTISSA_BITS) - 1);

@@ -172,7 +172,7 @@ FASTKL_INLINE NAME(renyi_logs) NAME(find_renyi_logs)(REAL a, REAL b, REAL apart,
 FASTKL_INLINE REAL NAME(renyi_term)(REAL a, REAL b, NAME(renyi_logs) of, int below, NAME(factor) c) {
     const REAL gamma_k = c.gamma * K_UNIT, log_near = NAME(mul_add)(2, of.s, of.tail);
     const REAL rounded = NAME(mul_add)(gamma_k, of.k, c.gamma * LOG2E * log_near) + ROUNDER, m = rounded - ROUNDER;
-    const REAL of_s = 2 * c.gamma * of.s, of_s_low = FASTKL_FMA ? FMA(2 * c.gamma, of.s, -of_s) : 0;
+    const REAL of_s = 2 * c.gamma * of.s, of_s_low = NAME(product_low)(2 * c.gamma, of.s, of_s);
     const REAL rest = NAME(mul_add)(gamma_k, of.k, -m), low = NAME(mul_add)(c.gamma, of.tail, of_s_low);
     const REAL r = NAME(mul_add)(rest, (REAL)FASTKL_LN2, of_s) + low, w = NAME(mul_add)(m, (REAL)FASTKL_LN2, r);
     const REAL least = NAME(greater)(rounded, ROUNDER + LEAST_POWER);
