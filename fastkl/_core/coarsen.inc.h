@@ -1,13 +1,12 @@
 /* Owns the coarser row of a few entries of a row and one for all others, which are summed without the few. In double,
    whatever the dtype is. Knows nothing of measures.
 
-   The sum of the others is that of all, in two parts, less the few. Where it is so much smaller that this would lack
-   digits, a second pass, over a row that is then in cache, leaves the few out. */
+   Of floats, for a divergence in float, the sum of the others is that of all less the few, because that is faster. Where
+   it would lack digits, a second pass, over a row that is then in cache, leaves the few out. */
 
-/* Others that are this share of all, or more, have the digits that count: that of all has a relative error of 2^-100, or of
-   2^-52 as a sum of floats for a divergence in float, in which an error of 2^-43 does not show. */
-#define LEAST_SHARE 0x1p-40
-#define LEAST_SHARE_OF_FLOATS 0x1p-9
+/* Others that are this share of all, or more, have the digits that count: that of all has a relative error of 2^-52, and
+   one of 2^-43 does not show in a divergence in float. */
+#define LEAST_SHARE 0x1p-9
 
 /* The copied entries that are added at a time. */
 #define COPIED_ENTRIES (8 * ADDED_ENTRIES)
@@ -70,16 +69,19 @@ static void read_few(const fastkl_operand *q, const fastkl_columns *at, double *
 static int coarsen_probabilities(const fastkl_task *task, const fastkl_operand *q, ptrdiff_t n, const fastkl_columns *at,
                                  double *entries) {
     const fastkl_operand none = {.dtype = q->dtype};
-    const fastkl_columns no_columns = {.exact = at->exact};
+    const fastkl_columns no_columns = {0};
     const int is_float = q->dtype == FASTKL_float32 && !at->exact;
     uint64_t bits, bits_of_others;
-    const fastkl_parts all = sum_of_others(q, n, &no_columns, &bits);
-    const double sum = all.high + all.low;
-    fastkl_parts others = all;
+    fastkl_parts others = sum_of_others(q, n, is_float ? &no_columns : at, &bits);
+    double sum = others.high + others.low;
     read_few(q, at, entries);
-    for (ptrdiff_t i = 0; i < at->count; i++)
-        two_sum(&others.high, &others.low, -entries[i]);
-    if (!(others.high >= (is_float ? LEAST_SHARE_OF_FLOATS : LEAST_SHARE) * sum))
+    for (ptrdiff_t i = 0; i < at->count; i++) {
+        if (is_float)
+            two_sum(&others.high, &others.low, -entries[i]);
+        else
+            sum += entries[i], bits |= bits_f64(entries[i]);
+    }
+    if (is_float && !(others.high >= LEAST_SHARE * sum))
         others = sum_of_others(q, n, at, &bits_of_others);
     const double rounded = others.high + others.low;
     entries[at->count] = rounded;
