@@ -1,8 +1,8 @@
 /* Owns the coarser row of a few entries of a row and one for all others, which are summed without the few. In double,
    whatever the dtype is. Knows nothing of measures.
 
-   Of floats, for a divergence in float, the sum of the others is that of all less the few, because that is faster. Where
-   it would lack digits, a second pass, over a row that is then in cache, leaves the few out. */
+   Where the values and the divergence are floats, the sum of the others is that of all less the few, because that is
+   faster. Where it would lack digits, a second pass, over a row that is then in cache, leaves the few out. */
 
 /* Others that are this share of all, or more, have the digits that count: that of all has a relative error of 2^-52, and
    one of 2^-43 does not show in a divergence in float. */
