@@ -97,6 +97,7 @@ def _from_logits(log_softmax: Function, exp: Function, log: Function) -> Functio
             kl=(p * (a - b)).sum(1),
             reverse_kl=(q * (b - a)).sum(1),
             js=((p * (a - m)).sum(1) + (q * (b - m)).sum(1)) / 2,
+            total_variation=abs(p - q).sum(1) / 2,
             same_argmax=a.argmax(1) == b.argmax(1),
             nll_p=None,
             nll_q=None,
