@@ -330,7 +330,8 @@ cdef void _row_of_pieces(Call *call, ptrdiff_t i, Invalid *invalid) noexcept nog
             task = call.task
             task.alpha = 1
             call.tier.finish(&task, &at.p, &at.q, call.n, call.row_sums + i, &divergence, &ignored)
-            _accept_as_scipy(call, &at, 0, divergence, &value, &status)
+            if not _is_right(call, value, divergence, status):
+                _compute_as_scipy(call, &at, 0, &value, &status)
         _store(call, at.out, &value, 1)
         if status:
             _note_invalid(call, run * call.run.length + row, status, invalid)

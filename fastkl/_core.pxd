@@ -37,7 +37,12 @@ cdef extern from "_core/fastkl.h" nogil:
         ptrdiff_t row, col
         int dtype, swapped, logits
 
-    double fastkl_entry(fastkl_operand operand, ptrdiff_t i) noexcept
+    double fastkl_sum_as_scipy(
+        int is_rel_entr, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t row, int is_valid
+    ) noexcept
+    int fastkl_add_differences(
+        const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t rows, double *values
+    ) noexcept
 
     ctypedef struct fastkl_shared:
         int wanted, is_done

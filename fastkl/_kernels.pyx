@@ -3,7 +3,7 @@
     _request.pxi    Request: the arguments of a call; Kind: what a dtype means
     _blocks.pxi     how a call is cut into blocks, what a thread does, when signals are polled
     _coarsen.pxi    rows of a few entries and one for all others
-    _scipy_rows.pxi sums of rows that the core refuses, as SciPy has them
+    _scipy_rows.pxi which rows have SciPy's sums, and not those of the passes
     _compiled.pxi   the functions for compiled callers
 
 Owns threads, signals and the floating-point mode around the core. It takes arrays that call.py has checked and aligned: the
@@ -18,7 +18,7 @@ from threading import get_ident, main_thread
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.limits cimport INT_MAX
-from libc.math cimport INFINITY, NAN, fabs, isfinite, isnan, log, log1p, signbit, sqrt
+from libc.math cimport INFINITY, NAN, fabs, log, signbit, sqrt
 from libc.stdint cimport int64_t, uint8_t, uint16_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
@@ -26,14 +26,13 @@ from libc.string cimport memcpy, memset
 from fastkl._core cimport (
     FASTKL_DTYPE_COUNT, FASTKL_FIELD_COUNT, FASTKL_INDEX, FASTKL_INTERLEAVED_PIECE, FASTKL_LABEL, FASTKL_MEASURE_COUNT,
     FASTKL_PIECE, FASTKL_P_ENTRY, FASTKL_P_SUM, FASTKL_Q_ENTRY, FASTKL_Q_SUM, FASTKL_REFUSED, FASTKL_VALID,
-    FASTKL_cross_entropy,
-    FASTKL_entropy, FASTKL_float32, FASTKL_float64, FASTKL_generalized_kl, FASTKL_jeffreys_divergence,
-    FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_nll_p_field, FASTKL_renyi_divergence,
-    FASTKL_same_argmax_field, FASTKL_total_variation_field, fastkl_columns, fastkl_compiler, fastkl_dtype_names,
-    fastkl_entry, fastkl_field_names, fastkl_forked, fastkl_get, fastkl_has_root, fastkl_is_single, fastkl_join_sums,
-    fastkl_measure_names, fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_most_threads, fastkl_next,
-    fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_read_file, fastkl_seconds, fastkl_set,
-    fastkl_shared, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
+    FASTKL_cross_entropy, FASTKL_entropy, FASTKL_float32, FASTKL_float64, FASTKL_generalized_kl,
+    FASTKL_jeffreys_divergence, FASTKL_js_divergence, FASTKL_kl_divergence, FASTKL_nll_p_field, FASTKL_renyi_divergence,
+    FASTKL_same_argmax_field, FASTKL_total_variation_field, fastkl_add_differences, fastkl_columns, fastkl_compiler,
+    fastkl_dtype_names, fastkl_field_names, fastkl_forked, fastkl_get, fastkl_has_root, fastkl_is_single,
+    fastkl_join_sums, fastkl_measure_names, fastkl_mode, fastkl_mode_enter, fastkl_mode_leave, fastkl_most_threads,
+    fastkl_next, fastkl_openmp, fastkl_openmp_threads, fastkl_operand, fastkl_read_file, fastkl_seconds, fastkl_set,
+    fastkl_shared, fastkl_sum_as_scipy, fastkl_sums, fastkl_task, fastkl_tier, fastkl_tiers,
 )
 
 import numpy as np
@@ -72,7 +71,6 @@ cdef enum:
 # A sum of p log(p/q) may be so many times smaller than that of p log(p/q) - p + q: the errors of its terms are relative to
 # both, so that it is right to some ten ε.
 cdef double MOST_CANCELLED = 4
-cdef double SMALLEST_NORMAL = 2.0**-1022
 cdef double MOST_UNCUT = 2.0**33  # columns of rows that are not cut into pieces: no signal is polled meanwhile
 cdef double PATIENCE = 0.03  # seconds of a region, after which signals are polled
 cdef double MOST_PATIENCE = 0.2

@@ -223,6 +223,11 @@ double fastkl_fallback(const fastkl_task *, fastkl_operand p, fastkl_operand q, 
 double fastkl_fallback_logits(const fastkl_task *, fastkl_operand p, fastkl_operand q, ptrdiff_t n);
 double fastkl_fallback_nll(const fastkl_task *, fastkl_operand q, ptrdiff_t n, ptrdiff_t label);
 
+/* scipy_rows.c. The sum of a row's terms as SciPy has it; the sums of q - p of rows, to some digits. */
+double fastkl_sum_as_scipy(int is_rel_entr, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t row,
+                           int is_valid);
+int fastkl_add_differences(const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n, ptrdiff_t rows, double *values);
+
 /* runtime.c. Whether the build has OpenMP; how many threads a call uses by default, and at most; seconds on a clock that is
    never set back; whether this process is a forked child, which computes with one thread; the compiler; whether so many
    bytes were read from a position of a file. On Linux they are not if the read would have to wait for a disk. */

@@ -33,7 +33,7 @@ static inline int interleaved(const fastkl_operand *p, const fastkl_operand *q) 
 }
 
 /* The columns at multiples of which rows are cut: a property of the layout, so that a row's bits depend on nothing else. */
-static ptrdiff_t piece(const fastkl_operand *p, const fastkl_operand *q) {
+static inline ptrdiff_t piece(const fastkl_operand *p, const fastkl_operand *q) {
     return interleaved(p, q) ? FASTKL_INTERLEAVED_PIECE : FASTKL_PIECE;
 }
 
