@@ -31,12 +31,9 @@ NEEDS = re.compile(r"^needs: \[(.*)\]$", re.MULTILINE)  # what a page has to imp
 FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 # A block of another language, or one that starts with a directive of Sphinx, is not run.
 LANGUAGES = {"", "bibtex", "c", "console", "cython", "html", "json", "python", "sql", "text", "toml", "yaml"}
-# What is checked for the names of files, and the links to them that are read.
-TEXTS = ("*.md", "*.toml", "*.py", "*.cff", ".ci/*", ".github/**/*.yml") + tuple(
-    f"{folder}/**/*{suffix}"
-    for folder in ("benchmarks", "docs", "examples", "fastkl", "tests", "tools")
-    for suffix in (".md", ".py", ".pyi", ".pyx", ".pxd", ".pxi", ".c", ".h", ".sh")
-)
+# Where files are named, and how.
+SUFFIXES = {".c", ".cff", ".h", ".md", ".pxd", ".pxi", ".py", ".pyi", ".pyx", ".sh", ".toml", ".yml"}
+FOLDERS = (".", ".ci", ".github", "benchmarks", "docs", "examples", "fastkl", "tests", "tools")
 LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+)(?:#[^)]*)?\)")
 SITE = re.compile(r"https://fastkl\.github\.io/fastkl/([\w./-]*)")
 BLOB = re.compile(r"https://github\.com/fastkl/fastkl/(?:blob|tree)/main/([\w./-]+)")
@@ -135,10 +132,17 @@ def files_named(path, text):
             yield ROOT / "docs" / page.replace(".html", ".md")
 
 
+def texts():
+    """The texts of the repository, without what is built in it."""
+    for folder in FOLDERS:
+        for path in (ROOT / folder).glob("*" if folder == "." else "**/*"):
+            built = {"_build", "generated"} & {*path.parts}
+            if path.is_file() and not built and (path.suffix in SUFFIXES or folder == ".ci") and path != Path(__file__):
+                yield path, path.read_text("utf-8")
+
+
 def test_named_files_exist_from_source():
-    paths = {path for pattern in TEXTS for path in ROOT.glob(pattern) if path != Path(__file__)}
-    paths = {path for path in paths if not {".venv", ".nox", "build", "_build", "generated"} & {*path.parts}}
-    named = {(path.name, name) for path in paths for name in files_named(path, path.read_text("utf-8"))}
+    named = {(path.name, name) for path, text in texts() for name in files_named(path, text)}
     missing = sorted((path, name.relative_to(ROOT).as_posix()) for path, name in named if not name.exists())
     assert len(named) > 10
     assert not [pair for pair in missing if not pair[1].startswith(".github")]  # An sdist has no hidden folders.
