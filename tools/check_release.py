@@ -1,9 +1,9 @@
 """Checks that what a release says of itself agrees: the version, the changelog, the citation, and a tag.
 
-    python tools/check_release.py [TAG]      with a tag, also that this commit is what the tag has to name
+    python tools/check_release.py [TAG]      with a tag, also that all changes are in that release
 
-The newest release in CHANGELOG.md has the version of fastkl/_version.py, and CITATION.cff has both its version and its date.
-A section "Unreleased" stands above it, which is empty in a release, and each section has a link at the end of the file.
+The newest release in CHANGELOG.md has the version of fastkl/_version.py, and CITATION.cff has its version and its date. A section
+"Unreleased" stands above it, and each section has a link at the end of the file.
 """
 
 import re
@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-HEADING = re.compile(r"^## \[(?P<version>[^]]+)\](?: - (?P<date>\d{4}-\d\d-\d\d))?\n(?P<text>.*?)(?=^## |^\[|\Z)", re.M | re.S)
+HEADING = r"^## \[(?P<version>[^]]+)\](?: - (?P<date>\d{4}-\d\d-\d\d))?\n"
+SECTION = re.compile(HEADING + r"(?P<text>.*?)(?=^## |^\[|\Z)", re.M | re.S)
 LINK = re.compile(r"^\[(.+)\]: https://\S+$", re.M)
 
 
@@ -27,7 +28,7 @@ def check(root: Path, tag: str | None = None) -> Iterator[str]:
     citation = (root / "CITATION.cff").read_text("utf-8")
     cited = field(citation, r"^version: (\S+)$"), field(citation, r'^date-released: "?([\d-]+)"?$')
     changelog = (root / "CHANGELOG.md").read_text("utf-8")
-    sections = list(HEADING.finditer(changelog))
+    sections = list(SECTION.finditer(changelog))
     versions = [section["version"] for section in sections]
     if len(sections) < 2 or versions[0] != "Unreleased":
         yield f'CHANGELOG.md: "Unreleased" and a release must come first, not {versions[:2]}'

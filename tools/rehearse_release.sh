@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Rehearses the release of what git has committed, as docs/development/releases.md describes it, with a repository and a package
-# index of this machine in place of the public ones. Nothing leaves the machine.
+# Rehearses the release of what git has committed, as docs/development/releases.md describes it, with a repository and an index
+# of packages of this machine in place of the public ones. Nothing leaves the machine.
 #
-#   tools/rehearse_release.sh [PYTHON...]      interpreters that install it; by default all from python3.11 on that are in PATH
+#   tools/rehearse_release.sh [PYTHON...]      what installs it; by default every python3.11 to python3.15 in PATH
 #
-# The version is tagged and pushed. From the tag, sdist and wheel are built, checked and uploaded. Each Python installs the wheel
-# by name in a new environment, the first one also the sdist, and runs the commands and some tests.
+# The version is tagged and pushed. From the tag, sdist and wheel are built, checked and uploaded. Each Python installs the
+# wheel by name in a new environment, the first one also the sdist, and runs the commands and some tests.
 # Needs git, GNU tar, a C compiler, and a package index, which has the tools and what fastkl depends on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -52,7 +52,7 @@ for name in sys.argv[1:]: print(hashlib.sha256(open(name, "rb").read()).hexdiges
 say "upload to an index of this machine"
 port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 public=${PIP_INDEX_URL:-$(pip config get global.index-url 2>/dev/null || true)} # has the dependencies, which this index has not
-pypi-server run -i 127.0.0.1 -p "$port" -P . -a . ${public:+--fallback-url "$public"} "$work/index" 2>"$work/server.log" &
+pypi-server run -i 127.0.0.1 -p "$port" -P . -a . ${public:+--fallback-url "$public"} "$work/index" 2>"$work/log" &
 server=$!
 index=http://127.0.0.1:$port
 until python -c "import urllib.request as u; u.urlopen('$index')" 2>/dev/null; do kill -0 $server && sleep 0.2; done
