@@ -51,7 +51,7 @@ def lint(session: nox.Session) -> None:
         "mypy",
         "mypy tests/typing_page.py " + " ".join(map(str, Path("tools").glob("check_*.py"))),
         "pyright tests/typing_page.py",
-        *[f"python tools/check_{what}.py" for what in ("structure", "imports", "docstrings")],
+        *[f"python tools/check_{what}.py" for what in ("structure", "imports", "docstrings", "release")],
     ]:
         session.run(*command.split())
 

@@ -14,7 +14,7 @@ work=$(mktemp -d)
 server=
 trap 'kill $server 2>/dev/null; rm -rf "$work"' EXIT
 say() { printf '\n==> [%ds] %s\n' "$SECONDS" "$*"; }
-export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=1
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_QUIET=2
 unset PYTHONPATH VIRTUAL_ENV
 [ $# != 0 ] || for minor in 11 12 13 14 15; do
     ! python3.$minor -c '' 2>/dev/null || set -- "$@" python3.$minor
