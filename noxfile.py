@@ -69,7 +69,7 @@ def package(session: nox.Session) -> None:
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     listed = session.run("git", "ls-files", external=True, silent=True)
-    left_out = {name for name in str(listed).split() if not name.startswith((".", "docs/charts/"))} - packed
+    left_out = {name for name in str(listed).split() if not name.startswith(".")} - packed
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd", ".pxi"))}
     modules = [name for name in names if name.startswith("fastkl/_kernels.") and name.endswith((".so", ".pyd"))]
