@@ -30,6 +30,7 @@ extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autos
 exclude_patterns = ["_build", "plots"]
 templates_path = ["_templates"]
 nitpicky = True
+smartquotes = False
 
 myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
 myst_heading_anchors = 4
@@ -41,7 +42,6 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 default_role = "backticks"
-maximum_signature_line_length = 88
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"fastkl {version}"
@@ -50,6 +50,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "logo": {"text": "fastkl"},
     "github_url": "https://github.com/fastkl/fastkl",
