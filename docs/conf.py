@@ -79,6 +79,12 @@ class CommandHelp(SphinxDirective):
         return [nodes.literal_block(text, text, language="text")]
 
 
+def draw(_: Sphinx) -> None:
+    """Draw the pictures."""
+    sys.path.insert(0, str(Path(__file__).parent / "plots"))
+    import_module("draw").draw_all()
+
+
 def backticks(name, rawtext, text, lineno, inliner, options=None, content=()):  # noqa: ANN001, ANN201, PLR0913
     """Single backticks in a docstring: a public name is a link to its page, and all else is code."""
     module = inliner.document.settings.env.ref_context.get("py:module", "fastkl")
@@ -111,5 +117,6 @@ def setup(app: Sphinx) -> None:
     """Add what only this site has."""
     roles.register_local_role("backticks", backticks)
     app.add_directive("command-help", CommandHelp)
+    app.connect("builder-inited", draw)
     app.connect("include-read", own_pages)
     app.connect("autodoc-process-docstring", bars, priority=600)  # after numpydoc
