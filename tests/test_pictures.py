@@ -1,5 +1,6 @@
 """The pictures of the documentation: they are drawn, can be read on white and on dark pages, and pages show no others."""
 
+import importlib
 import json
 import re
 import sys
@@ -22,24 +23,20 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def plots():
     """The modules that draw, by name."""
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("mpmath")
-    before = {*sys.modules}
+    for library in "matplotlib", "mpmath", "sklearn":
+        pytest.importorskip(library)
+    before = [*sys.path]
     sys.path.insert(0, str(PLOTS))
-    try:
-        import draw
-    finally:
-        sys.path.remove(str(PLOTS))
-    yield vars(draw)
-    for name in {*sys.modules} - before:
-        if PLOTS in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
-            del sys.modules[name]
+    yield {path.stem: importlib.import_module(path.stem) for path in PLOTS.glob("*.py")}
+    sys.path[:] = before
+    for path in PLOTS.glob("*.py"):
+        del sys.modules[path.stem]
 
 
 @pytest.fixture(scope="module")
 def drawn(plots, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
-    plots["draw_all"](folder)
+    plots["draw"].draw_all(folder)
     return {path.name: path.read_text("utf-8") for path in folder.iterdir()}
 
 
@@ -61,9 +58,9 @@ def contrast(colour, background):
 
 
 def test_every_picture_is_drawn(drawn):
-    assert {*drawn} == {"call.svg", "error.svg", "row-length.svg", "short-rows.svg", "throughput.svg"}
-    for name, text in drawn.items():
-        assert "fastkl" in words(text) or name == "call.svg"
+    assert {*drawn} >= {"call.svg", "error.svg", "row-length.svg", "short-rows.svg", "throughput.svg"}
+    for text in drawn.values():
+        assert words(text)
         assert not re.search(r"(?:href|src)=[\"']?https?:|url\([\"']?https?:|@import|@font-face", text)
 
 
@@ -73,7 +70,7 @@ def test_pages_show_pictures_that_exist(drawn):
 
 
 def test_a_picture_has_the_same_bytes_again(plots, drawn, tmp_path):
-    plots["draw_all"](tmp_path)
+    plots["draw"].draw_all(tmp_path)
     assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == drawn
 
 

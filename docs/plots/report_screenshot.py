@@ -14,10 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-import quantised_digits
-
 ROOT = Path(__file__).parents[2]
 PICTURE = ROOT / "docs" / "pictures" / "report.png"
 WIDTH, HEIGHT = 1000, 1750
@@ -26,6 +22,9 @@ OPTIONS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars
 
 def report(folder: Path) -> Path:
     """Write the models' logits, and a report of them."""
+    sys.path.insert(0, str(ROOT / "examples"))
+    import quantised_digits
+
     names = []
     for bits, (full, quantised, labels, _) in quantised_digits.comparisons().items():
         np.save(folder / "full.npy", full)
