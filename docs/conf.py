@@ -85,7 +85,7 @@ def draw(_: Sphinx) -> None:
     import_module("draw").draw_all()
 
 
-def backticks(name, rawtext, text, lineno, inliner, options=None, content=()):  # noqa: ANN001, ANN201, PLR0913
+def backticks(name, rawtext, text, lineno, inliner, options=None, content=()):
     """Single backticks in a docstring: a public name is a link to its page, and all else is code."""
     module = inliner.document.settings.env.ref_context.get("py:module", "fastkl")
     for full in f"{module}.{text}", f"fastkl.{text}", text:
@@ -95,7 +95,7 @@ def backticks(name, rawtext, text, lineno, inliner, options=None, content=()):  
     return [nodes.literal(rawtext, text)], []
 
 
-def bars(_: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:  # noqa: PLR0913
+def bars(_: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Make bars in docstrings those of absolute values, not of substitutions."""
     lines[:] = [line if line.lstrip().startswith((">>>", "...")) else line.replace("|", r"\|") for line in lines]
 

@@ -1,4 +1,4 @@
-"""The built site in Chromium: its pages fit every window in light and dark, load nothing from elsewhere, and can be searched.
+"""The built site in Chromium: pages fit every window, in light and dark, load nothing from elsewhere, and can be searched.
 
 `nox -s docs` builds the site and names its folder in FASTKL_SITE.
 """
@@ -32,7 +32,7 @@ class Quiet(SimpleHTTPRequestHandler):
     """A server that says nothing."""
 
     def log_message(self, *_):
-        pass
+        """Say nothing."""
 
 
 @pytest.fixture(scope="module")

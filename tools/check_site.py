@@ -4,7 +4,7 @@
 
 A link inside the site leads to a page, and to an element of it that has the name after the #. A page loads nothing from
 elsewhere: no script, style sheet, font or picture. Every picture has a text in its place. Every public name is in
-objects.inv, which other sites' links use, with a page of its own or, for constants, a place on one.
+objects.inv, which other sites' links use; functions and classes have a page each.
 """
 
 import re
@@ -48,7 +48,8 @@ class Page(HTMLParser):
 
 def faults(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield file and fault."""
-    pages = {path.resolve(): Page(path) for path in sorted(folder.rglob("*.html"))}
+    paths = (path for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts)
+    pages = {path.resolve(): Page(path) for path in paths}
     for path, page in pages.items():
         name = path.relative_to(folder.resolve()).as_posix()
         yield from ((name, f"{link} is loaded from elsewhere") for link in page.loaded if urlsplit(link).netloc)
@@ -70,13 +71,15 @@ def faults(folder: Path) -> Iterator[tuple[str, str]]:
     if len(pages) < FEWEST:
         yield ".", f"{len(pages)} pages"
 
-    with (folder / "objects.inv").open("rb") as file:
-        described = {item for items in InventoryFile.load(file, "", lambda _, name: name).values() for item in items}
-    for name, _ in public():
+    with (folder / "objects.inv").open("rb") as inventory:
+        described = {item for items in InventoryFile.load(inventory, "", lambda _, name: name).values() for item in items}
+    names = {name for name, _ in public()}
+    constants = {f"{module}.{name}" for module in MODULES for name in import_module(module).__all__} - names
+    yield from ((name, "is not in objects.inv") for name in sorted((names | constants) - described))
+    members = {name for name in names if name.rpartition(".")[0] in names}
+    for name in sorted(names - members):
         if not (folder / f"reference/generated/{name}.html").exists():
             yield name, "has no page"
-    names = {f"{module}.{name}" for module in MODULES for name in import_module(module).__all__}
-    yield from ((name, "is not in objects.inv") for name in sorted(names - described))
 
 
 if __name__ == "__main__":
