@@ -38,18 +38,18 @@ LAYERS = [
     Layer(
         "measures.py",
         ("a documented function for each measure,", "which fills a Request with its arguments"),
-        "Request with the operands of the caller",
+        "Request with the given operands",
         "result of the operands' kind",
     ),
     Layer(
         "containers/",
-        ("views operands of other libraries as NumPy arrays;", "plain NumPy arrays do not come here"),
+        ("views operands of other libraries as arrays;", "plain NumPy arrays do not come here"),
         "Request with NumPy arrays",
         "NumPy array",
     ),
     Layer(
         "call.py",
-        ("checks arguments, dtypes and shapes; aligns rows;", "raises InvalidRowError, which names the row"),
+        ("checks arguments and dtypes, aligns rows;", "raises InvalidRowError, which names the row"),
         "Request, checked and aligned",
         "values; first invalid row",
     ),

@@ -36,6 +36,7 @@ SETTINGS = {
     "svg.hashsalt": "fastkl",
     "svg.fonttype": "none",
     "savefig.transparent": True,
+    "font.sans-serif": ["DejaVu Sans"],  # what measures the text; a reader without it sees another
     "font.size": 9,
     "text.color": TEXT,
     "axes.labelcolor": TEXT,
@@ -76,4 +77,4 @@ def legend(figure: Figure, columns: int) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Write the figure, and what stands above and below it, as SVG."""
-    figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.02)
+    figure.savefig(path, metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.06)
