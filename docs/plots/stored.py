@@ -23,9 +23,9 @@ def figures(part: str) -> dict[str, Any]:
     return found
 
 
-def note(figure: Figure, part: str) -> None:
-    """Say below the figure when and on what the part was measured."""
+def note(figure: Figure, part: str, first: str = "") -> None:
+    """Say below the figure, after other words, when and on what the part was measured."""
     kept = json.loads(MEASUREMENTS.read_text(encoding="utf-8"))[part]
     machine = re.sub(r" with [^,;]*", "", kept["machine"])  # the list of vector instructions
-    lines = textwrap.wrap(f"Measured on {kept['measured']}: {machine}", 125)
+    lines = textwrap.wrap(f"{first}Measured on {kept['measured']}: {machine}", 125)
     figure.text(0.01, -0.01, "\n".join(lines), fontsize=8, va="top")

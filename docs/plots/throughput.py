@@ -49,5 +49,5 @@ def draw(folder: Path) -> None:
         panel(axes, title, cases[title])
     for axes in grid.flat[len(cases) :]:
         axes.remove()
-    stored.note(figure, "throughput")
+    stored.note(figure, "throughput", "In parentheses, the number of threads; errors in ε of the dtype. ")
     style.save(figure, folder / "throughput.svg")
