@@ -74,7 +74,7 @@ def test_the_page_quotes_what_is_printed(example, capsys):
     example.main()
     printed = capsys.readouterr().out
     assert all(f"weights of {bits} bits" in printed for bits in BITS)
-    assert words(printed) in words(page("models"))
+    assert words(printed) in words(page("classifier"))
 
 
 # Features that drift -----------------------------------------------------------------------------------------------------
