@@ -65,18 +65,30 @@ html_sidebars = {"index": []}
 
 
 class CommandHelp(SphinxDirective):
-    """What a command of fastkl prints for --help: `{command-help} score`."""
+    """The arguments of a command of fastkl, as it prints them for --help: `{command-help} score`."""
 
-    optional_arguments = 1
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Return the command and what it prints, as a block."""
-        verb = self.arguments[:1]
-        environment = os.environ | {"COLUMNS": "80", "NO_COLOR": "1", "PYTHON_COLORS": "0"}
-        command = [sys.executable, "-m", "fastkl", *verb, "--help"]
+        """Return a list of arguments for each of the groups, below its title."""
+        verb = self.arguments[0]
+        environment = os.environ | {"COLUMNS": "1000", "NO_COLOR": "1", "PYTHON_COLORS": "0"}
+        command = [sys.executable, "-m", "fastkl", verb, "--help"]
         text = subprocess.run(command, env=environment, check=True, capture_output=True, encoding="utf-8").stdout
-        text = f"$ {' '.join(['fastkl', *verb, '--help'])}\n{text}"
-        return [nodes.literal_block(text, text, language="text")]
+        found: list[nodes.Node] = []
+        for line in re.sub(r"\n {4,}", "  ", text).splitlines()[1:]:  # An argument has a line; the first is the usage.
+            argument = re.fullmatch(r"  (\S.*?)  +(\S.*)", line)
+            if argument and not isinstance(found[-1], nodes.definition_list):
+                found.append(nodes.definition_list())
+            if argument:
+                name = nodes.make_id(f"{verb} {argument[1].split()[0]}")
+                term = nodes.term("", "", nodes.literal("", argument[1]), ids=[name])
+                found[-1] += nodes.definition_list_item("", term, nodes.definition("", nodes.paragraph("", argument[2])))
+            elif line.endswith(":"):
+                found.append(nodes.rubric("", line[0].upper() + line[1:-1]))
+            elif line:
+                found.append(nodes.paragraph("", f"{line.strip()}."))
+        return found
 
 
 def draw(_: Sphinx) -> None:
