@@ -48,6 +48,7 @@ html_title = f"fastkl {version}"
 html_baseurl = SITE
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 html_copy_source = False
 html_context = {"default_mode": "auto"}
