@@ -25,7 +25,6 @@ FUNCTIONS = {name: getattr(fastkl, name) for name in fastkl.__all__ if name not 
 }
 FUNCTIONS["capi.address"] = capi.address
 PAGES = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
-PAGES = [page for page in PAGES if page != "docs/pipelines.md"]  # Until its contents have moved: it needs a cluster.
 FRONT_MATTER = re.compile(r"\A---\n(.*?)^---\n", re.MULTILINE | re.DOTALL)
 NEEDS = re.compile(r"^needs: \[(.*)\]$", re.MULTILINE)  # what a page has to import besides NumPy
 FENCE = re.compile(r"^( *)```(\S*)[^\n]*\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
