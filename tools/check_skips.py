@@ -12,7 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 PEERS = """scipy sklearn torch jax pandas polars pyarrow xarray dask distributed array_api_strict ml_dtypes zarr tqdm numba
-    safetensors Cython setuptools duckdb pynndescent matplotlib"""
+    safetensors Cython setuptools duckdb pynndescent umap matplotlib"""
 PLATFORM = [
     "affinity can't be set here",
     "reads an ELF file with nm",
