@@ -103,7 +103,7 @@ def docs(session: nox.Session) -> None:
     """
     site = Path("docs/_build")
     session.install(f"{built}[test]", *nox.project.dependency_groups(PYPROJECT, "docs"))
-    pytest(session, "-n", "logical", "tests/test_docs.py", "tests/test_pictures.py", *session.posargs, report="docs")
+    pytest(session, "-n", "logical", "tests/test_docs.py", "tests/test_pictures.py", "--slow", *session.posargs, report="docs")
     for made in site, Path("docs/reference/generated"):
         shutil.rmtree(made, ignore_errors=True)
     session.run("sphinx-build", "--quiet", "--fail-on-warning", "--keep-going", "--nitpicky", "--jobs=auto", "docs", str(site))
