@@ -97,16 +97,20 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, in docs/_build: examples run, pages are built without a warning, links are followed, Chromium shows it.
+    """The documentation, in docs/_build: examples run, pages built without a warning, links followed, pages seen in Chromium.
 
     Examples that need torch are left out, as it is large: `peers` runs them, too.
     """
     site = Path("docs/_build")
     session.install(f"{built}[test]", *nox.project.dependency_groups(PYPROJECT, "docs"))
-    pytest(session, "-n", "logical", "tests/test_docs.py", "tests/test_pictures.py", "--slow", *session.posargs, report="docs")
+    pytest(
+        session, "-n", "logical", "tests/test_docs.py", "tests/test_pictures.py", "--slow", *session.posargs, report="docs"
+    )
     for made in site, Path("docs/reference/generated"):
         shutil.rmtree(made, ignore_errors=True)
-    session.run("sphinx-build", "--quiet", "--fail-on-warning", "--keep-going", "--nitpicky", "--jobs=auto", "docs", str(site))
+    session.run(
+        "sphinx-build", "--quiet", "--fail-on-warning", "--keep-going", "--nitpicky", "--jobs=auto", "docs", str(site)
+    )
     session.run("python", "tools/check_site.py", str(site))
     session.env["FASTKL_SITE"] = str(site.resolve())
     pytest(session, "tests/test_docs_browser.py", "--slow", report="site")

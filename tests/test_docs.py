@@ -144,5 +144,5 @@ def test_named_files_exist_from_source():
     named = {(path.name, name) for path, text in texts() for name in files_named(path, text)}
     missing = sorted((path, name.relative_to(ROOT).as_posix()) for path, name in named if not name.exists())
     assert len(named) > 10
-    # An sdist has no hidden folders; the site's build draws the pictures, and test_pictures.py compares them with the pages.
+    # An sdist has no hidden folders. The site's build draws the pictures, which test_pictures.py compares with the pages.
     assert not [pair for pair in missing if not pair[1].startswith((".github", "docs/pictures/"))]
