@@ -97,7 +97,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """The documentation, in docs/_build: examples run, pages built without a warning, links followed, pages seen in Chromium.
+    """The documentation, in docs/_build: its examples, a build without a warning, its links, and its pages in Chromium.
 
     Examples that need torch are left out, as it is large: `peers` runs them, too.
     """
