@@ -19,7 +19,7 @@ def test_the_page_on_neighbours(tmp_path, monkeypatch):
     blocks = re.findall(
         r"^```(?:python\n|\{code-block\} python\n:class: not-executed\n\n)(.*?)^```", text, re.MULTILINE | re.DOTALL
     )
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names = {}
     for block in blocks:
         program = doctest.script_from_examples(block) if block.startswith(">>>") else block
