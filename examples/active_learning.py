@@ -62,7 +62,7 @@ STRATEGIES: dict[str, Strategy] = {"random": at_random, "entropy": entropies, "c
 
 
 def accuracies(strategy: Strategy, seed: int) -> Array:
-    """The accuracy after each round, for the split of that seed."""
+    """The accuracy after each round, with the split of that seed."""
     images, labels = load_digits(return_X_y=True)
     images = images / 16
     rng = np.random.default_rng(seed)

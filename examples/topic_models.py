@@ -40,9 +40,11 @@ class Model(NamedTuple):
 def counted() -> tuple[Array, Array]:
     """The counts of words in paragraphs, paragraphs x words, and the words."""
     texts = sorted(set(topics.values()))  # some topics share a text
-    paragraphs = [part for text in texts for part in text.split("\n\n") if len(part.split()) >= SHORTEST]
-    vectorizer = CountVectorizer(stop_words="english", min_df=5, max_df=0.3, token_pattern="[a-z]{3,}")
-    counts = vectorizer.fit_transform(paragraphs).toarray()
+    paragraphs = [part for text in texts for part in text.split("\n\n")]
+    long = [part for part in paragraphs if len(part.split()) >= SHORTEST]
+    options = {"stop_words": "english", "token_pattern": "[a-z]{3,}"}
+    vectorizer = CountVectorizer(min_df=5, max_df=0.3, **options)
+    counts = vectorizer.fit_transform(long).toarray()
     return counts[counts.any(axis=1)], vectorizer.get_feature_names_out()
 
 
@@ -50,7 +52,8 @@ def model(counts: Array, seed: int) -> Model:
     """The topics of a run with that seed."""
     allocation = LatentDirichletAllocation(TOPICS, random_state=seed)
     mixtures = allocation.fit_transform(counts)
-    return Model(allocation.components_ / allocation.components_.sum(axis=1, keepdims=True), mixtures)
+    weights = allocation.components_
+    return Model(weights / weights.sum(axis=1, keepdims=True), mixtures)
 
 
 def matched(p: Array, q: Array) -> tuple[Array, Array]:
