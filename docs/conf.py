@@ -74,7 +74,7 @@ class CommandHelp(SphinxDirective):
         """Return a list of arguments for each of the groups, below its title."""
         verb = self.arguments[0]
         environment = os.environ | {"COLUMNS": "1000", "NO_COLOR": "1", "PYTHON_COLORS": "0"}
-        command = [sys.executable, "-m", "fastkl", verb, "--help"]
+        command = [sys.executable, "-P", "-m", "fastkl", verb, "--help"]
         text = subprocess.run(command, env=environment, check=True, capture_output=True, encoding="utf-8").stdout
         found: list[nodes.Node] = []
         for line in re.sub(r"\n {4,}", "  ", text).splitlines()[1:]:  # An argument has a line; the first is the usage.
