@@ -51,7 +51,7 @@ def lint(session: nox.Session) -> None:
         "mypy",
         "mypy tests/typing_page.py " + " ".join(map(str, Path("tools").glob("check_*.py"))),
         "pyright tests/typing_page.py",
-        *[f"python tools/check_{what}.py" for what in ("structure", "imports", "docstrings")],
+        *[f"python tools/check_{what}.py" for what in ("structure", "imports", "docstrings", "release")],
     ]:
         session.run(*command.split())
 
@@ -69,7 +69,7 @@ def package(session: nox.Session) -> None:
     with tarfile.open(sdist) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     listed = session.run("git", "ls-files", external=True, silent=True)
-    left_out = {name for name in str(listed).split() if not name.startswith((".", "docs/charts/"))} - packed
+    left_out = {name for name in str(listed).split() if not name.startswith(".")} - packed
     names = set(zipfile.ZipFile(wheel).namelist())
     sources = {name for name in names if name.endswith((".c", ".h", ".pyx", ".pxd", ".pxi"))}
     modules = [name for name in names if name.startswith("fastkl/_kernels.") and name.endswith((".so", ".pyd"))]
@@ -93,6 +93,27 @@ def peers(session: nox.Session) -> None:
     session.install(".[test,bench]", *nox.project.dependency_groups(PYPROJECT, "peers"), env={"FASTKL_REQUIRE_OPENMP": "1"})
     pytest(session, "--slow", "-p", "no:benchmark", *session.posargs, report="peers")
     pytest(session, "benchmarks", "--benchmark-disable", "-k", "100x1000", report="benchmarks")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, in docs/_build: its examples, a build without a warning, its links, and its pages in Chromium.
+
+    Examples that need torch are left out, as it is large: `peers` runs them, too.
+    """
+    site = Path("docs/_build")
+    session.install(f"{built}[test]", *nox.project.dependency_groups(PYPROJECT, "docs"))
+    pytest(
+        session, "-n", "logical", "tests/test_docs.py", "tests/test_pictures.py", "--slow", *session.posargs, report="docs"
+    )
+    for made in site, Path("docs/reference/generated"):
+        shutil.rmtree(made, ignore_errors=True)
+    session.run(
+        "sphinx-build", "--quiet", "--fail-on-warning", "--keep-going", "--nitpicky", "--jobs=auto", "docs", str(site)
+    )
+    session.run("python", "tools/check_site.py", str(site))
+    session.env["FASTKL_SITE"] = str(site.resolve())
+    pytest(session, "tests/test_docs_browser.py", "--slow", report="site")
 
 
 @nox.session(python=PYTHONS)

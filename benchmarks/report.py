@@ -1,41 +1,38 @@
 """fastkl beside the tools that a user could take instead: `python benchmarks/report.py`, five minutes on two cores at most.
 
-Prints one table and draws the charts of docs/charts. `--save FILE` keeps the figures, `--charts FILE` draws them again
-without measuring.
+Prints one table, and the time of a row of each length. `--save` keeps, in docs/plots/measurements.json, what the site's
+pictures show of it. `--part` measures one part alone.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import reading
-from cases import DTYPES, SHORT, Array, Case
+from cases import SHORT, Case
 from machine import machine
-from measuring import Bench, Entry
+from measuring import READING, Bench, Entry
 from peers import AGAIN, FASTKL, PEERS, Peer, missing, without
 
-CHARTS = Path(__file__).parents[1] / "docs" / "charts"
+MEASUREMENTS = Path(__file__).parents[1] / "docs" / "plots" / "measurements.json"
 TURNS = 5
 
+# The time of a row against its length, in matrices that do not fit in caches: of all lengths, and of frequent ones.
 LENGTH_TURNS = 3
-LENGTH_ENTRIES = 1 << 23
-LENGTHS = [*(2**i for i in range(1, 20, 2)), 1 << 20]
-
-# The rows that most users have: nanoseconds of a row against its length, in one thread.
-WIDTH_MEASURES = ("kl_divergence", "kl_from_logits", "labels_from_logits")
-WIDTHS = [2, 3, 5, 10, 20, 50, 100, 200, 500, 1024]
-WIDTH_ENTRIES = 1 << 22
-
-DIVERGENCES = [10.0**-i for i in range(1, 16)]
-DIVERGENCE_SHAPE = (20, 1000)
+LONG_ENTRIES = 1 << 23
+LONG_COLUMNS = [2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000]
+SHORT_ENTRIES = 1 << 22
+SHORT_COLUMNS = [2, 3, 5, 10, 20, 50, 100, 200, 500, 1024]
+SHORT_MEASURES = ("kl_divergence", "kl_from_logits", "labels_from_logits")
 
 COLUMNS = "{:16} {:>11} {:>4} {:>9} {:>9} {:>8} {:>8} {:>10} {:>10} {:>10} {:>8} {:>5}"
 HEAD = (
@@ -102,68 +99,79 @@ def _absent(case: Case) -> list[str]:
     return [*without(case.measure), *missing()]
 
 
-def lengths() -> Iterator[dict[str, Any]]:
-    """Return the throughput of KL for each length of rows, with the same number of entries."""
-    for columns in LENGTHS:
-        case = Case(rows=LENGTH_ENTRIES // columns, columns=columns)
-        for entry in Bench(case).entries(whole(), LENGTH_TURNS):
-            yield asdict(entry) | {"columns": columns}
+def rounded(value: float) -> float:
+    """Return the value with four significant digits: the noise is larger."""
+    return float(f"{value:.4g}")
 
 
-def widths() -> Iterator[dict[str, Any]]:
-    """Return the time of a row of each length, with the same number of entries, of float32 in one thread."""
-    for measure in WIDTH_MEASURES:
-        for columns in WIDTHS:
-            case = Case(measure, "float32", WIDTH_ENTRIES // columns, columns, threads=1)
-            for entry in Bench(case).entries(whole(), LENGTH_TURNS):
-                yield asdict(entry) | {"measure": measure, "columns": columns, "rows": case.rows}
+def throughput() -> dict[str, Any]:
+    """Return the throughput of reading and of each contender, and its error, in the cases that do not fit in caches."""
+    found: dict[str, Any] = {}
+    for entry in measure(SHORT):
+        case = next(case for case in SHORT if str(case) == entry.case)
+        if case.in_cache or entry.contender == AGAIN or not (entry.seconds and entry.gb_per_s):
+            continue
+        figures = found.setdefault(f"{case.measure}, {case.dtype}, {case.rows} x {case.columns}", {})
+        if entry.contender == FASTKL and entry.share_of_reading:
+            figures[READING] = {"gb_per_s": rounded(entry.gb_per_s / entry.share_of_reading)}
+        gb_per_s, error_eps = rounded(entry.gb_per_s), float(f"{entry.error_eps:.2g}")
+        figures[entry.contender] = {"threads": entry.threads, "gb_per_s": gb_per_s, "error_eps": error_eps}
+    return found
 
 
-def pairs(divergence: float, dtype: str) -> tuple[Array, Array]:
-    """Return rows p and q with D(p || q) near the divergence: q is p times exp of small normal numbers."""
-    rng = np.random.default_rng(round(-np.log10(divergence)))
-    p = rng.random(DIVERGENCE_SHAPE) + 1e-3
-    p /= p.sum(axis=1, keepdims=True)
-    q = p * np.exp(np.sqrt(2 * divergence) * rng.standard_normal(DIVERGENCE_SHAPE))
-    q /= q.sum(axis=1, keepdims=True)
-    return p.astype(dtype), q.astype(dtype)
+def times_of_rows(case: Case, entries: int, columns: list[int]) -> dict[str, list[Any]]:
+    """Print and return the nanoseconds of a row of each length, of reading and of each contender, with as many entries."""
+    times: dict[str, list[Any]] = {"columns": columns}
+    for length in columns:
+        here = replace(case, rows=entries // length, columns=length)
+        for entry in Bench(here).entries(whole(), LENGTH_TURNS):
+            of_row = entry.seconds / here.rows * 1e9 if entry.seconds else None
+            if of_row and entry.contender == FASTKL and entry.share_of_reading:
+                times.setdefault(READING, []).append(rounded(of_row * entry.share_of_reading))
+            times.setdefault(entry.contender, []).append(rounded(of_row) if of_row else None)
+    print(f"\nns a row, {case.measure}, {case.dtype}, {case.threads} threads at most")
+    for name, values in times.items():
+        print(f"{name:16}", *(f"{value or '-':>9}" for value in values))
+    return times
 
 
-def errors() -> Iterator[dict[str, Any]]:
-    """Return each contender's worst relative error of D beside D, which is that of the rows after rounding to the dtype."""
-    rows, columns = DIVERGENCE_SHAPE
-    for dtype in DTYPES:
-        for divergence in DIVERGENCES:
-            bench = Bench(Case(dtype=dtype, rows=rows, columns=columns, threads=1), pairs(divergence, dtype))
-            true = float(np.median(bench.exact[1].high))
-            for peer in whole():
-                if call := bench.call(peer):
-                    yield {"contender": peer.name, "dtype": dtype, "divergence": true} | vars(bench.answers(call()))
+def row_length() -> dict[str, Any]:
+    """Return the time of a row of each length, in float64 with two threads."""
+    return {"kl_divergence": times_of_rows(Case(), LONG_ENTRIES, LONG_COLUMNS)}
+
+
+def short_rows() -> dict[str, Any]:
+    """Return the time of a short row of each length and measure, in float32 with one thread."""
+    cases = (Case(measure, "float32", threads=1) for measure in SHORT_MEASURES)
+    return {case.measure: times_of_rows(case, SHORT_ENTRIES, SHORT_COLUMNS) for case in cases}
+
+
+PARTS = {"throughput": throughput, "row_length": row_length, "short_rows": short_rows}
+
+
+def save(name: str, found: dict[str, Any], path: Path) -> None:
+    """Write a part's figures, with the date and the machine; the file keeps those of other parts."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    command = f"python benchmarks/report.py --part {name} --save"
+    kept[name] = {"command": command, "measured": str(datetime.date.today()), "machine": machine(), "figures": found}
+    text = json.dumps({part: kept[part] for part in PARTS if part in kept}, indent=1)
+    # A line each for what has no more in it.
+    path.write_text(re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda group: " ".join(group[0].split()), text) + "\n")
 
 
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the figures as JSON")
-    parser.add_argument("--charts", type=Path, metavar="FILE", help="draw the charts of kept figures, and measure nothing")
-    parser.add_argument("--no-charts", action="store_true", help="print the table only")
+    parser.add_argument("--part", action="append", choices=PARTS, help="measure this part; all parts if none is named")
+    parser.add_argument("--save", action="store_true", help="keep the figures for the pictures of docs/")
     arguments = parser.parse_args()
-    if arguments.charts:
-        report = json.loads(arguments.charts.read_text())
-    else:
-        start = time.perf_counter()
-        print(machine(), *(f"missing: {line}" for line in missing()), reading.PROBLEM, sep="\n")
-        report = {"machine": machine(), "entries": [asdict(entry) for entry in measure(SHORT)]}
-        if not arguments.no_charts or arguments.save:
-            report |= {"lengths": list(lengths()), "widths": list(widths()), "errors": list(errors())}
-        print(f"\n{time.perf_counter() - start:.0f} s")
+    start = time.perf_counter()
+    print(machine(), *(f"missing: {line}" for line in missing()), reading.PROBLEM, sep="\n")
+    for name in arguments.part or PARTS:
+        found = PARTS[name]()
         if arguments.save:
-            arguments.save.write_text(json.dumps(report, indent=1))
-    if not arguments.no_charts:
-        import charts  # matplotlib, which the table does without
-
-        for path in charts.draw(report, CHARTS):
-            print(path)
+            save(name, found, MEASUREMENTS)
+    print(f"\n{time.perf_counter() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-# What `from fastkl cimport ...` finds: the measures and functions for compiled modules, and a check. See docs/compiled.md.
+# What `from fastkl cimport ...` finds: the measures and functions for compiled modules, and a check. See
+# docs/reference/compiled.md.
 from fastkl._kernels cimport Measure, row_f32, row_f64, rows_f32, rows_f64
 
 

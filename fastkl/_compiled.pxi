@@ -1,5 +1,6 @@
 # The functions for compiled callers, included by _kernels.pyx: a measure of one row, and of many, in the calling thread, on
-# the tier in use. docs/compiled.md says what they do. They know nothing of Python's objects; C takes them from the capsule.
+# the tier in use. docs/reference/compiled.md says what they do. They know nothing of Python's objects; C takes them from
+# the capsule.
 
 cdef extern from "include/fastkl_c.h" nogil:
     enum:

@@ -1,4 +1,5 @@
-# What other compiled modules may call. docs/compiled.md says what the functions do; include/fastkl_c.h has them for C.
+# What other compiled modules may call. docs/reference/compiled.md says what the functions do; include/fastkl_c.h has them
+# for C.
 # Cython reads this file wherever one of these names is cimported: it must not mention what is not installed.
 
 # The values are those of include/fastkl_measures.h, which new measures are appended to.

@@ -1,6 +1,6 @@
 """The compiled interface for callers that have neither Cython nor the C header: addresses of its functions.
 
-docs/compiled.md says what the functions do. `Measure` has the numbers that they take for a measure.
+docs/reference/compiled.md says what the functions do. `Measure` has the numbers that they take for a measure.
 """
 
 from __future__ import annotations

@@ -400,7 +400,7 @@ def test_cluster_gives_the_same_result(capsys):
 
 
 def test_documented_figures_are_those_of_the_pair(pair):
-    page = (Path(__file__).parents[1] / "docs" / "batch.md").read_text("utf-8")
+    page = (Path(__file__).parents[1] / "docs" / "guide" / "files.md").read_text("utf-8")
     result = score(*pair)
     names = {"mean KL(P, Q)": "kl", "mean KL(Q, P)": "reverse_kl", "perplexity of P": "perplexity_p"}
     for shown, name in (names | {"perplexity of Q": "perplexity_q"}).items():

@@ -134,7 +134,7 @@ def test_other_terms_of_strange_entries(torch):
 
 
 def test_replacements_of_torchs_cross_entropy(torch):
-    """The table of docs/compat.md."""
+    """The table of docs/howto/torch.md."""
     theirs = torch.nn.functional
     rng = np.random.default_rng(1)
     logits, weight = (torch.from_numpy(rng.standard_normal(shape)) for shape in ((7, 5, 4), (5,)))

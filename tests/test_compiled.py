@@ -1,4 +1,4 @@
-"""Compiled callers: the functions, called through ctypes, the header, and the programs of docs/compiled.md.
+"""Compiled callers: the functions, called through ctypes, the header, and the programs of docs/howto/compiled.md.
 
 Those in Cython and C are compiled against the installed package; test_docs.py runs the page's sections on Numba and ctypes.
 """
@@ -281,7 +281,7 @@ def test_the_version_is_the_same_in_every_place():
     places = {
         HEADER: r"^#define FASTKL_INTERFACE_VERSION (\d+)$",
         Path(fastkl.__file__).with_name("__init__.pxd"): r"^ {4}INTERFACE_VERSION = (\d+)\b",
-        ROOT / "docs/compiled.md": r'build_info\(\)\["interface"\]\n(\d+)$',
+        ROOT / "docs/howto/compiled.md": r'build_info\(\)\["interface"\]\n(\d+)$',
     }
     found = {file.name: re.findall(pattern, file.read_text("utf-8"), re.MULTILINE) for file, pattern in places.items()}
     assert found == {name: [str(VERSION)] for name in found}
@@ -291,8 +291,9 @@ def test_the_version_is_the_same_in_every_place():
 @pytest.fixture
 def folder(tmp_path):
     """A folder with the page's files: blocks with a name before them."""
-    text = (ROOT / "docs/compiled.md").read_text(encoding="utf-8")
-    for name, content in re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+    text = (ROOT / "docs/howto/compiled.md").read_text(encoding="utf-8")
+    block = r"^`([\w.]+)`:\n\n```[^\n]*\n(?::class: not-executed\n\n)?(.*?)^```"
+    for name, content in re.findall(block, text, re.MULTILINE | re.DOTALL):
         (tmp_path / name).write_text(content)
     return tmp_path
 

@@ -127,12 +127,12 @@ def test_fewer_bits_are_a_larger_divergence(example, files):
 
 def test_the_page_quotes_what_is_printed(example, tmp_path, capsys):
     example.main(str(tmp_path / "logits"))
-    assert words(capsys.readouterr().out) in words(page("models"))
+    assert words(capsys.readouterr().out) in words(page("language_model"))
 
 
 def test_the_page_quotes_the_command(files, monkeypatch, capsys):
     monkeypatch.chdir(Path(files["full"]).parent)
-    command, lines = quoted(page("models").replace("    $ cd logits\n", ""), "fastkl score full.safetensors")
+    command, lines = quoted(page("language_model"), "fastkl score full.safetensors:rows")
     assert main(shlex.split(command)[1:]) == 0
     assert words(capsys.readouterr().out) == words(lines)
 
@@ -204,7 +204,7 @@ def test_memory_is_that_of_two_blocks_and_the_summaries(head, models):
 
 def test_the_page_quotes_the_blocks(head, capsys):
     head.main()
-    assert words(capsys.readouterr().out) in words(page("models"))
+    assert words(capsys.readouterr().out) in words(page("language_model"))
 
 
 # llama.cpp's files -------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_the_page_quotes_the_real_files(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name in "base.kld", "worse.kld":
         Path(name).write_bytes(lzma.decompress((ROOT / f"tests/data/kld/{name}.xz").read_bytes()))
-    command, lines = quoted(page("batch"), "fastkl score base.kld")
+    command, lines = quoted(page("language_model"), "fastkl score base.kld worse.kld")
     assert main(shlex.split(command)[1:]) == 3
     printed = capsys.readouterr()
     assert printed.out + printed.err == f"{lines}\n"

@@ -6,8 +6,9 @@
     sums.py      the sums of scipy.py
     arrays.py    what these share
 
-The libraries need not be installed, except torch, whose tensors torch.py takes and returns. docs/compat.md lists the
-results that differ on purpose. The signatures are those of SciPy 1.17, scikit-learn 1.9 and torch 2.13.
+The libraries need not be installed, except torch, whose tensors torch.py takes and returns. docs/howto has a page
+for each library, which lists the results that differ on purpose. The signatures are those of SciPy 1.17, scikit-learn 1.9
+and torch 2.13.
 """
 
 from . import scipy, sklearn, torch

@@ -7,7 +7,7 @@
        double d = fastkl_row_f64(FASTKL_KL_DIVERGENCE, p, sizeof *p, q, sizeof *q, n, 0);
 
    There is nothing to link with: the functions come from the fastkl that Python imports. The folder of this file is
-   fastkl.get_include(); docs/compiled.md has a program.
+   fastkl.get_include(); docs/howto/compiled.md has a program.
 
    A row is n numbers, p_stride or q_stride bytes apart; the next row starts p_row_stride or q_row_stride bytes
    further. Strides may be negative or 0, and numbers need not be aligned. q is NULL for the entropy. A row stands for

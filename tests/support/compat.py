@@ -42,7 +42,7 @@ def original(ours):
 
 
 def difference(row):
-    """Mark a test as that of the row of docs/compat.md with this first cell; test_compat.py looks for the marks."""
+    """Mark a test as that of the difference with this first cell in a how-to page; test_compat.py looks for the marks."""
     assert row
     return lambda test: test
 

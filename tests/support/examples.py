@@ -20,14 +20,14 @@ def imported(name):
 
 
 def page(name):
-    """The text of a page of docs/."""
-    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    """The text of a tutorial."""
+    return (ROOT / "docs" / "tutorials" / f"{name}.md").read_text(encoding="utf-8")
 
 
 def quoted(text, beginning):
-    """The first command of the text that begins so, and the lines that are quoted below it."""
-    block = re.search(rf"^    \$ ({re.escape(beginning)}.*)\n((?:(?:    .*)?\n)*)", text, re.MULTILINE)
-    return block[1], re.sub("^    ", "", block[2], flags=re.MULTILINE).strip()
+    """The first command of the text's consoles that begins so, and the lines that are quoted below it."""
+    block = re.search(rf"^\$ ({re.escape(beginning)}.*)\n((?:(?!```).*\n)*)", text, re.MULTILINE)
+    return block[1], block[2].strip()
 
 
 def words(text):

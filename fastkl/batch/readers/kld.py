@@ -13,7 +13,7 @@ A file is, in little-endian order (verified byte by byte with files of llama.cpp
 Where scale is float32(16 / 65535), code 0 is a floor: it stands for every entry at least 16 below the largest. Stored as if
 they were just 16 below, these entries would have too much probability: in files of a model with 49,152 tokens, the rows'
 sums were up to 1.0037. They share evenly what the other entries leave of 1, up to what is stored. Of the readings that were
-compared with the model's own logits, this is the closest one (docs/batch.md).
+compared with the model's own logits, this is the closest one (docs/guide/files.md).
 """
 
 from __future__ import annotations
