@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import socket
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -32,10 +31,7 @@ def on_cluster(cluster: Any, threads: int) -> Run:
         raise ImportError("a Dask cluster needs dask and distributed: pip install 'fastkl[dask]'") from None
 
     def run(operands: Operands, options: Options, parts: Iterable[range]) -> Generator[Part]:
-        for x in operands.values():
-            if not x.paths:
-                raise TypeError(f"{x.name} is an array: workers read files")
-        paths = {name: os.path.abspath(x.name) for name, x in operands.items()}
+        given = {name: x.operand() for name, x in operands.items()}
         known = operands.identity(options)
         with ExitStack() as stack:
             client = cluster
@@ -48,16 +44,16 @@ def on_cluster(cluster: Any, threads: int) -> Run:
             stack.callback(lambda: client.cancel(list(waiting)))
             remaining = iter(parts)
             tasks = iter(lambda: list(itertools.islice(remaining, TASK)), [])
-            futures = (client.submit(_compute, paths, options, known, task, pure=False) for task in tasks)
+            futures = (client.submit(_compute, given, options, known, task, pure=False) for task in tasks)
             for done in results(futures, most, waiting):
                 yield from done
 
     return run
 
 
-def _compute(paths: dict[str, str], options: Options, known: dict[str, Any], task: list[range]) -> list[Part]:
+def _compute(given: dict[str, Any], options: Options, known: dict[str, Any], task: list[range]) -> list[Part]:
     """The parts, computed by a worker in the one thread that the cluster gave this task."""
-    with closing(open_operands(options, paths)) as operands:
+    with closing(open_operands(options, given)) as operands:
         if different := difference(known, operands.identity(options)):
             raise ValueError(f"on {socket.gethostname()}, {different}")
         worker = Worker(operands, options)
