@@ -120,6 +120,9 @@ REFUSED = {
     TOP.replace("ids.npy", "ids2.npy"): (
         "ids2.npy has shape (500, 5) and values.npy has shape (500, 3): indices and values must have the same"
     ),
+    f"{BOTH} --columns 5": "columns=5: must be left out where all rows are top-k rows, which have no columns",
+    f"{TOP} --columns 13": "columns=13: q.npy has shape (500, 12), and fewer columns",
+    f"{TOP} --columns 5": "ids.npy with values.npy: p[0, 0] has the index 9: indices must be in 0..4",
     f"{TOP} --topk-tail values.npy": "values.npy has shape (500, 3): must have a tail for each row, (500,)",
     f"{TOP} --measure chi2_divergence": (
         "chi2_divergence takes no TopK: only kl_divergence, cross_entropy, js_divergence and total_variation do"
