@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.batch_files import FORMATS, grow, npy, refused, rewrite, small_parts
-from support.batch_runs import call_after, interrupt, without_speed
+from support.batch_runs import call_after, interrupt, local_cluster, without_speed
 from support.checks import assert_same
 from support.measures import assert_same_bits
 
@@ -234,10 +234,10 @@ def test_files_that_change_end_the_run(part, do, invalid, monkeypatch):
 
 @each_run
 def test_cluster_gives_the_same_result(arguments, capsys):
-    distributed = pytest.importorskip("distributed")
+    pytest.importorskip("distributed")
     npy(other=Q[::-1])
     expected = summary(capsys, *arguments, "--out", "a.npy")
-    with distributed.LocalCluster(n_workers=1, dashboard_address=None, silence_logs=50, processes=False) as local:
+    with local_cluster() as local:
         assert summary(capsys, *arguments, "--out", "b.npy", "--dask", local.scheduler_address) == expected
     assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()
 
@@ -250,11 +250,11 @@ def test_new_cluster_gives_the_same_values():
 
 
 def test_errors_of_cluster_workers_are_raised():
-    distributed = pytest.importorskip("distributed")
+    pytest.importorskip("distributed")
     wrong = IDS.copy()
     wrong[321, 1] = 12
     npy(wrong=wrong)
-    with distributed.LocalCluster(n_workers=1, dashboard_address=None, silence_logs=50, processes=False) as local:
+    with local_cluster() as local:
         options = {"dask": local.scheduler_address}
         message = r"wrong\.npy with .*values\.npy: p\[321, 1\] has the index 12"
         refused(message, TopKFiles("wrong.npy", "values.npy"), "q.npy", error=fastkl.InvalidRowError, **options)

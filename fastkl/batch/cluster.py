@@ -22,6 +22,9 @@ from .workers import Part, Run, Worker, results
 TASK: Final = 8  # parts in one task, for which a worker opens the files once
 _AHEAD: Final = 3  # tasks that are submitted for each of the cluster's threads
 
+# A new cluster has no dashboard. Its server would still take the port of one, and warn where that is in use.
+_ANY_PORT: Final = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
+
 
 def on_cluster(cluster: Any, threads: int) -> Run:
     """Compute parts on a cluster: a distributed.Client, an address, or "" for a new one here of that many threads."""
@@ -36,8 +39,8 @@ def on_cluster(cluster: Any, threads: int) -> Run:
         with ExitStack() as stack:
             client = cluster
             if not isinstance(cluster, distributed.Client):
-                keywords = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.ERROR}
-                address = cluster or stack.enter_context(distributed.LocalCluster(n_workers=threads, **keywords))
+                keywords = {"n_workers": threads, "threads_per_worker": 1, "silence_logs": logging.ERROR}
+                address = cluster or stack.enter_context(distributed.LocalCluster(**keywords, **_ANY_PORT))
                 client = stack.enter_context(distributed.Client(address))
             most = 1 + _AHEAD * max(1, sum(client.nthreads().values()))
             waiting: deque[Any] = deque()
