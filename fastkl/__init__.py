@@ -12,10 +12,10 @@ The one way of a call, from the documented function down to the element maths:
 Each arrow is an import and a call, and no module imports one to its left. Results come back as return values, and an
 invalid row comes back as an InvalidRowError. A call with NumPy arrays alone goes from measures.py to call.py at once.
 
-topk.py has the operand TopK, whose measures are those of coarser rows. docstrings.py has the texts that the documented
-functions share. _build.py chooses the SIMD tier and the number of threads at import. Two packages stand on top and are
-imported on demand: compat/ has other libraries' functions, computed by these, and batch/ scores files of any size. Compiled
-callers enter at the kernels: Cython by __init__.pxd, C by include/fastkl_c.h.
+topk.py has the operand TopK, and coarse_rows.py its measures. docstrings.py has the texts that the documented functions
+share. _build.py chooses the SIMD tier and the number of threads at import. Two packages stand on top and are imported on
+demand: compat/ has other libraries' functions, computed by these, and batch/ scores files of any size. Compiled callers
+enter at the kernels: Cython by __init__.pxd, C by include/fastkl_c.h.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
-from . import topk
+from . import coarse_rows
 from ._kernels import Request
 from .call import InvalidRowError, run
 from .docstrings import documented
@@ -75,7 +75,7 @@ def _run(request: Request) -> Any:
         if request.only_numpy():
             return run(request)
         if isinstance(request.p, TopK) or isinstance(request.q, TopK):
-            return topk.run(request)
+            return coarse_rows.run(request)
         from . import containers  # which most programs never need
 
         return containers.run(request)

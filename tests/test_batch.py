@@ -10,6 +10,7 @@ import math
 import os
 import re
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.batch_files import npy, refused, small_parts
-from support.batch_runs import SPEED, call_after, interrupt, without_speed
+from support.batch_runs import SPEED, call_after, interrupt, local_cluster, without_speed
 from support.processes import INSTALLED, python
 
 import fastkl
@@ -421,7 +422,7 @@ def test_cluster_survives_a_killed_worker(monkeypatch):
     killed = []
 
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as local,
+        local_cluster(n_workers=2, threads_per_worker=1, processes=True) as local,
         distributed.Client(local) as client,
     ):
 
@@ -438,10 +439,14 @@ def test_cluster_survives_a_killed_worker(monkeypatch):
 
 
 def test_new_cluster_gives_the_same_result(capsys):
+    """It takes any free port: it does not warn where that of Dask's dashboard is in use."""
     pytest.importorskip("distributed")
     arguments = ["score", *npy(p=rows(1), q=rows(2)), "--measure", "renyi_divergence", "--alpha", "2", "--json", "--out"]
     assert main([*arguments, "a.npy"]) == 0
-    assert main([*arguments, "b.npy", "--threads", "1", "--dask"]) == 0
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # another program has it
+            stack.enter_context(socket.create_server(("", 8787)))
+        assert main([*arguments, "b.npy", "--threads", "1", "--dask"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     assert Path("a.npy").read_bytes() == Path("b.npy").read_bytes()
@@ -450,11 +455,11 @@ def test_new_cluster_gives_the_same_result(capsys):
 
 
 def test_errors_of_cluster_workers_are_raised():
-    distributed = pytest.importorskip("distributed")
+    pytest.importorskip("distributed")
     p = rows(1)
     p[321] = 2
     files = npy(p=p, q=rows(2))
-    with distributed.LocalCluster(n_workers=1, dashboard_address=None, silence_logs=50, processes=False) as local:
+    with local_cluster() as local:
         refused(r"p\.npy: p\[321\] sums to", *files, dask=local.scheduler_address)
         refused("p is an array: workers read files", rows(1), "q.npy", dask=local.scheduler_address, error=TypeError)
 

@@ -22,9 +22,11 @@ from support.batch_files import (
     ROUNDED,
     ROWS,
     WIDTH,
+    grow,
     npy,
     parquet,
     refused,
+    rewrite,
     rows,
     small_parts,
     sparse,
@@ -201,20 +203,6 @@ def test_resumed_results_have_the_same_bytes(form, suffix, measure, monkeypatch)
     assert without_speed(summary) == without_speed(expected)
 
 
-def rewrite(path, change):
-    """Change a file in place, and its time."""
-    before = path.stat()
-    path.write_bytes(change(path.read_bytes()))
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
-
-
-def grow(path):
-    """Add a byte, and keep the time."""
-    status = path.stat()
-    os.truncate(path, status.st_size + 1)
-    os.utime(path, ns=(1, status.st_mtime_ns))
-
-
 def chunk_of(name):
     files = Path(f"{name}.zarr").rglob("*")
     return max(x for x in files if x.is_file() and x.suffix != ".json" and not x.name.startswith(".z"))
@@ -294,7 +282,7 @@ def test_missing_library_is_named(module, library, files, monkeypatch):
     refused(message, *npy(p=rows(1)), measure="entropy", out=f"out{path.suffix}", error=ImportError)
 
 
-@only("npz", "parquet list", "zarr", "safetensors", "kld")
+@only("npz", "parquet list", "zarr", "safetensors", "kld", "topk")
 @pytest.mark.parametrize("count", [60, pytest.param(20_000 if NIGHT else 500, marks=slow)])
 def test_damaged_files(form, count):
     """The command never crashes or needs much memory: it prints a line that names the file, or nothing if it can be read.

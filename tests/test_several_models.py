@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.batch_files import FORMATS, ROWS, WIDTH, npy, refused, rows, small_parts
-from support.batch_runs import call_after, interrupt, without_speed
+from support.batch_runs import call_after, interrupt, local_cluster, without_speed
 
 import fastkl
 from fastkl.__main__ import main
@@ -159,11 +159,11 @@ def test_resume(with_labels, monkeypatch):
 
 
 def test_cluster_of_workers():
-    distributed = pytest.importorskip("distributed")
+    pytest.importorskip("distributed")
     p, *q = npy(p=rows(1), **models())
     q = dict(zip(MODELS, q, strict=True))
     fastkl.score(p, q, out="threads.npy")
-    with distributed.LocalCluster(n_workers=1, dashboard_address=None, silence_logs=50, processes=False) as local:
+    with local_cluster() as local:
         fastkl.score(p, q, out="cluster.npy", dask=local.scheduler_address)
     assert Path("cluster.npy").read_bytes() == Path("threads.npy").read_bytes()
 

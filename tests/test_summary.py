@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastkl.batch import summary, totals
+from fastkl.batch import bins, summary
+from fastkl.batch.bins import Bins
 from fastkl.batch.summary import Summary
-from fastkl.batch.totals import Bins
 
 EPS = Fraction(2) ** -52
 MAX = float(np.finfo(np.float64).max)
@@ -34,7 +34,7 @@ PARTS = st.lists(st.lists(ANY, max_size=30), max_size=6)
 def small(monkeypatch):
     """Blocks and bins so small that a few values fill many."""
     monkeypatch.setattr(summary, "BLOCK", 8)
-    monkeypatch.setattr(totals, "MOST", 16)
+    monkeypatch.setattr(bins, "MOST", 16)
 
 
 def summarised(*parts, first_row=None):
@@ -215,13 +215,13 @@ def test_bins_depend_on_the_values_alone(values):
     made = summarised(values)
     made.result()
     ordinals = [ordinal(x) for x in values if math.isfinite(x)]
-    cut = next(k for k in range(64) if len({x >> k for x in ordinals}) <= totals.MOST)
+    cut = next(k for k in range(64) if len({x >> k for x in ordinals}) <= bins.MOST)
     expected = {}
     for x in sorted(ordinals):
         expected[x >> cut] = expected.get(x >> cut, 0) + 1
-    bins = made._bins
-    assert (bins.cut, dict(zip(bins.keys.tolist(), bins.counts.tolist(), strict=True))) == (cut, expected)
-    assert bins.keys.tolist() == list(expected)
+    found = made._bins
+    assert (found.cut, dict(zip(found.keys.tolist(), found.counts.tolist(), strict=True))) == (cut, expected)
+    assert found.keys.tolist() == list(expected)
 
 
 def test_bins_where_numpy_counts_in_32_bits(monkeypatch):
@@ -257,7 +257,7 @@ def test_quantiles_of_few_bins(values):
     made = summarised(values)
     check_quantiles(made, values)
     binades = {math.frexp(x)[1] if x > 0 else -math.frexp(x)[1] - 100 * (x < 0) for x in values}
-    assert 2.0 ** (made._bins.cut - 53) <= len(binades) / totals.MOST or made._bins.cut == 0
+    assert 2.0 ** (made._bins.cut - 53) <= len(binades) / bins.MOST or made._bins.cut == 0
 
 
 LARGE = {

@@ -233,7 +233,7 @@ def test_no_layout_is_copied_as_a_whole():
 
 
 def test_many_rows_are_evaluated_in_blocks(monkeypatch):
-    monkeypatch.setattr("fastkl.topk._ENTRIES", 64)
+    monkeypatch.setattr("fastkl.coarse_rows._ENTRIES", 64)
     expected = np.tile(fastkl.kl_divergence(TOP, Q), 50)
     many = TopK(np.tile(TOP.indices, (50, 1)), np.tile(TOP.values, (50, 1)))
     assert_same(fastkl.kl_divergence(many, np.tile(Q, (50, 1))), expected)

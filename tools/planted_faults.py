@@ -41,7 +41,7 @@ label-n: bound, fastkl/_core/nll.inc.h
 eps-of-one: bound, fastkl/call.py
 - lambda x: 0 <= x < 1,
 + lambda x: 0 <= x <= 1,
-all-bins: bound, fastkl/batch/totals.py
+all-bins: bound, fastkl/batch/bins.py
 - if len(keys) > MOST:
 + if len(keys) >= MOST:
 digits-of-a-coefficient: constant, fastkl/_core/real.inc.h

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import socket
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -23,6 +22,9 @@ from .workers import Part, Run, Worker, results
 TASK: Final = 8  # parts in one task, for which a worker opens the files once
 _AHEAD: Final = 3  # tasks that are submitted for each of the cluster's threads
 
+# A new cluster has no dashboard. Its server would still take the port of one, and warn where that is in use.
+_ANY_PORT: Final = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
+
 
 def on_cluster(cluster: Any, threads: int) -> Run:
     """Compute parts on a cluster: a distributed.Client, an address, or "" for a new one here of that many threads."""
@@ -32,32 +34,29 @@ def on_cluster(cluster: Any, threads: int) -> Run:
         raise ImportError("a Dask cluster needs dask and distributed: pip install 'fastkl[dask]'") from None
 
     def run(operands: Operands, options: Options, parts: Iterable[range]) -> Generator[Part]:
-        for x in operands.values():
-            if not x.paths:
-                raise TypeError(f"{x.name} is an array: workers read files")
-        paths = {name: os.path.abspath(x.name) for name, x in operands.items()}
+        given = {name: x.operand() for name, x in operands.items()}
         known = operands.identity(options)
         with ExitStack() as stack:
             client = cluster
             if not isinstance(cluster, distributed.Client):
-                keywords = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.ERROR}
-                address = cluster or stack.enter_context(distributed.LocalCluster(n_workers=threads, **keywords))
+                keywords = {"n_workers": threads, "threads_per_worker": 1, "silence_logs": logging.ERROR}
+                address = cluster or stack.enter_context(distributed.LocalCluster(**keywords, **_ANY_PORT))
                 client = stack.enter_context(distributed.Client(address))
             most = 1 + _AHEAD * max(1, sum(client.nthreads().values()))
             waiting: deque[Any] = deque()
             stack.callback(lambda: client.cancel(list(waiting)))
             remaining = iter(parts)
             tasks = iter(lambda: list(itertools.islice(remaining, TASK)), [])
-            futures = (client.submit(_compute, paths, options, known, task, pure=False) for task in tasks)
+            futures = (client.submit(_compute, given, options, known, task, pure=False) for task in tasks)
             for done in results(futures, most, waiting):
                 yield from done
 
     return run
 
 
-def _compute(paths: dict[str, str], options: Options, known: dict[str, Any], task: list[range]) -> list[Part]:
+def _compute(given: dict[str, Any], options: Options, known: dict[str, Any], task: list[range]) -> list[Part]:
     """The parts, computed by a worker in the one thread that the cluster gave this task."""
-    with closing(open_operands(options, paths)) as operands:
+    with closing(open_operands(options, given)) as operands:
         if different := difference(known, operands.identity(options)):
             raise ValueError(f"on {socket.gethostname()}, {different}")
         worker = Worker(operands, options)

@@ -116,6 +116,21 @@ def open_clusters(given: Any, operands: Operands) -> Source:
     return x
 
 
+def _check_columns(columns: int | None, p: Source, others: list[Source]) -> None:
+    """Raise ValueError where rows do not have as many columns as are used; top-k rows have none."""
+    full = [x for x in (p, *others) if x.is_plain]
+    if columns is not None and not full:
+        raise ValueError(f"columns={columns}: must be left out where all rows are top-k rows, which have no columns")
+    for x in full:
+        if columns is not None and x.width < columns:
+            raise ValueError(f"columns={columns}: {x.name} has shape {x.shape}, and fewer columns")
+        if columns is None and p.is_plain and x.width != p.width:
+            raise ValueError(
+                f"{p.name} has shape {p.shape} and {x.name} has shape {x.shape}: "
+                f"must have the same length along the last axis, not {p.width} and {x.width}"
+            )
+
+
 def _check_coordinates(p: Source, q: Source) -> None:
     """Raise ValueError where p and q name the indices along an axis otherwise."""
     for axis in range(-1, -1 - min(len(p.shape), len(q.shape)), -1):
@@ -177,17 +192,9 @@ def open_operands(options: Options, given: Mapping[str, Any]) -> Operands:
             if x.rows and not x.width:
                 empty = "its last axis, that of the distributions, must not be empty"
                 raise ValueError(f"{x.name} has shape {x.shape}: {empty}")
-        p = operands["p"]
-        if options.columns is not None and p.is_plain and p.width < options.columns:
-            raise ValueError(f"columns={options.columns}: {p.name} has shape {p.shape}, and fewer columns")
-        for q in (operands[name] for name in options.q_names.values() if name in operands):
-            if options.columns is not None and q.is_plain and q.width < options.columns:
-                raise ValueError(f"columns={options.columns}: {q.name} has shape {q.shape}, and fewer columns")
-            if options.columns is None and q.width != p.width and q.is_plain == p.is_plain:
-                raise ValueError(
-                    f"{p.name} has shape {p.shape} and {q.name} has shape {q.shape}: "
-                    f"must have the same length along the last axis, not {p.width} and {q.width}"
-                )
+        p, others = operands["p"], [operands[name] for name in options.q_names.values() if name in operands]
+        _check_columns(options.columns, p, others)
+        for q in others:
             _check_coordinates(p, q)
             _check_tokens(p, q)
         for x in operands.values():

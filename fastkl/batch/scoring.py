@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from .. import _kernels, call, measures, topk
+from .. import _kernels, call, coarse_rows, measures
 from .._kernels import Stop
 from ..call import Array, InvalidRowError, Request
 from ..measures import Comparison
@@ -150,7 +150,7 @@ def evaluate(options: Options, rows: Mapping[str, Array], out: Array, stop: Stop
         request = request_of(options, rows, None if comparison else out)
         request.stop = stop
         has_topk = isinstance(request.p, TopK) or isinstance(request.q, TopK)
-        result = topk.run(request) if has_topk else call.run(request)
+        result = coarse_rows.run(request) if has_topk else call.run(request)
     except InvalidRowError as error:
         if loss and error.operand == "q":  # the rows, which are p here
             error.operand = "p"

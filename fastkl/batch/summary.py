@@ -10,8 +10,9 @@ from typing import Any, Final, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .bins import Bins
 from .histogram import Histogram, count
-from .totals import Bins, Moments
+from .totals import Moments
 
 QUANTILES: Final = ("0.001", "0.01", "0.05", "0.25", "0.5", "0.75", "0.95", "0.99", "0.999")
 TAIL: Final = 20  # one value of so many is among the largest, whose mean is "cvar95"
@@ -239,17 +240,18 @@ class Summary:
         self._count()
         greatest, row = self._worst[0] if self._worst else (math.nan, None)
         (infinite, infinite_rows), (invalid, invalid_rows) = self._rare.values()
+        extremes = self._low, self._high
         return {
             "rows": self._moments.n + infinite + invalid + self._ignored,
             "ignored": self._ignored,
-            "mean": self._moments.mean(self._low, self._high),
+            "mean": self._moments.mean(*extremes),
             "stderr": self._moments.stderr(),
             "std": self._moments.std(),
             "min": self._least,
             "max": greatest,
             "max_row": row,
-            "quantiles": {level: self._quantile(float(level)) for level in QUANTILES},
-            "cvar95": self._tail_mean(),
+            "quantiles": {level: self._bins.quantile(float(level), *extremes) for level in QUANTILES},
+            "cvar95": self._bins.mean_of_largest(TAIL, *extremes),
             "infinite": infinite,
             "first_infinite_rows": [*infinite_rows],
             "invalid": invalid,
@@ -336,31 +338,6 @@ class Summary:
     def _add_rare(self, kind: str, count: int, rows: list[int]) -> None:
         known, first = self._rare[kind]
         self._rare = self._rare | {kind: (known + count, sorted([*first, *rows])[:NAMED])}  # copies share the old one
-
-    def _quantile(self, level: float) -> float:
-        """Interpolate between the values of two ranks as `np.quantile` does, but without overflow."""
-        if not self._moments.n:
-            return math.nan
-        rank = level * (self._moments.n - 1)
-        below = math.floor(rank)
-        share = rank - below
-        ends = np.cumsum(self._bins.counts)
-        places = np.searchsorted(ends, [below, min(below + 1, self._moments.n - 1)], side="right")
-        a, b = self._bins.values(self._low, self._high, places).tolist()
-        return float(min(max((1 - share) * a + share * b, a), b))
-
-    def _tail_mean(self) -> float:
-        """The mean of the largest values: one of each TAIL, rounded up."""
-        if not self._moments.n:
-            return math.nan
-        most = -(-self._moments.n // TAIL)
-        counts = self._bins.counts[::-1]
-        taken = np.clip(most - (np.cumsum(counts) - counts), 0, counts)
-        places = np.flatnonzero(taken)
-        values = self._bins.values(self._low, self._high)[::-1][places]  # descending
-        exponent = math.frexp(max(abs(values[0]), abs(values[-1])))[1]  # so that no product overflows
-        mean = math.fsum((np.ldexp(values, -exponent) * taken[places]).tolist()) / most
-        return float(min(max(np.ldexp(mean, exponent), values[-1]), values[0]))
 
     @_quiet
     def __getstate__(self) -> dict[str, Any]:

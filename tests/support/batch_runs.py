@@ -82,6 +82,14 @@ def interrupt(*_):
     raise KeyboardInterrupt
 
 
+def local_cluster(**keywords):
+    """A Dask cluster of one worker in this process, at any free port, because several tests may run at once."""
+    from distributed import LocalCluster
+
+    port = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
+    return LocalCluster(**{"n_workers": 1, "processes": False, "silence_logs": 50} | port | keywords)
+
+
 def without_speed(x):
     """A summary without the times, which differ between runs."""
     return {key: without_speed(value) for key, value in x.items() if key not in SPEED} if isinstance(x, dict) else x

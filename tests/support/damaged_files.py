@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from support.batch_files import FORMATS, ROUNDED, npy, parquet, rows, zarr_array
+from support.batch_files import FORMATS, ROUNDED, npy, one_tensor, parquet, rows, zarr_array
 from support.batch_runs import peak, scored
 
 FORMS = {name: save for name, save in (FORMATS | ROUNDED).items() if name != "parquet folder"} | {
@@ -93,17 +93,41 @@ def damaged(rng, name, data):
     return way, ways[way]
 
 
+def runs(form):
+    """For each operand whose files are damaged: it, and the arguments of two runs, the first made more often."""
+    if form == "topk":
+        return topk_runs()
+    makers = [save for name, save in FORMS.items() if name.startswith(form)]
+    operands = [save(f"file_{i}", rows(1, "f4" if i % 3 else "f8")) for i, save in enumerate(makers)]
+    return [(operand, [operand, "--measure", "entropy"], [operand, "q.npy"]) for operand in operands]
+
+
+def topk_runs():
+    """Of top-k rows in three files, and in one."""
+    p = rows(1)
+    ids = np.argsort(p)[:, -3:]
+    values = np.take_along_axis(p, ids, -1)
+    parts = {"ids": ids, "values": values, "tail": 1 - values.sum(-1)}
+    np.savez_compressed("all.npz", **parts)
+    apart = [*npy(ids=ids), one_tensor("values", values), *npy(tail=parts["tail"])]
+    together = [f"all.npz:{name}" for name in parts]
+    found = []
+    for operand, files in [*((file, apart) for file in apart), (together[0], together)]:
+        options = [x for name, file in zip(parts, files, strict=True) for x in (f"--topk-{name}", file)]
+        found += [(operand, ["q.npy", *options], ["q.npy", *options, "--measure", "js"])]
+    return found
+
+
 def run(form, count):
     resource.setrlimit(resource.RLIMIT_AS, (1 << 34, resource.getrlimit(resource.RLIMIT_AS)[1]))  # protects the machine
     npy(q=rows(2))
-    makers = [save for name, save in FORMS.items() if name.startswith(form)]
-    operands = [save(f"file_{i}", rows(1, "f4" if i % 3 else "f8")) for i, save in enumerate(makers)]
-    for operand in operands:
+    operands = runs(form)
+    for operand, _, arguments in operands:
         print(json.dumps(["undamaged", operand]))
-        print(json.dumps([True, *scored([operand, "q.npy"])]))
+        print(json.dumps([True, *scored(arguments)]))
     for i in range(count):
         rng, (turn, place) = np.random.default_rng(i), divmod(i, len(operands))
-        operand = operands[place]
+        operand, often, seldom = operands[place]
         path = Path(operand.partition(":")[0])
         files = sorted(x for x in path.rglob("*") if x.is_file() and "y" not in x.parts) or [path]  # y is not read
         weights = np.array([10.0 if file.suffix == ".json" or file.name == ".zarray" else 1.0 for file in files])
@@ -112,8 +136,8 @@ def run(form, count):
         what, after = damaged(rng, file.name, before)
         print(json.dumps([f"{i}: {file.name}: {what}", str(path)]), flush=True)
         file.write_bytes(after)
-        arguments = [operand, "--measure", "entropy"] if turn % 3 else [operand, "q.npy"]
-        arguments += ["--invalid", "nan", "--threads", "1", *(["--out", "out.npy"] if turn % 4 == 0 else [])]
+        arguments = [*(often if turn % 3 else seldom), "--invalid", "nan", "--threads", "1"]
+        arguments += ["--out", "out.npy"] if turn % 4 == 0 else []
         print(json.dumps([after == before, *scored(arguments)]), flush=True)
         file.write_bytes(before)
         for left in Path().glob("out.npy*"):

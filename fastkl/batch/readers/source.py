@@ -108,6 +108,12 @@ class Source(ABC):
         """What distinguishes the input from others, and from itself after a change; JSON can hold it."""
         return {"shape": list(self.shape), "dtype": self.dtype.str, "files": [stamp.identity() for stamp in self.stamps]}
 
+    def operand(self) -> Any:
+        """What `open_source` opens the same rows from in another process, whatever its current folder is."""
+        if self.path is None:
+            raise TypeError(f"{self.name} is an array: workers read files")
+        return os.path.abspath(self.name)
+
     @property
     def paths(self) -> list[Path]:
         """Every file and folder that is read. No result may be written there."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from ...call import Array
 from .source import Source
+
+_MOST: Final = 2**31 - 1  # bytes of an entry: NumPy has no larger dtypes
 
 
 class TopKFiles(NamedTuple):
@@ -32,6 +34,8 @@ class TopKSource(Source):
         if indices.shape != values.shape:
             shapes = f"{indices.name} has shape {indices.shape} and {values.name} has shape {values.shape}"
             raise ValueError(f"{shapes}: indices and values must have the same")
+        if not values.width:
+            raise ValueError(f"{values.name} has shape {values.shape}: must have at least one category in the last axis")
         self._parts = {"indices": indices, "log_probs" if log_probs else "values": values}
         if tail is not None:
             tail.set_labels(True)
@@ -39,7 +43,11 @@ class TopKSource(Source):
                 wanted = f"must have a tail for each row, {values.leading}"
                 raise ValueError(f"{tail.name} has shape {tail.shape}: {wanted}")
             self._parts["tail"] = tail
-        self.name, self.shape, self.entry_dtype = values.name, (*values.leading, 1), values.dtype
+        # Of all parts, because a row can be invalid for what each of them has.
+        self.name = f"{indices.name} with {values.name}" + (f" and {tail.name}" if tail is not None else "")
+        self.shape, self.entry_dtype = (*values.leading, 1), values.dtype
+        if (size := sum(x.row_bytes for x in self._parts.values())) > _MOST:
+            raise ValueError(f"{self.name}: has rows of {size} bytes: must have at most {_MOST}")
         self.dtype = np.dtype([(name, x.dtype, (x.width,)) for name, x in self._parts.items()])
         self.set_labels(False)
         self._single = None
@@ -60,6 +68,10 @@ class TopKSource(Source):
 
     def identity(self) -> dict[str, Any]:
         return {name: x.identity() for name, x in self._parts.items()}
+
+    def operand(self) -> TopKFiles:
+        indices, values, *tail = (x.operand() for x in self._parts.values())
+        return TopKFiles(indices, values, tail[0] if tail else None, "log_probs" in self._parts)
 
     @property
     def paths(self) -> list[Path]:
