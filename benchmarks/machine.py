@@ -68,8 +68,9 @@ def cycles(seconds: float, entries: int, threads: int = 1) -> float | None:
     return seconds * threads * hertz / entries if (hertz := clock()) else None
 
 
+@cache
 def machine() -> str:
-    """Describe the machine: the CPU, its clock, fastkl's tier, and every version."""
+    """Describe the machine, as it was at the first call: torch changes OpenMP's number of threads."""
     info = fastkl.build_info()
     versions = dict.fromkeys(f"{peer.package} {peer.version}" for peer in PEERS if peer.version)
     hertz = clock()
