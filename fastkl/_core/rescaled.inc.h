@@ -14,10 +14,46 @@
 /* In a total variation below this, the roundings of differences to 2^-106 could show. */
 #define SMALL_VARIATION 0x1p-50
 
+/* Entries of either operand whose quotients are taken at a time. */
+#define QUOTIENTS 256
+
+/* Renyi's divergence of infinite order, log(max(p/q) Q/P), of a valid row, from the sums of its first pass. It is right to
+   two units in the last place of 1: those of a quotient, of the sums' and of the product. NaN where it has fewer digits. */
+static double log_of_largest(const fastkl_task *task, const fastkl_operand *p, const fastkl_operand *q, ptrdiff_t n,
+                             const finished *first) {
+    double a[QUOTIENTS], b[QUOTIENTS], largest[DOUBLES] = {0}, most = 0, ignored = 0;
+    uint64_t bits = 0;
+    for (ptrdiff_t start = 0; start < n; start += QUOTIENTS) {
+        const int count = (int)columns_of_piece(n, start, QUOTIENTS);
+        load_f64(a, p, p->data + start * p->col, count, QUOTIENTS);
+        load_f64(b, q, q->data + start * q->col, count, QUOTIENTS);
+        if (task->p_eps > 0)
+            clip_f64(a, count, task->p_eps, &ignored, &bits);
+        if (task->eps > 0)
+            clip_f64(b, count, task->eps, &ignored, &bits);
+        for (int i = 0; i < count; i += DOUBLES) {
+            FASTKL_VECTORIZE_INNER
+            for (int j = 0; j < FASTKL_TRIPS(DOUBLES); j++)
+                largest[j] = greater_f64(a[i + j] > 0 ? a[i + j] / b[i + j] : 0, largest[j]);
+        }
+    }
+    for (int j = 0; j < DOUBLES; j++)
+        most = greater_f64(most, largest[j]);
+    double c = first->sum_of_q / first->sum_of_p;
+    if (!(c >= 0.5 && c < FACTOR_MOST)) /* the sum of q is a difference from that of p */
+        c = 1 / fastkl_ratio_of_sums(task, *p, *q, n);
+    const double product = most * c;
+    return most > MIN_NORMAL_QUOTIENT && product < INFINITY ? non_negative(log(product)) : NAN;
+}
+
 /* The value of a valid row whose first pass, of which `first` tells, was not accepted. */
 static double rescale(const fastkl_task *task, fastkl_operand p, fastkl_operand q, ptrdiff_t n, const finished *first) {
     const double least = task->measure == FASTKL_total_variation ? SMALL_VARIATION : SMALL_VALUE;
     double c = (first->sum_of_q + first->excess) / first->sum_of_q, c_low = 0;
+    if (isinf(task->alpha)) {
+        const double value = log_of_largest(task, &p, &q, n, first);
+        return isnan(value) ? fastkl_fallback(task, p, q, n) : value;
+    }
     if (fastkl_is_symmetric(task->measure) && fastkl_order(p, q, n) > 0) { /* scale the same row, whether it is p or q */
         const fastkl_operand before = p;
         p = q, q = before, c = (first->sum_of_p - first->excess) / first->sum_of_p;
