@@ -519,7 +519,7 @@ def hellinger_distance(
     -----
     The definition and what relates it to other distances are in [1]_, section 2.4. The relative error is at most 8 ε,
     however near the rows are, where ε is that of the result's dtype; of rows that are proportional but not equal, the
-    result is at most ε. From logits the bound of the square is that of `kl_divergence`.
+    result is at most ε. From logits the relative error is at most 32 ε where the square is above 1e-14.
 
     One pass computes H² = (Σ (√p - √q)² - (√Σp - √Σq)²) / 2√(Σp Σq), of which each term is ((p - q) / (√p + √q))²:
     nothing cancels where p and q nearly agree, and the correction is of second order in Σp - Σq. From logits it is ½ E[(1
@@ -587,8 +587,8 @@ def total_variation(
     however near the rows are, where ε is that of the result's dtype; a value up to ε² of rows that are proportional may
     be off by as much. From logits the relative error is at most 32 ε for values above 1e-14.
 
-    Rows whose sums differ by no more than rounding already differ in the first order: a second pass over the row, while it
-    is in cache, adds q (Σq - Σp)/Σq to each difference p - q, where Σq - Σp is summed as the differences q - p.
+    Even a difference of the sums by rounding shows in the first order. Therefore a second pass over the row, while it is in
+    cache, adds (p + q) (Σq - Σp)/(Σp + Σq) to each difference p - q, where Σq - Σp is summed as the differences q - p.
 
     References
     ----------

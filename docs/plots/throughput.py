@@ -21,7 +21,7 @@ COLUMNS = 2
 
 
 def panel(axes: Axes, title: str, figures: dict[str, dict[str, Any]]) -> None:
-    """Draw the bars of a case, the best-known names first."""
+    """Draw the bars of a case, in the order of the styles from the top."""
     reading = figures["reading"]["gb_per_s"]
     names = [name for name in style.STYLES if name in figures][::-1]
     threads = [f"{name} ({figures[name]['threads']})" for name in names]
