@@ -25,8 +25,9 @@ static double log_of_largest(const fastkl_task *task, const fastkl_operand *p, c
     uint64_t bits = 0;
     for (ptrdiff_t start = 0; start < n; start += QUOTIENTS) {
         const int count = (int)columns_of_piece(n, start, QUOTIENTS);
-        load_f64(a, p, p->data + start * p->col, count, QUOTIENTS);
-        load_f64(b, q, q->data + start * q->col, count, QUOTIENTS);
+        const int filled = (count + DOUBLES - 1) / DOUBLES * DOUBLES;
+        load_f64(a, p, p->data + start * p->col, count, filled);
+        load_f64(b, q, q->data + start * q->col, count, filled);
         if (task->p_eps > 0)
             clip_f64(a, count, task->p_eps, &ignored, &bits);
         if (task->eps > 0)
