@@ -7,14 +7,10 @@ docs/pictures/report.png: report_screenshot.py makes it with a browser, which th
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from pathlib import Path
 
 import matplotlib as mpl
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 import style
 
 PLOTS = Path(__file__).parent
